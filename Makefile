@@ -1,0 +1,42 @@
+# Two commands matter: `make run` and `make test`. Both set up what they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: run test check conformance corpus bench lock clean
+.DEFAULT_GOAL := test
+
+$(READY): requirements/test.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(READY)            ## the sidecar in front of a real third-party MCP server, until Ctrl-C
+	@exec $(BIN)/mcp-sidecar demo --serve
+
+test: $(READY)           ## every test; sets up Node and the older SDK by itself
+	$(BIN)/python -m pytest
+
+check: $(READY)          ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+conformance: $(READY)    ## the official suite, direct and through the sidecar, four revisions
+	$(BIN)/python -m tests.conformance.run
+
+corpus: $(READY)         ## hostile requests as data: ATTACK_CORPUS=file to name another
+	$(BIN)/python -m tests.corpus.run
+
+bench: $(READY)          ## numbers, never asserted
+	$(BIN)/python -m tests.bench
+
+lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml requirements/test.in -o requirements/test.lock
+
+clean:
+	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache

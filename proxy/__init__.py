@@ -1,0 +1,1 @@
+"""mcp-sidecar: a transparent, JSON-RPC-aware reverse proxy beside one MCP server."""
