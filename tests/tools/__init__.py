@@ -1,0 +1,1 @@
+"""What the tests need besides Python packages, fetched by the tests themselves."""
