@@ -1,0 +1,43 @@
+"""Which address is free, and does it answer? Sockets on the loopback interface only."""
+
+import http.client
+import socket
+
+ANSWER_S = 1.0
+"""For one probe: a local process that is up answers in milliseconds."""
+
+
+def free_address(wanted: str) -> str:
+    """Return `wanted` ("host:port"), or the same host with a free port when somebody listens there."""
+    host, _, port = wanted.rpartition(":")
+    with socket.socket() as probe:
+        # As servers do: without it the waiting connections of one just stopped would count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            probe.bind((host, 0))
+        return f"{host}:{probe.getsockname()[1]}"
+
+
+def accepts(address: str) -> bool:
+    """Somebody accepts connections there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def answers_ok(address: str, path: str) -> bool:
+    """A GET of `path` is answered with 200."""
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=ANSWER_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
