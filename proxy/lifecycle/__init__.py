@@ -1,0 +1,1 @@
+"""Is the proxy well, and may it be sent calls?"""

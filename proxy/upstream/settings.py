@@ -1,0 +1,102 @@
+"""Which server is guarded, and how is it reached? The `upstream` section.
+
+Sources: RFC 9110 section 5.1 (field names), 5.5 (field values), 7.6.1 (hop-by-hop fields).
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from ..configuration.mistakes import Unfit
+from ..configuration.values import check_http_url, fit, url_path
+from ..secret import Secret
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e]*", re.ASCII)
+_HOP_BY_HOP: Final = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+_FRAMING: Final = frozenset(("content-encoding", "content-length", "content-type", "expect", "host"))
+
+
+def check_header_name(name: str) -> None:
+    """Raise Unfit unless a header of this name may be added to every request."""
+    remedy = "remove it"
+    if not _TOKEN.fullmatch(name):
+        raise Unfit("is no header name", "RFC 9110 allows letters, digits and !#$%&'*+-.^_`|~", "rename it")
+    if name.lower() in _HOP_BY_HOP:
+        raise Unfit("cannot be set", "this header belongs to one connection, not to the request", remedy)
+    if name.lower() in _FRAMING:
+        raise Unfit("cannot be set", "this header frames or routes the message", remedy)
+    if name.lower().startswith("mcp-") or name.lower() == "last-event-id":
+        raise Unfit("cannot be set", "this header must agree with each message", remedy)
+
+
+def check_header_value(value: Secret) -> None:
+    """Raise Unfit where a value would end its line early or reach the server changed."""
+    text = value.reveal()
+    if not _FIELD_VALUE.fullmatch(text):
+        raise Unfit(
+            "is no header value", "only printable ASCII may stand in it", "remove line breaks and the like"
+        )
+    if text != text.strip():
+        raise Unfit("is no header value", "spaces at its ends are not sent", "remove them")
+
+
+def check_headers(headers: Mapping[str, Secret]) -> None:
+    """Raise Unfit where two names differ in case only: HTTP would send both, and servers pick one."""
+    seen: set[str] = set()
+    for name in headers:
+        if name.lower() in seen:
+            raise Unfit("is there twice", "header names ignore case", "keep one", key=name)
+        seen.add(name.lower())
+
+
+HeaderName = Annotated[str, fit(check_header_name)]
+HeaderValue = Annotated[Secret, Meta(extra={"fit": check_header_value})]
+Headers = Annotated[Mapping[HeaderName, HeaderValue], Meta(extra={"fit": check_headers})]
+
+
+class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The one server beside us."""
+
+    url: Annotated[str, fit(check_http_url, pattern="^https?://")]
+    """Absolute URL of the MCP endpoint, without credentials."""
+
+    transport: Literal["auto", "streamable_http", "http_sse"] = "auto"
+    """auto: http_sse (2024-11-05) where the URL's path ends in /sse, else streamable_http."""
+
+    connect_timeout_s: Annotated[float, Meta(gt=0, le=300)] = 1.0
+    """How long a TCP connection may take; the server is in the same pod."""
+
+    headers: Headers = field(default_factory=lambda: MappingProxyType({}))
+    """Added to every request, the proxy's own credential for example. Never shown."""
+
+    forward_client_authorization: bool = False
+    """true: the client's Authorization header goes upstream. false: it stops here."""
+
+    max_answer_bytes: Annotated[int, Meta(ge=1, le=4_294_967_296)] = 67_108_864
+    """Longest answer that is not a stream."""
+
+    max_event_bytes: Annotated[int, Meta(ge=1, le=1_073_741_824)] = 16_777_216
+    """Longest single event of a stream."""
+
+    @property
+    def is_http_sse(self) -> bool:
+        """Whether the server speaks 2024-11-05 HTTP+SSE."""
+        if self.transport == "auto":
+            return url_path(self.url).endswith("/sse")
+        return self.transport == "http_sse"
