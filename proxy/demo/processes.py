@@ -5,6 +5,7 @@ stop the children in order. It never outlives us: on Linux the kernel kills it e
 """
 
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -40,6 +41,8 @@ class Child:
         self.name = name
         self.log = log
         with log.open("wb") as out:
+            # Held by whoever has this output, us not counted once the file is closed here: see _is_silent.
+            fcntl.flock(out, fcntl.LOCK_EX)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -92,13 +95,28 @@ class Child:
         return ":\n  " + text.replace("\n", "\n  ") if text else " and said nothing"
 
     def stop(self) -> None:
-        """Ask the child to end, then kill it and what shares its group. Safe to call again."""
-        if self._process.poll() is not None:
-            return
-        self._process.terminate()
-        if not self.ended(within_s=STOP_S):
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+        """Ask the child to end, then kill it and what shares its group; wait for its own children too.
+
+        Those are in other groups (the MCP SDK gives a stdio server its own) and end because their stdin
+        does. Safe to call again.
+        """
+        if self.code is None:
+            self._process.terminate()
+            if not self.ended(within_s=STOP_S):
+                os.killpg(self.pid, signal.SIGKILL)
+                self._process.wait()
+        deadline = time.monotonic() + STOP_S
+        while not self._is_silent() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def _is_silent(self) -> bool:
+        """Nobody who inherited our child's output is left: flock(2) belongs to the inherited open file."""
+        with self.log.open("rb") as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
 
 def _death_watch() -> Callable[[], None] | None:
