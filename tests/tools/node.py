@@ -1,9 +1,9 @@
 """Which Node runs the official conformance suite? One of our own, installed from the committed lock.
 
 The suite needs Node 22 (it calls ``fs.globSync``), machines often carry an older one, so the binary comes
-from npm too: the ``node-<platform>`` packages hold it as a plain file. The package called ``node`` would fetch
-the same file from an install script that no lock covers; with the platform packages every byte is checked
-against ``package-lock.json`` and no script runs.
+from npm too: the ``node-<platform>`` packages hold it as a plain file. The package called ``node`` would
+fetch the same file from an install script that no lock covers; with the platform packages every byte is
+checked against ``package-lock.json`` and no script runs.
 
 In: ``package.json`` and ``package-lock.json`` beside this file. Out: ``.tools/node-<hash of the lock>`` under
 the repository root, complete or absent, never half. A second call finds it and starts nothing.
@@ -81,7 +81,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _install(manifests: Path, root: Path) -> None:
-    """Install beside ``root`` and move the finished folder into place, so that a killed install leaves none."""
+    """Install beside ``root``, then move the finished folder into place: a killed install leaves none."""
     npm = shutil.which("npm")
     if npm is None:
         raise ToolsUnavailable("npm was not found on PATH: install Node.js with npm (any version from 18 on)")

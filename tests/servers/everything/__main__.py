@@ -1,0 +1,61 @@
+"""Start the server; see the package for what it is.
+
+Prints ``ready http://HOST:PORT/mcp`` (``/sse`` with ``--sse``) once it accepts connections, and nothing else
+on standard output. Ends on SIGTERM and SIGINT, open streams or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import warnings
+
+import uvicorn
+from mcp.shared.exceptions import MCPDeprecationWarning
+
+from .server import sse_app, streamable_app
+
+GRACE_S = 1
+"""How long open streams may hold up the end; a test's client has left by then or never will."""
+
+
+class _Announced(uvicorn.Server):
+    """A uvicorn server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"ready {self._url}", flush=True)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Bind here and not in uvicorn, so that port 0 is known before the first line is printed."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.servers.everything", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one (default)")
+    parser.add_argument("--sse", action="store_true", help="serve 2024-11-05 HTTP+SSE instead")
+    options = parser.parse_args()
+    # Sampling, logging and roots are deprecated since 2026-07-28 and still part of what is tested here.
+    warnings.filterwarnings("ignore", category=MCPDeprecationWarning)
+    listener = _listener(options.host, options.port)
+    shown_host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{shown_host}:{listener.getsockname()[1]}/{'sse' if options.sse else 'mcp'}"
+    app = sse_app() if options.sse else streamable_app(options.host)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S)
+    asyncio.run(_Announced(config, url).serve(sockets=[listener]))
+
+
+if __name__ == "__main__":
+    main()
