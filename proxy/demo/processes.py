@@ -36,8 +36,15 @@ class Child:
     """A running command whose output goes to a file. Use it with `with`: leaving stops it."""
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        stop_s: float = STOP_S,
     ) -> None:
+        self._stop_s = stop_s
         self.name = name
         self.log = log
         with log.open("wb") as out:
@@ -102,10 +109,10 @@ class Child:
         """
         if self.code is None:
             self._process.terminate()
-            if not self.ended(within_s=STOP_S):
+            if not self.ended(within_s=self._stop_s):
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait()
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + self._stop_s
         while not self._is_silent() and time.monotonic() < deadline:
             time.sleep(POLL_S)
 
