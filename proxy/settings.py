@@ -1,16 +1,29 @@
 """Everything an operator can set, joined: one frozen value, or every mistake at once.
 
 The sections live beside their rooms; this file only joins them and checks what spans two of them.
+Precedence: file, then environment (`MCP_SIDECAR_<SECTION>__<FIELD>`), then overrides (`--set path=value`).
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, inspect
 
+from .configuration.convert import Converter, Spot
+from .configuration.files import SETTINGS_FILE_BYTES, read_bounded
+from .configuration.mistakes import Mistake, Position, Report, SettingsError, Unfit, shown
+from .configuration.overrides import apply_environment, apply_sets
+from .configuration.tree import Entry, Node, Scalar, Table, read_tree
+from .configuration.values import Address, may_meet, url_host_and_port
 from .downstream.settings import ListenSettings
 from .identity.settings import IdentitySettings
 from .lifecycle.settings import OperationsSettings
 from .upstream.settings import UpstreamSettings
+
+__all__ = ["Mistake", "Settings", "SettingsError", "load", "schema"]
+
+LONGEST_SHOWN_PATH = 4096
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,3 +49,77 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 25.0
     """How long calls in flight may finish after TERM; less than the pod's grace period (30 s by default)."""
+
+
+def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> Settings:
+    """Read the settings. Without a file the environment or the overrides must name the upstream.
+
+    Raises SettingsError with every mistake. IO: reads `file` and the files that references name.
+    """
+    report = Report()
+    root = _without_file() if file is None else _read(file, report)
+    kind = inspect.type_info(Settings)
+    assert isinstance(kind, inspect.StructType)
+    apply_environment(root, kind, environ, report)
+    apply_sets(root, kind, overrides, report)
+    settings: object = None
+    if root is not None:
+        converter = Converter(report, environ, read_bounded)
+        settings = converter.read(root, kind, Spot(), root.at)
+        _check_across(converter.values, report)
+    if report.has_mistakes or not isinstance(settings, Settings):
+        raise SettingsError(report.mistakes)
+    return settings
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema of a settings file, for editors."""
+    from .configuration.schema import schema_of  # reads source files; a start must not pay for it
+
+    return schema_of(Settings)
+
+
+def _without_file() -> Node:
+    at = Position("no settings file")
+    return Table(at, {"version": Entry(at, Scalar(at, 1))})
+
+
+def _read(file: Path, report: Report) -> Node | None:
+    source = shown(str(file), LONGEST_SHOWN_PATH)
+    try:
+        return read_tree(read_bounded(file, SETTINGS_FILE_BYTES), source, report)
+    except Unfit as unfit:
+        report.add_unfit(Position(source, 1, 1), "", unfit)
+        return None
+
+
+def _check_across(values: Mapping[str, object], report: Report) -> None:
+    """What no section can see alone. Looks only at values that could be read."""
+    listen, operations = values.get("listen.address"), values.get("operations.address")
+    if isinstance(listen, Address):
+        _check_reach(listen, values, report)
+    if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
+        path = "operations.address"
+        why = "it is the address of the data port, and probes never share it"
+        report.add(report.place_of(path), path, "is taken", why, "choose another port")
+    url = values.get("upstream.url")
+    if isinstance(url, str):
+        server = Address(*url_host_and_port(url))
+        if any(isinstance(own, Address) and may_meet(own, server) for own in (listen, operations)):
+            why = "calls would go round in a circle"
+            path = "upstream.url"
+            report.add(report.place_of(path), path, "points at this proxy", why, "name the server's own port")
+
+
+def _check_reach(listen: Address, values: Mapping[str, object], report: Report) -> None:
+    """Everybody who reaches the port is let in where no authenticator is chosen: only on loopback."""
+    path = "identity.authenticators"
+    if listen.is_loopback or values.get(path, ...) is not None:
+        return
+    report.add(
+        report.place_of("listen.address"),
+        "listen.address",
+        "can be reached from outside, and no authenticator is listed",
+        "everybody would be let in",
+        f"list one in {path}, or say so there: [{{kind: anonymous, tenant: local}}]",
+    )

@@ -90,12 +90,12 @@ class Report:
     @property
     def mistakes(self) -> tuple[Mistake, ...]:
         """In file order; overrides, which have no line, follow in the order they were read."""
-        return tuple(sorted(self._mistakes, key=lambda it: (it.line is Nit, it.line or 0, it.column or 0)))
+        return tuple(sorted(self._mistakes, key=lambda it: (it.line is None, it.line or 0, it.column or 0)))
 
 
-def shown(name: str) -> str:
+def shown(name: str, longest: int = SHOWN_CHARACTERS) -> str:
     """A name as a harmless piece of a line: bounded, no control, bidi or lone surrogate characters."""
-    short = name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "…"
+    short = name if len(name) <= longest else name[:longest] + "…"
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in short)
 
 
@@ -107,11 +107,12 @@ def joined(path: str, name: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The remedy for an unknown name: the nearest known one, else all of them."""
+    """The remedy for an unknown name: the nearest known one, else all of them. Shows known names only."""
     from difflib import get_close_matches  # only on the way to an error: it costs milliseconds to import
 
     names = list(known)
-    near = get_close_matches(name[:SHOWN_CHARACTERS].lower(), names, n=1, cutoff=0.6)
+    by_lower = {one.lower(): one for one in names}
+    near = get_close_matches(name[:SHOWN_CHARACTERS].lower(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f'did you mean "{near[0]}"?'
+        return f'did you mean "{by_lower[near[0]]}"?'
     return "known here: " + ", ".join(names)

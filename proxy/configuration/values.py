@@ -94,6 +94,26 @@ def is_loopback(host: str) -> bool:
     return six.ipv4_mapped.is_loopback if six.ipv4_mapped else six.is_loopback
 
 
+def may_meet(one: Address, other: Address) -> bool:
+    """Whether both name one socket of this machine; port 0 never does."""
+    if one.port != other.port or one.port == 0:
+        return False
+    hosts = {_same_spelling(one.host), _same_spelling(other.host)}
+    if len(hosts) == 1:
+        return True
+    # A wildcard takes every address of its family; [::] takes IPv4 too unless the system says otherwise.
+    if not hosts.isdisjoint({"0.0.0.0", "::"}):  # noqa: S104  compared, not bound
+        return all(host in ("0.0.0.0", "::") or is_loopback(host) for host in hosts)  # noqa: S104
+    return False
+
+
+def _same_spelling(host: str) -> str:
+    if ":" in host:
+        return str(IPv6Address(host))
+    lower = host.lower().rstrip(".")
+    return "127.0.0.1" if lower == "localhost" else lower
+
+
 def split_authority(text: str, what: str, remedy: str) -> tuple[str, int | None]:
     """Split `HOST[:PORT]` and check both; the host comes without brackets. Raises Unfit(what, …, remedy)."""
     if text.startswith("["):

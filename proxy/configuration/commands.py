@@ -1,0 +1,55 @@
+"""What do `check` and `schema` print? Settings in; lines on `out` and an exit code back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from ..settings import Settings, SettingsError, load
+from .mistakes import shown
+
+CLEAN: Final = 0
+BAD_CONFIGURATION: Final = 2
+
+
+def check(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
+    """Print every mistake and return 2, or `FILE: ok` with what is worth knowing and return 0."""
+    try:
+        settings = load(file, overrides=overrides, environ=environ)
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            _print(str(mistake), out)
+        return BAD_CONFIGURATION
+    _print(f"{'no settings file' if file is None else shown(str(file), 4096)}: ok", out)
+    for note in notes(settings):
+        _print(f"  {note}", out)
+    return CLEAN
+
+
+def print_schema(out: TextIO) -> int:
+    """Print the JSON Schema of a settings file, for editors."""
+    from ..settings import schema
+    from .schema import as_text
+
+    out.write(as_text(schema()))
+    return CLEAN
+
+
+def notes(settings: Settings) -> Iterator[str]:
+    """What a mistake it is not, but an operator should know: who is let in, and from where."""
+    where = "loopback only" if settings.listen.address.is_loopback else "reachable from outside"
+    yield f"data port {settings.listen.address}{settings.listen.path}: {where}"
+    if settings.identity.authenticators is None:
+        yield "identity: everybody is anonymous in tenant local"
+    else:
+        for authenticator in settings.identity.authenticators:
+            yield f"identity: everybody is anonymous in tenant {shown(authenticator.tenant)}"
+    where = "loopback only" if settings.operations.address.is_loopback else "reachable from outside"
+    yield f"operations port {settings.operations.address}: {where}"
+    if settings.upstream.forward_client_authorization:
+        yield "upstream: the clients' Authorization header is forwarded"
+
+
+def _print(line: str, out: TextIO) -> None:
+    # A terminal that cannot show a character must not turn a mistake into a crash.
+    encoding = out.encoding or "utf-8"
+    out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
