@@ -1,0 +1,162 @@
+"""What was seen while one case ran? Plain values, gathered by the arena, judged by the checks.
+
+Checks are pure functions over an Evidence; whatever they need to know is a field here, so a made-up Evidence
+can turn each of them red.
+"""
+
+import re
+from typing import Any
+
+from msgspec import Struct
+
+from tests.corpus.cases import Case
+from tests.corpus.wire import Fields, Message, WireError, read_message
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Settings of the sidecar under test that a check measures against, seconds unless named."""
+
+    head_timeout_s: float
+    body_timeout_s: float
+    slack_s: float
+    """What a loaded machine may add to any time that is measured from outside."""
+    fixture_head_timeout_s: float
+    fixture_body_timeout_s: float
+    """The timeouts the corpus' sentences were written for; times in them are scaled to ours."""
+
+
+class ConfigRun(Struct, frozen=True, kw_only=True):
+    """One start of the sidecar, or of its `check`, with a file that must not be accepted."""
+
+    command: str
+    """"run" or "check"."""
+    file: str
+    """Name of the configuration file, as the message should show it."""
+    keys: tuple[str, ...]
+    """Keys of the file one of which the message must name; empty where the file has no readable key."""
+    has_lines: bool
+    """False where there is no text that could have a line: a directory, a symlink loop."""
+    exit_code: int | None
+    """None: it had not ended when the patience did."""
+    output: str
+    peak_rss_growth_bytes: int
+    """Peak resident memory above that of a start with a good file."""
+    secret: str | None = None
+    """A value of the file that must not be printed."""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """Everything a check may look at."""
+
+    case: Case
+    form: str
+    """"http" or "result": how the sidecar was told to refuse."""
+    limits: Limits
+    sent: bytes
+    """What the client wrote, placeholders filled."""
+    received: bytes
+    """What came back, to the byte."""
+    answers: tuple[Message, ...]
+    """The answers in it, interim ones (1xx) left out."""
+    interim: tuple[Message, ...] = ()
+    closed: bool
+    """The sidecar ended the connection by itself."""
+    held_s: float
+    """From the connection's opening to its end, or to the end of the runner's patience."""
+    first_answer_s: float | None
+    """From the last byte sent to the first answer's end; None without an answer."""
+    upstream: tuple[Message, ...]
+    """Requests the fake upstream received because of this case; the sidecar's own probes are not in it."""
+    upstream_bytes: bytes
+    """Every byte it received because of this case, unfinished requests included."""
+    upstream_sent_bytes: int = 0
+    """Bytes of its answer that the fake upstream got rid of."""
+    credentials: tuple[tuple[str, str], ...]
+    """Headers that the sidecar was told to add upstream."""
+    log: bytes = b""
+    """What the sidecar wrote to its standard streams meanwhile."""
+    metrics: bytes | None = None
+    """Its /metrics after the case; None while it has none."""
+    alive: bool = True
+    serves_after: bool = True
+    """An ordinary call after the case was answered and reached upstream."""
+    loop_gap_s: float | None = None
+    """Longest time in which the operations port did not answer, least of the tries; None if not measured."""
+    rss_growth_bytes: int | None = None
+    fds_growth: int | None = None
+    log_lines: int | None = None
+    """Lines logged during a storm, None if there was none."""
+    storm_s: float = 0.0
+    valid_client_s: float | None = None
+    """How long a well-behaved client waited meanwhile; None: it got no answer, or there was none."""
+    twin_received: bytes | None = None
+    """What the second client of a `then` step received."""
+    asked: int = 0
+    """How often a `then` step repeated the request."""
+    repeats: tuple[int, ...] = ()
+    """Statuses of the answers to those repetitions."""
+    runs: tuple[ConfigRun, ...] = ()
+
+    @property
+    def status(self) -> int | None:
+        """Status of the first answer."""
+        return self.answers[0].status if self.answers else None
+
+    @property
+    def refusal(self) -> dict[str, Any] | None:
+        """The JSON-RPC error object of the first answer, if it has one."""
+        document = self.answers[0].json if self.answers else None
+        error = document.get("error") if isinstance(document, dict) else None
+        return error if isinstance(error, dict) else None
+
+    @property
+    def reason(self) -> str | None:
+        """The sidecar's own reason for refusing, from wherever this form carries it."""
+        data = (self.refusal or {}).get("data")
+        if isinstance(data, dict) and data.get("origin") == "proxy":
+            return str(data.get("reason"))
+        document = self.answers[0].json if self.answers else None
+        result = document.get("result") if isinstance(document, dict) else None
+        meta = result.get("_meta") if isinstance(result, dict) else None
+        own = meta.get("dev.mcp-sidecar/refusal") if isinstance(meta, dict) else None
+        return str(own.get("reason")) if isinstance(own, dict) else None
+
+    @property
+    def sent_fields(self) -> Fields:
+        """Header fields of the first request, as far as it has a readable head."""
+        lines = self.sent.split(b"\r\n\r\n", 1)[0].split(b"\r\n")[1:]
+        pairs = (line.partition(b":") for line in lines if b":" in line)
+        return tuple((name, value.strip(b" \t")) for name, _, value in pairs)
+
+    @property
+    def sent_trailers(self) -> Fields:
+        """Trailer fields of a chunked first request."""
+        match = re.search(rb"\r\n0\r\n((?:[^\r\n]+\r\n)+)\r\n", self.sent)
+        pairs = (line.partition(b":") for line in match[1].split(b"\r\n") if line) if match else ()
+        return tuple((name, value.strip(b" \t")) for name, _, value in pairs)
+
+    @property
+    def sent_body(self) -> bytes:
+        """Content of the first request, decoded from chunks where it was sent so."""
+        try:
+            message = read_message(self.sent, answers=False, closed=True)
+        except WireError:
+            message = None
+        if message is not None:
+            return message.body
+        return self.sent.partition(b"\r\n\r\n")[2]
+
+    @property
+    def calls(self) -> tuple[Message, ...]:
+        """Upstream requests that call a tool."""
+        return tuple(request for request in self.upstream if _method(request) == "tools/call")
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Names of the tools upstream was asked for."""
+        return tuple(str((call.json.get("params") or {}).get("name")) for call in self.calls)
+
+
+def _method(request: Message) -> str | None:
+    document = request.json
+    return document.get("method") if isinstance(document, dict) else None

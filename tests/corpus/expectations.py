@@ -1,0 +1,104 @@
+"""What must the first answer look like, in either form of refusing? Evidence → None or what was seen instead.
+
+The corpus states `refusals: http`. In the default form the same refusal looks otherwise: what the protocol
+itself wants at HTTP level stays, a refused `tools/call` becomes a result the model can read, a notification
+is accepted and dropped, the two handshakes stay plain 5xx, everything else is 200 with an error.
+"""
+
+from tests.corpus.checks.common import nothing_forwarded, sent_document
+from tests.corpus.evidence import Evidence
+
+STAYS_AT_HTTP_LEVEL = frozenset(
+    {
+        "malformed",
+        "header_mismatch",
+        "no_credential",
+        "bad_credential",
+        "scope_missing",
+        "idp_unavailable",
+        "draining",
+    }
+)
+"""Reasons whose refusal is the same in both forms."""
+ONLY_HTTP = frozenset({404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 426, 431, 501, 505})
+"""Statuses that refuse the HTTP request, whatever message it carries."""
+_HANDSHAKES = frozenset({"initialize", "server/discover"})
+
+
+def was_refused(e: Evidence) -> bool:
+    """The sidecar itself said no at HTTP level, so the second form has something to show."""
+    return e.status is not None and e.status >= 400 and not e.upstream
+
+
+def status(e: Evidence) -> str | None:
+    """The first answer's status is among the allowed ones."""
+    if e.case.expect.status and e.status not in e.case.expect.status:
+        return f"expected {list(e.case.expect.status)}, got {e.status if e.answers else 'no answer'}{_why(e)}"
+    return repetitions(e)
+
+
+def repetitions(e: Evidence) -> str | None:
+    """Every repetition of a `then` step was answered, with an allowed status."""
+    odd = sorted({code for code in e.repeats if code not in e.case.expect.status})
+    if odd or len(e.repeats) != e.asked:
+        return f"{len(e.repeats)} of {e.asked} repetitions were answered, with {odd or 'allowed statuses'}"
+    return None
+
+
+def jsonrpc_error(e: Evidence) -> str | None:
+    """The error's code is among the allowed ones; none is fine where None is allowed."""
+    allowed = e.case.expect.jsonrpc_error
+    if allowed is None:
+        return None
+    code = e.refusal.get("code") if e.refusal is not None else None
+    if code not in allowed:
+        return f"expected an error of {list(allowed)}, got {code}{_why(e)}"
+    return None
+
+
+def upstream_must_not_see(e: Evidence) -> str | None:
+    """Not one byte of the case reached upstream."""
+    return nothing_forwarded(e) if e.case.expect.upstream_must_not_see else None
+
+
+def still_serves(e: Evidence) -> str | None:
+    """Whatever the case was, the sidecar serves the next call. Asked of every case."""
+    if not e.alive:
+        return "the process ended"
+    return None if e.serves_after else "the next call got no answer"
+
+
+def same_refusal(asked: Evidence, e: Evidence) -> str | None:
+    """`e`, in the default form, refuses for the same reason as `asked` did in the form `http`."""
+    if asked.reason in STAYS_AT_HTTP_LEVEL or asked.reason is None or asked.status in ONLY_HTTP:
+        if e.status not in (asked.status, *asked.case.expect.status):
+            return f"expected {asked.status} again, got {e.status}"
+        return _same_reason(asked, e)
+    document = sent_document(asked)
+    method = document.get("method") if isinstance(document, dict) else None
+    if isinstance(document, dict) and "id" not in document:
+        return None if e.status == 202 else f"expected 202 for a notification, got {e.status}"
+    if method in _HANDSHAKES:
+        return None if e.status in {502, 503, 504} else f"expected 502, 503 or 504, got {e.status}"
+    if e.status != 200:
+        return f"expected 200, got {e.status}"
+    answer = e.answers[0].json
+    if not isinstance(answer, dict) or answer.get("id") != document.get("id"):
+        return "the answer does not carry the request's id"
+    if method == "tools/call":
+        result = answer.get("result")
+        if not isinstance(result, dict) or result.get("isError") is not True or not result.get("content"):
+            return "expected a result with isError and a text"
+    elif e.refusal is None:
+        return "expected a JSON-RPC error"
+    return _same_reason(asked, e)
+
+
+def _same_reason(asked: Evidence, e: Evidence) -> str | None:
+    if e.reason != asked.reason:
+        return f"expected the reason {asked.reason}, got {e.reason}"
+    return None
+
+
+def _why(e: Evidence) -> str:
+    return f" ({e.reason})" if e.reason else ""

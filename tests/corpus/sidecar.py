@@ -1,0 +1,204 @@
+"""The sidecar under test, as a process: built settings in, a running `proxy run` out.
+
+`configuration` is the only place that turns the corpus' fixture into our configuration; a later room adds its
+section there.
+"""
+
+import asyncio
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.corpus.evidence import Limits
+from tests.corpus.wire import Message, read_answers
+
+HEAD_TIMEOUT_S = 1.0
+BODY_TIMEOUT_S = 1.5
+CREDENTIALS = (("Authorization", "Bearer corpus-upstream-credential"), ("X-Principal", "corpus-sidecar"))
+"""What the sidecar adds upstream; the second stands for any header that only the sidecar may set."""
+
+_READY_S = 15.0
+_STOP_S = 5.0
+_POLL_S = 0.02
+
+
+class SidecarError(Exception):
+    """The sidecar did not start, or did not end; with what it printed."""
+
+
+def limits(fixture: Mapping[str, Any]) -> Limits:
+    """The times `configuration` sets, beside those the corpus was written for."""
+    return Limits(
+        head_timeout_s=HEAD_TIMEOUT_S,
+        body_timeout_s=BODY_TIMEOUT_S,
+        slack_s=1.5,
+        fixture_head_timeout_s=float(fixture["proxy"]["head_timeout_s"]),
+        fixture_body_timeout_s=float(fixture["proxy"]["body_timeout_s"]),
+    )
+
+
+def configuration(
+    fixture: Mapping[str, Any], *, refusals: str, upstream_port: int, data_port: int, operations_port: int
+) -> dict[str, Any]:
+    """The fixture in the words of our configuration; times are shortened so that slow cases end soon."""
+    proxy = fixture["proxy"]
+    return {
+        "version": 1,
+        "refusals": refusals,
+        "listen": {
+            "address": f"127.0.0.1:{data_port}",
+            "path": "/mcp",
+            "allowed_hosts": list(proxy["allowed_hosts"]),
+            "allowed_origins": list(proxy["allowed_origins"]),
+            "max_body_bytes": proxy["max_body_bytes"],
+            "head_timeout_s": HEAD_TIMEOUT_S,
+            "body_timeout_s": BODY_TIMEOUT_S,
+            "write_idle_timeout_s": BODY_TIMEOUT_S,
+        },
+        "operations": {"address": f"127.0.0.1:{operations_port}"},
+        "upstream": {
+            "url": f"http://127.0.0.1:{upstream_port}/mcp",
+            "connect_timeout_s": 1,
+            "headers": dict(CREDENTIALS),
+            "forward_client_authorization": False,
+        },
+        "identity": {"authenticators": [{"kind": "anonymous", "tenant": "a"}]},
+        "drain_s": 1,
+    }
+
+
+def command(override: str | None = None) -> list[str]:
+    """How the sidecar is called: `python -m proxy`, or another build's command line."""
+    return shlex.split(override) if override else [sys.executable, "-m", "proxy"]
+
+
+def environment() -> dict[str, str]:
+    """Our environment without anything that would configure the sidecar."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MCP_SIDECAR_", "REDIS_"))
+    }
+
+
+class Sidecar:
+    """One running process and what can be seen of it from outside."""
+
+    def __init__(
+        self, argv: Sequence[str], folder: Path, fixture: Mapping[str, Any], *, form: str, upstream_port: int
+    ) -> None:
+        self.form = form
+        self.data_port, self.operations_port = free_ports(2)
+        self._argv = argv
+        self._config = folder / f"{form}.yaml"
+        self._log = folder / f"{form}.log"
+        self._settings = configuration(
+            fixture,
+            refusals=form,
+            upstream_port=upstream_port,
+            data_port=self.data_port,
+            operations_port=self.operations_port,
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start and wait until /readyz says yes. Raises SidecarError if it ends or 15 s pass before."""
+        self._config.write_text(yaml.safe_dump(self._settings), encoding="utf-8")
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond and nothing else is timed meanwhile
+                [*self._argv, "run", "--config", str(self._config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+            )
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            if not self.alive:
+                break
+            answer = await fetch(self.operations_port, "/readyz")
+            if answer is not None and answer.status == 200:
+                return
+            await asyncio.sleep(_POLL_S)
+        printed = self.log_since(0)[-2000:].decode("utf-8", "replace")
+        self.stop()
+        raise SidecarError(f"the sidecar did not become ready; it printed: {printed}")
+
+    def stop(self) -> None:
+        """TERM, then KILL after 5 s."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(_STOP_S)
+        self._process = None
+
+    @property
+    def alive(self) -> bool:
+        """The process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def log_size(self) -> int:
+        """Bytes written so far; a mark for `log_since`."""
+        return self._log.stat().st_size
+
+    def log_since(self, mark: int) -> bytes:
+        """What was written since a mark."""
+        with self._log.open("rb") as log:
+            log.seek(mark)
+            return log.read()
+
+    def rss_bytes(self) -> int:
+        """Resident memory, 0 when the process is gone."""
+        return status_bytes(self._process.pid, "VmRSS") if self._process is not None else 0
+
+    def open_fds(self) -> int:
+        """Open file descriptors, 0 when the process is gone."""
+        try:
+            return len(os.listdir(f"/proc/{self._process.pid}/fd")) if self._process is not None else 0
+        except OSError:
+            return 0
+
+
+def status_bytes(pid: int, field: str) -> int:
+    """A size of /proc/PID/status in bytes; 0 when the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that were free a moment ago, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+async def fetch(port: int, path: str, timeout_s: float = 3.0) -> Message | None:
+    """GET a path of the operations port; None when nothing answers."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+                data = await reader.read(-1)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return None
+    answers, _ = read_answers(data, closed=True)
+    return answers[0] if answers else None
