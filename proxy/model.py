@@ -1,0 +1,435 @@
+"""The words of the house: the values that travel from room to room.
+
+A `Call` is read once and never changed. It meets a `Principal` (who), becomes a `Permit` (may), and comes back
+as a `Reply` (what), which tells everybody who asked how it ended. A no is a `Refused` with a `Reason`.
+Pure values and the one owner of a stream's closing; no IO, no clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from enum import Enum, StrEnum
+from typing import Final, Protocol, TypeAlias
+
+from msgspec import Struct
+
+RequestId: TypeAlias = int | str
+"""A JSON-RPC id as MCP allows it: an integer or a string, never null. 1 and "1" are two ids."""
+
+
+class Headers:
+    """Header fields in the order of the wire, several of one name allowed.
+
+    A folded mapping would hide duplicates, and with them the difference between the first and the last copy.
+    Look-ups take lower-case names; the bytes of names and values stay as they came.
+    """
+
+    __slots__ = ("_index", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        self._index: dict[str, list[str]] | None = None
+
+    def _by_name(self) -> dict[str, list[str]]:
+        index = self._index
+        if index is None:
+            index = {}
+            for name, value in self.pairs:
+                text = value.decode("utf-8", "surrogateescape")
+                index.setdefault(name.decode("latin-1").lower(), []).append(text)
+            self._index = index
+        return index
+
+    def get(self, name: str) -> str | None:
+        """The first value of `name` (lower case), or None."""
+        values = self._by_name().get(name)
+        return values[0] if values else None
+
+    def all(self, name: str) -> Sequence[str]:
+        """Every value of `name` (lower case), in order."""
+        return self._by_name().get(name, ())
+
+    def names(self) -> Iterable[str]:
+        """Lower-case names, each once."""
+        return self._by_name().keys()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Headers) and self.pairs == other.pairs
+
+    __hash__ = None  # type: ignore[assignment]  # a mutable index inside: not a key
+
+    def __repr__(self) -> str:
+        # Names only: values may be credentials.
+        return f"Headers({', '.join(name.decode('latin-1') for name, _ in self.pairs)})"
+
+
+class Era(Enum):
+    """The two families of revisions: with a handshake, or with the version in every request."""
+
+    LEGACY = "legacy"
+    MODERN = "modern"
+
+
+class Revision(Struct, frozen=True, kw_only=True):
+    """One MCP protocol revision as a set of capabilities; ask for these, never compare names."""
+
+    name: str
+    era: Era
+    has_sessions: bool
+    """`Mcp-Session-Id` means something."""
+    has_get_stream: bool
+    """GET opens a stream of server messages; DELETE ends the session."""
+    allows_batch: bool
+    """A body may be a JSON array of messages."""
+    mirrors_headers: bool
+    """`Mcp-Method`, `Mcp-Name` and `Mcp-Param-*` repeat the body and must agree with it."""
+    is_resumable: bool
+    """A broken stream can be picked up with `Last-Event-ID`."""
+    answers_elsewhere: bool
+    """Answers arrive on the GET stream, not on the POST that asked (HTTP+SSE)."""
+    disconnect_cancels: bool
+    """A client that leaves has cancelled its request."""
+    has_result_type: bool
+    """Every result carries `resultType`."""
+    link: str
+    """The page of the specification these facts come from."""
+
+    @property
+    def is_modern(self) -> bool:
+        return self.era is Era.MODERN
+
+
+class Kind(Enum):
+    """What the client wants of the wire."""
+
+    REQUEST = "request"
+    NOTIFICATION = "notification"
+    ANSWER = "answer"
+    """The client's response to a request of the server (legacy)."""
+    BATCH = "batch"
+    """Several messages in one body; `Call.parts` holds them."""
+    LISTEN = "listen"
+    """GET: a stream of whatever the server has to say."""
+    END = "end"
+    """DELETE: the session is over."""
+
+
+class Reason(StrEnum):
+    """Why not. Each has one row in `refusals.py`."""
+
+    MALFORMED = "malformed"
+    HEADER_MISMATCH = "header_mismatch"
+    VERSION_UNSUPPORTED = "version_unsupported"
+    NO_CREDENTIAL = "no_credential"
+    BAD_CREDENTIAL = "bad_credential"
+    SCOPE_MISSING = "scope_missing"
+    NOT_ALLOWED = "not_allowed"
+    NOT_VISIBLE = "not_visible"
+    APPROVAL_REQUIRED = "approval_required"
+    ARGUMENT_INVALID = "argument_invalid"
+    RATE_LIMITED = "rate_limited"
+    QUOTA_SPENT = "quota_spent"
+    OVERLOADED = "overloaded"
+    BREAKER_OPEN = "breaker_open"
+    QUARANTINED = "quarantined"
+    MODE = "mode"
+    IDP_UNAVAILABLE = "idp_unavailable"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_BROKE = "upstream_broke"
+    UPSTREAM_NONSENSE = "upstream_nonsense"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    DEADLINE = "deadline"
+    DRAINING = "draining"
+    INTERNAL = "internal"
+    # What HTTP itself says no to.
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    PATH_UNKNOWN = "path_unknown"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    MEDIA_TYPE = "media_type"
+    EXPECTATION_FAILED = "expectation_failed"
+    TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
+    SESSION_UNKNOWN = "session_unknown"
+
+
+class Refused(Exception):
+    """The one exception for a no; only the hall and the listener catch it.
+
+    `why` reaches the client and perhaps a model: a fixed text that names the thing, the limit and the remedy,
+    never a credential, an argument or a body. `code` overrides the row's JSON-RPC code, `data` adds to its
+    machine-readable part, `headers` are set on the HTTP answer, `id` is the request's id where it was read.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        why: str = "",
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        data: Mapping[str, object] | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        id: RequestId | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(reason, why)
+        self.reason = reason
+        self.why = why
+        self.code = code
+        self.status = status
+        self.data = data or {}
+        self.headers = tuple(headers)
+        self.id = id
+        self.retry_after_s = retry_after_s
+
+
+class Broken(Exception):
+    """A stream stopped short. `told`: the client has been sent a last word, so the body may end properly;
+    otherwise it is cut off, as the server cut it off."""
+
+    def __init__(self, *, told: bool) -> None:
+        super().__init__(told)
+        self.told = told
+
+
+class Ending(Enum):
+    """How a reply stopped."""
+
+    COMPLETE = "complete"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_BROKE = "upstream_broke"
+    PROXY_FAILED = "proxy_failed"
+
+    @staticmethod
+    def of(error: BaseException) -> Ending:
+        """The ending an exception stands for: cancelled means that the client left."""
+        if isinstance(error, asyncio.CancelledError | ConnectionError | GeneratorExit):
+            return Ending.CLIENT_GONE
+        if isinstance(error, Broken):
+            return Ending.UPSTREAM_BROKE
+        if isinstance(error, Refused):
+            # The server's fault only where the reason says so; a full table of ours is not an outage.
+            return Ending.UPSTREAM_BROKE if error.reason in UPSTREAM_FAULTS else Ending.PROXY_FAILED
+        return Ending.PROXY_FAILED
+
+
+UPSTREAM_FAULTS: Final = frozenset(
+    {
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.UPSTREAM_BROKE,
+        Reason.UPSTREAM_NONSENSE,
+        Reason.OUTCOME_UNKNOWN,
+    }
+)
+
+
+class Verdict(StrEnum):
+    """What the server's answer said, as far as the envelope tells."""
+
+    OK = "ok"
+    TOOL_ERROR = "tool_error"
+    RPC_ERROR = "rpc_error"
+
+
+class Journey(Protocol):
+    """The record of one call: every room tells it what happened, sinks hear of it once, at the end."""
+
+    request_id: str
+
+    def read(self, call: Call) -> None: ...
+    def identified(self, principal: Principal) -> None: ...
+    def permitted(self, permit: Permit) -> None: ...
+    def attempted(self) -> None: ...
+    def answered(self, verdict: Verdict) -> None: ...
+    def altered(self, what: str) -> None: ...
+    def refused(self, refused: Refused) -> None: ...
+    def ended(self, ending: Ending) -> None: ...
+    def sibling(self) -> Journey: ...
+
+
+class Call(Struct, frozen=True, kw_only=True, eq=False):
+    """One message from the client, read once and never changed."""
+
+    revision: Revision
+    kind: Kind
+    id: RequestId | None = None
+    method: str = ""
+    """The JSON-RPC method, "tools/call"; empty where the wire has none (answers, batches, GET, DELETE)."""
+    target: str | None = None
+    """Tool name, prompt name or resource URI the method names."""
+    params: Mapping[str, object] = {}
+    headers: Headers
+    body: bytes = b""
+    """Exactly what was inspected, exactly what will be forwarded."""
+    query: str = ""
+    """Raw query of the request target, without the question mark."""
+    session: str | None = None
+    """The `Mcp-Session-Id` or the message endpoint the client named: a claim, bound by the identity room."""
+    last_event_id: str | None = None
+    parts: tuple[Call, ...] = ()
+    """The messages of a batch, each with its own bytes and its own journey."""
+    received: float
+    """Seconds, monotonic, stamped by the listener."""
+    journey: Journey
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """`params.arguments`, or nothing."""
+        value = self.params.get("arguments")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def wants_answer(self) -> bool:
+        return self.kind is Kind.REQUEST or any(part.kind is Kind.REQUEST for part in self.parts)
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """Who calls, proven."""
+
+    issuer: str
+    subject: str
+    tenant: str
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    fingerprint: str = ""
+    """Names the credential without being it."""
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """What policy says of a call; made from the settings."""
+
+    id: str
+    tool_class: str = "dangerous"
+
+
+class Permit(Struct, frozen=True, kw_only=True, eq=False):
+    """A call that was allowed, with the rule that allowed it. Made in `policy/` only."""
+
+    call: Call
+    principal: Principal
+    rule: Rule
+
+
+class Lease(Protocol):
+    """A held place in a limit, given back on every exit path."""
+
+    def release(self, ending: Ending) -> None: ...
+
+
+class Identify(Protocol):
+    async def __call__(self, call: Call) -> Principal: ...
+
+
+class Authorise(Protocol):
+    def __call__(self, call: Call, principal: Principal) -> Permit: ...
+
+
+class Limit(Protocol):
+    async def __call__(self, permit: Permit) -> Lease: ...
+
+
+class Stage(Protocol):
+    """Anything that can serve a permitted call; a stage holds the next one."""
+
+    async def __call__(self, permit: Permit) -> Reply: ...
+
+
+Tell: TypeAlias = Callable[[Ending], None]
+
+
+class Stream:
+    """Bytes still arriving, who may look at them, and how to close their source.
+
+    The object owns `close`: a generator that was never started never runs its `finally`, and clients do leave
+    before the first byte. `close` is called exactly once.
+    """
+
+    __slots__ = ("_chunks", "_close", "_early", "_taps", "_write")
+
+    def __init__(self, chunks: AsyncIterator[bytes], close: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._close: Callable[[], None] | None = close
+        self._taps: list[Callable[[bytes], None]] = []
+        self._write: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
+
+    def tap(self, see: Callable[[bytes], None]) -> None:
+        """Let `see` look at every chunk: synchronous, must not keep the chunk, must not raise."""
+        self._taps.append(see)
+
+    def written_by(self, write: Callable[[bytes], None]) -> None:
+        """The writer introduces itself; what was interjected before it came goes out first."""
+        self._write = write
+        early, self._early = self._early, []
+        for chunk in early:
+            write(chunk)
+
+    def interject(self, chunk: bytes) -> None:
+        """Put whole events of our own between those of the server, at once."""
+        if self._write is None:
+            self._early.append(chunk)
+        else:
+            self._write(chunk)
+
+    def close(self) -> None:
+        close, self._close = self._close, None
+        self._write = None
+        if close is not None:
+            close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            for see in self._taps:
+                see(chunk)
+            yield chunk
+
+
+class Reply:
+    """What goes back: a whole body or a stream, and whom to tell, once, how it ended.
+
+    Told last-added first, so that what was opened last closes first. Whoever gets a Reply must either write it
+    inside `async with reply`, or call `done`.
+    """
+
+    __slots__ = ("_ending", "_tellers", "body", "headers", "status")
+
+    def __init__(self, status: int, headers: Headers, body: bytes | Stream = b"") -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self._tellers: list[Tell] = []
+        self._ending: Ending | None = None
+
+    def when_done(self, tell: Tell) -> None:
+        """Be told how the reply ended; at once when it already has."""
+        if self._ending is not None:
+            tell(self._ending)
+        else:
+            self._tellers.append(tell)
+
+    def done(self, ending: Ending) -> None:
+        """Close the source and tell everybody, exactly once, whatever one of them raises."""
+        if self._ending is not None:
+            return
+        self._ending = ending
+        if isinstance(self.body, Stream):
+            self.body.close()
+        failure: Exception | None = None
+        while self._tellers:
+            try:
+                self._tellers.pop()(ending)
+            except Exception as error:  # one that fails must not silence the others
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def __aenter__(self) -> Reply:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.done(Ending.COMPLETE if error is None else Ending.of(error))
