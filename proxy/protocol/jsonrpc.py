@@ -1,0 +1,283 @@
+"""Strict JSON and the JSON-RPC envelope.
+
+In: bytes. Out: a `Message`, several of them, or `Refused` (malformed, too_large). Keeps nothing.
+Sources: RFC 8259, JSON-RPC 2.0, MCP basic/index of every revision. The strictness is not pedantry: every peer
+we tried takes the last of two equal keys, and some fold case, so that a reader that takes the first one judges
+another call than the one that runs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+import jiter
+from msgspec import Struct
+
+from ..model import Reason, Refused, RequestId
+
+MAX_DEPTH: Final = 64
+"""Nesting of arrays and objects, the message itself included. Real calls stay below 20."""
+MAX_STRUCTURE: Final = 65_536
+"""Commas and brackets outside strings. Parsing blocks the loop by structure, not by size: 4 MiB of `[]` cost
+600 ms, this many cost 20."""
+MAX_ID_CHARACTERS: Final = 1_024
+MAX_METHOD_CHARACTERS: Final = 256
+MAX_TARGET_CHARACTERS: Final = {"name": 1_024, "uri": 8_192}
+"""The specification recommends 128 for tool names; URIs of resources are longer in the wild."""
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+INVALID_PARAMS: Final = -32602
+
+NAMED_BY: Final[Mapping[str, str]] = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+"""Methods that name a target, and the member of `params` that holds it."""
+
+Shape: TypeAlias = Literal["request", "notification", "answer"]
+
+_ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_PARAMS: Final = frozenset(
+    {
+        "_meta",
+        "argument",
+        "arguments",
+        "capabilities",
+        "clientInfo",
+        "cursor",
+        "filter",
+        "inputResponses",
+        "name",
+        "protocolVersion",
+        "ref",
+        "requestState",
+        "task",
+        "taskId",
+        "uri",
+    }
+)
+META_PREFIX: Final = "io.modelcontextprotocol/"
+META_VERSION: Final = META_PREFIX + "protocolVersion"
+META_CAPABILITIES: Final = META_PREFIX + "clientCapabilities"
+_META: Final = frozenset(
+    {
+        META_VERSION,
+        META_CAPABILITIES,
+        META_PREFIX + "clientInfo",
+        META_PREFIX + "logLevel",
+        META_PREFIX + "subscriptionId",
+        "progressToken",
+        "traceparent",
+        "tracestate",
+        "baggage",
+    }
+)
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_BLANKS: Final = b" \t\n\r"
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One JSON-RPC message, read strictly."""
+
+    shape: Shape
+    id: RequestId | None = None
+    method: str = ""
+    params: Mapping[str, object] = {}
+    meta: Mapping[str, object] = {}
+    target: str | None = None
+    body: bytes
+    """The bytes this message was read from."""
+
+
+def is_batch(body: bytes) -> bool:
+    """Whether the text is an array; says nothing of its being well-formed."""
+    return body.lstrip(_BLANKS)[:1] == b"["
+
+
+def read_json(body: bytes, *, max_depth: int = MAX_DEPTH, max_structure: int = MAX_STRUCTURE) -> object:
+    """The value of a JSON text in UTF-8.
+
+    Refuses everything two readers could disagree on: duplicate keys at any depth, NaN and Infinity (also as
+    1e400), byte order marks, bytes after the value, lone surrogates, integers of more than 4,300 digits; and
+    what would block the loop: nesting beyond `max_depth`, structure beyond `max_structure`.
+    """
+    if _has_too_much_structure(body, max_structure):
+        raise Refused(
+            Reason.TOO_LARGE,
+            f"The JSON text has more than {max_structure} elements; send less in one message.",
+        )
+    try:
+        value: object = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
+    except (ValueError, RecursionError, OverflowError, MemoryError) as error:
+        # The parser's message names positions and keys; a key may be a secret, so it stays here.
+        raise Refused(Reason.MALFORMED, _what_is_wrong(error), code=PARSE_ERROR) from None
+    _check_tree(value, max_depth)
+    return value
+
+
+def read_message(value: object, body: bytes) -> Message:
+    """The envelope of one message whose JSON value is `value`."""
+    if not isinstance(value, dict):
+        raise _invalid("A message is a JSON object.")
+    id = _read_id(value)
+    try:
+        return _read_envelope(value, id, body)
+    except Refused as refused:
+        refused.id = id
+        raise
+
+
+def _read_envelope(value: dict[str, object], id: RequestId | None, body: bytes) -> Message:
+    _refuse_look_alikes(value, _ENVELOPE, _ENVELOPE_FOLDED, "the message")
+    if value.get("jsonrpc") != "2.0":
+        raise _invalid('`jsonrpc` must be the string "2.0".')
+    if "method" not in value:
+        return _read_answer(value, id, body)
+    if "result" in value or "error" in value:
+        raise _invalid("A message has either `method` or `result`/`error`.")
+    method = value["method"]
+    if not isinstance(method, str) or not method:
+        raise _invalid("`method` must be a string with at least one character.")
+    if len(method) > MAX_METHOD_CHARACTERS or _CONTROL.search(method):
+        raise _invalid(f"`method` has control characters or more than {MAX_METHOD_CHARACTERS} characters.")
+    params = value.get("params", _NOTHING)
+    if not isinstance(params, dict):
+        raise _invalid("`params` must be an object.", code=INVALID_PARAMS)
+    _refuse_look_alikes(params, _PARAMS, _PARAMS_FOLDED, "`params`")
+    meta = params.get("_meta", _NOTHING)
+    if not isinstance(meta, dict):
+        raise _invalid("`params._meta` must be an object.", code=INVALID_PARAMS)
+    _refuse_look_alikes(meta, _META, _META_FOLDED, "`params._meta`")
+    return Message(
+        shape="request" if "id" in value else "notification",
+        id=id,
+        method=method,
+        params=params,
+        meta=meta,
+        target=_read_target(method, params),
+        body=body,
+    )
+
+
+_NOTHING: Final[dict[str, object]] = {}
+
+
+def _read_id(value: Mapping[str, object]) -> RequestId | None:
+    """The id of a message; None where it has none. Null, fractions and containers are no ids in MCP."""
+    if "id" not in value:
+        return None
+    id = value["id"]
+    # bool is an int in Python and is not one on the wire.
+    if isinstance(id, str):
+        if len(id) > MAX_ID_CHARACTERS:
+            raise _invalid(f"`id` has more than {MAX_ID_CHARACTERS} characters.")
+        return id
+    if isinstance(id, int) and not isinstance(id, bool):
+        if id.bit_length() > 256:
+            raise _invalid("`id` is a number of more than 256 bits.")
+        return id
+    raise _invalid("`id` must be a string or an integer.")
+
+
+def _read_answer(value: Mapping[str, object], id: RequestId | None, body: bytes) -> Message:
+    if ("result" in value) == ("error" in value):
+        raise _invalid("A message has `method`, `result` or `error`, and only one of them.")
+    if id is None:
+        raise _invalid("An answer repeats the `id` of its request.")
+    if "error" in value and not isinstance(value["error"], dict):
+        raise _invalid("`error` must be an object.")
+    return Message(shape="answer", id=id, body=body)
+
+
+def _read_target(method: str, params: Mapping[str, object]) -> str | None:
+    member = NAMED_BY.get(method)
+    if member is None:
+        return None
+    target = params.get(member)
+    if not isinstance(target, str) or not target:
+        raise _invalid(
+            f"`params.{member}` must be a string with at least one character.", code=INVALID_PARAMS
+        )
+    if len(target) > MAX_TARGET_CHARACTERS[member]:
+        raise _invalid(
+            f"`params.{member}` has more than {MAX_TARGET_CHARACTERS[member]} characters.",
+            code=INVALID_PARAMS,
+        )
+    if _CONTROL.search(target):
+        # A reader in C stops at NUL, a log line at a newline: nobody names a tool so in good faith.
+        raise _invalid(f"`params.{member}` has control characters.", code=INVALID_PARAMS)
+    arguments = params.get("arguments")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise _invalid("`params.arguments` must be an object.", code=INVALID_PARAMS)
+    return target
+
+
+def _fold(key: str) -> str:
+    """How the most lenient known reader would see a key: case folded, blanks and control characters dropped."""
+    return _CONTROL.sub("", key).strip().casefold()
+
+
+_ENVELOPE_FOLDED: Final = frozenset(map(_fold, _ENVELOPE))
+_PARAMS_FOLDED: Final = frozenset(map(_fold, _PARAMS))
+_META_FOLDED: Final = frozenset(map(_fold, _META))
+
+
+def _refuse_look_alikes(
+    value: Mapping[str, object], known: frozenset[str], folded: frozenset[str], where: str
+) -> None:
+    """Go SDKs read `METHOD` and `paramſ` as what they resemble (CVE-2026-27896); a policy here would not."""
+    for key in value:
+        if key not in known and _fold(key) in folded:
+            raise _invalid(f"A member of {where} resembles a known one but is spelt differently.")
+
+
+def _has_too_much_structure(body: bytes, limit: int) -> bool:
+    """Whether commas and brackets outside strings exceed `limit`; cheap where the answer is no."""
+    if len(body) <= limit or _structure(body) <= limit:
+        return False
+    quotes = body.count(b'"') - body.count(b'\\"')
+    if quotes > 2 * limit:
+        return True  # every second string needs a comma; counting exactly would cost what it should save
+    return _structure(_STRING.sub(b"", body)) > limit
+
+
+def _structure(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+def _check_tree(value: object, max_depth: int) -> None:
+    """One walk, without recursion: no nesting beyond `max_depth`, no number that overflowed to infinity."""
+    level: list[object] = [value]
+    room = max_depth
+    while level:
+        below: list[object] = []
+        nested = False
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+                nested = True
+            elif isinstance(item, list):
+                below.extend(item)
+                nested = True
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise _invalid("A number is too large to be represented.")
+        if nested and room == 0:
+            raise _invalid(f"The JSON text is nested more than {max_depth} deep.")
+        level = below
+        room -= 1
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    text = str(error)
+    if "duplicate key" in text:
+        return "The body is not acceptable JSON: a key appears twice in one object."
+    if "recursion" in text or isinstance(error, RecursionError):
+        return f"The body is not acceptable JSON: it is nested more than {MAX_DEPTH} deep."
+    return "The body is not one JSON value in UTF-8 (RFC 8259)."
+
+
+def _invalid(why: str, *, code: int = INVALID_REQUEST) -> Refused:
+    return Refused(Reason.MALFORMED, why, code=code)

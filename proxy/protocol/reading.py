@@ -1,0 +1,284 @@
+"""One HTTP request to one Call: which era, which revision, and do headers and body say the same?
+
+In: method, header fields, body. Out: a `Call`, or `Refused`. Keeps nothing; no IO, no clock.
+The era is decided once, from body and header together, because servers differ: the Python SDK routes by the
+header alone, the TypeScript SDK by the body. Where the two disagree nothing is forwarded.
+Source: basic/versioning and streamable-http of 2026-07-28, basic/transports of the older revisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..model import Call, Headers, Journey, Kind, Reason, Refused, Revision
+from .batch import split_array
+from .headers import MIRRORS, PARAM_PREFIX, decode_value
+from .jsonrpc import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    META_CAPABILITIES,
+    META_VERSION,
+    NAMED_BY,
+    Message,
+    is_batch,
+    read_json,
+    read_message,
+)
+from .revisions import BY_NAME, UNNAMED, supported
+
+HEADER_MISMATCH: Final = -32020
+VERSION_UNSUPPORTED: Final = -32022
+MAX_BATCH: Final = 100
+"""Messages in one batch."""
+
+_SINGLE: Final = ("mcp-session-id", "last-event-id", "content-type", "authorization", "origin")
+_NAMES: Final = ("name", "uri", "taskId")
+_KINDS: Final = {"request": Kind.REQUEST, "notification": Kind.NOTIFICATION, "answer": Kind.ANSWER}
+
+
+def read_post(
+    headers: Headers,
+    body: bytes,
+    *,
+    received: float,
+    journey: Journey,
+    query: str = "",
+    spoken: Revision | None = None,
+) -> Call:
+    """The Call a POST carries. `spoken` names the revision where the endpoint, not the message, decides it."""
+    refuse_duplicates(headers)
+    if is_batch(body):
+        return _read_batch(headers, body, received=received, journey=journey, query=query, spoken=spoken)
+    message = read_message(read_json(body), body)
+    try:
+        revision = spoken or _revision_of(message, headers)
+        _check(message, headers, revision)
+    except Refused as refused:
+        refused.id = message.id
+        raise
+    return _call(message, revision, headers, received=received, journey=journey, query=query)
+
+
+def read_bodiless(
+    kind: Kind,
+    headers: Headers,
+    *,
+    received: float,
+    journey: Journey,
+    query: str = "",
+    spoken: Revision | None = None,
+) -> Call:
+    """The Call of a GET or DELETE. Modern revisions have neither: 405, as their servers SHOULD answer."""
+    refuse_duplicates(headers)
+    revision = spoken
+    if revision is None:
+        named = headers.get("mcp-protocol-version")
+        revision = _known(named) if named is not None else UNNAMED
+    if not revision.has_get_stream:
+        raise Refused(
+            Reason.METHOD_NOT_ALLOWED,
+            f"Revision {revision.name} has POST only.",
+            headers=((b"Allow", b"POST"),),
+        )
+    return Call(
+        revision=revision,
+        kind=kind,
+        headers=headers,
+        query=query,
+        session=headers.get("mcp-session-id"),
+        last_event_id=headers.get("last-event-id"),
+        received=received,
+        journey=journey,
+    )
+
+
+def refuse_duplicates(headers: Headers) -> None:
+    """A field that decides something may come once: a first-copy and a last-copy reader would disagree."""
+    for name in headers.names():
+        if name in MIRRORS or name.startswith(PARAM_PREFIX):
+            if len(headers.all(name)) > 1:
+                raise _mismatch("A mirrored header is repeated.")
+        elif name in _SINGLE and len(headers.all(name)) > 1:
+            raise Refused(Reason.MALFORMED, f"The header {name} is repeated.", code=INVALID_REQUEST)
+
+
+def _read_batch(
+    headers: Headers, body: bytes, *, received: float, journey: Journey, query: str, spoken: Revision | None
+) -> Call:
+    value = read_json(body)
+    named = headers.get("mcp-protocol-version")
+    revision = spoken or (_known(named) if named is not None else UNNAMED)
+    if not revision.allows_batch:
+        raise _batch(f"Revision {revision.name} takes one message in a body, not an array.")
+    if not isinstance(value, list) or not value:
+        raise _batch("A batch holds at least one message.")
+    if len(value) > MAX_BATCH:
+        raise _batch(f"A batch holds at most {MAX_BATCH} messages.")
+    messages: list[Message] = []
+    ids: set[tuple[type, object]] = set()
+    for item, text in zip(value, split_array(body), strict=True):
+        message = read_message(item, text)
+        if message.method == "initialize":
+            raise _batch("`initialize` is never part of a batch.")
+        if message.meta.get(META_VERSION) is not None:
+            raise _batch("A message of a modern revision is never part of a batch.")
+        _check(message, headers, revision)
+        if message.shape == "request":
+            key = (type(message.id), message.id)
+            if key in ids:
+                raise _batch("Two requests of a batch have the same id.")
+            ids.add(key)
+        messages.append(message)
+    # Journeys open only now, when nothing can fail any more: each that opens must end.
+    parts = [
+        _call(
+            each,
+            revision,
+            headers,
+            received=received,
+            journey=journey.sibling() if at else journey,
+            query=query,
+        )
+        for at, each in enumerate(messages)
+    ]
+    return Call(
+        revision=revision,
+        kind=Kind.BATCH,
+        headers=headers,
+        body=body,
+        query=query,
+        session=headers.get("mcp-session-id"),
+        parts=tuple(parts),
+        received=received,
+        journey=journey,
+    )
+
+
+def _call(
+    message: Message, revision: Revision, headers: Headers, *, received: float, journey: Journey, query: str
+) -> Call:
+    call = Call(
+        revision=revision,
+        kind=_KINDS[message.shape],
+        id=message.id,
+        method=message.method,
+        target=message.target,
+        params=message.params,
+        headers=headers,
+        body=message.body,
+        query=query,
+        session=headers.get("mcp-session-id"),
+        last_event_id=headers.get("last-event-id"),
+        received=received,
+        journey=journey,
+    )
+    journey.read(call)
+    return call
+
+
+def _revision_of(message: Message, headers: Headers) -> Revision:
+    """Numbered as in the decision the specification leaves to a middlebox."""
+    claim = message.meta.get(META_VERSION)
+    named = headers.get("mcp-protocol-version")
+    # 1. The body claims a version: header and body must agree, and the version must be a modern one.
+    if claim is not None:
+        if not isinstance(claim, str):
+            raise Refused(
+                Reason.MALFORMED, f'`_meta["{META_VERSION}"]` must be a string.', code=INVALID_PARAMS
+            )
+        if named is None or named.strip() != claim:
+            raise _mismatch("The header MCP-Protocol-Version and the body name different versions.")
+        revision = BY_NAME.get(claim)
+        if revision is None or not revision.is_modern:
+            raise _unsupported(claim, modern=True)
+        return revision
+    # 2. Neither says anything: what came before the header existed.
+    if named is None:
+        return _of_handshake(message)
+    revision = _known(named)
+    if not revision.is_modern:
+        return revision
+    # 3. Only the header is modern. SDKs disagree on `initialize`, so the server decides; a notification has no
+    #    rule; a posted answer does not exist in a modern revision; a request lacks what it must carry.
+    if message.method == "initialize":
+        return _of_handshake(message)
+    if message.shape == "answer":
+        raise Refused(Reason.MALFORMED, f"Clients post no answers in {revision.name}.", code=INVALID_REQUEST)
+    if message.shape == "request":
+        raise Refused(
+            Reason.MALFORMED,
+            f'`_meta["{META_VERSION}"]` is required in {revision.name}.',
+            code=INVALID_PARAMS,
+        )
+    return revision
+
+
+def _of_handshake(message: Message) -> Revision:
+    asked = message.params.get("protocolVersion") if message.method == "initialize" else None
+    revision = BY_NAME.get(asked) if isinstance(asked, str) else None
+    # An unknown version in `initialize` is negotiation, not an error: the server offers another.
+    return revision if revision is not None and not revision.answers_elsewhere else UNNAMED
+
+
+def _known(name: str) -> Revision:
+    revision = BY_NAME.get(name.strip())
+    if revision is None:
+        raise _unsupported(name, modern=None)
+    return revision
+
+
+def _check(message: Message, headers: Headers, revision: Revision) -> None:
+    if revision.mirrors_headers and message.shape == "request":
+        if not isinstance(message.meta.get(META_CAPABILITIES), dict):
+            raise Refused(
+                Reason.MALFORMED,
+                f'`_meta["{META_CAPABILITIES}"]` is required in {revision.name} and is an object.',
+                code=INVALID_PARAMS,
+            )
+        if "mcp-method" not in headers:
+            raise _mismatch("The header Mcp-Method is required.")
+        if message.method in NAMED_BY and "mcp-name" not in headers:
+            raise _mismatch(f"The header Mcp-Name is required for {message.method}.")
+    _compare_mirrors(message, headers)
+
+
+def _compare_mirrors(message: Message, headers: Headers) -> None:
+    """Whatever is mirrored must be true, also where the revision asks for no mirror: a router before or behind
+    us may trust it."""
+    method = headers.get("mcp-method")
+    if method is not None and method.strip(" \t") != message.method:
+        raise _mismatch("The header Mcp-Method and the body name different methods.")
+    name = headers.get("mcp-name")
+    if name is not None:
+        decoded = decode_value(name)
+        candidates = _named(message.params) if message.target is None else [message.target]
+        if decoded is None:
+            raise _mismatch("The header Mcp-Name has a malformed base64 value.")
+        if candidates and decoded not in candidates:
+            raise _mismatch("The header Mcp-Name and the body name different targets.")
+    for field in headers.names():
+        if field.startswith(PARAM_PREFIX) and decode_value(headers.all(field)[0]) is None:
+            raise _mismatch("A header Mcp-Param-* has a malformed base64 value.")
+
+
+def _named(params: Mapping[str, object]) -> list[str]:
+    return [value for member in _NAMES if isinstance(value := params.get(member), str)]
+
+
+def _mismatch(why: str) -> Refused:
+    return Refused(Reason.HEADER_MISMATCH, why)
+
+
+def _batch(why: str) -> Refused:
+    return Refused(Reason.MALFORMED, why, code=INVALID_REQUEST)
+
+
+def _unsupported(requested: str, *, modern: bool | None) -> Refused:
+    names = supported(modern=modern)
+    return Refused(
+        Reason.VERSION_UNSUPPORTED,
+        f"This protocol version is not supported; supported: {', '.join(names)}.",
+        # Echoed as the specification demands, cut so that it cannot be used to carry anything.
+        data={"supported": names, "requested": requested[:32]},
+    )

@@ -1,0 +1,120 @@
+"""Server-sent events: bytes split into whole events, events written as bytes.
+
+In: chunks as they arrive. Out: `Event`s that keep their own bytes, so that what was judged is what is released.
+Keeps the unfinished event, up to a cap. Source: WHATWG HTML, 9.2 "Server-sent events". Lines end in CRLF, LF
+or CR and in nothing else: `str.splitlines` would also split at U+0085 and U+2028, and judge other events than
+the client sees.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+_BOM: Final = b"\xef\xbb\xbf"
+_COLON: Final = ord(":")
+
+
+class TooLong(Exception):
+    """An event grew beyond the cap."""
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One event, or what stands between two of them."""
+
+    raw: bytes
+    """Exactly the bytes of the wire, the blank line included."""
+    name: str = ""
+    """The `event` field; empty means "message"."""
+    data: bytes | None = None
+    """The `data` lines joined by LF; None when there is none (a comment, a lone `retry`)."""
+    id: bytes | None = None
+    """The `id` field, also when empty; None when there is none."""
+
+
+class Splitter:
+    """A pure machine: `feed` takes bytes however they were cut, and returns the events they complete."""
+
+    __slots__ = ("_at_start", "_buffer", "_line", "_max_bytes", "_scanned")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._buffer = bytearray()
+        self._line = 0  # where the line under way begins
+        self._scanned = 0  # no line end before this position, from `_line` on
+        self._max_bytes = max_bytes
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events completed by `chunk`. Raises TooLong when the unfinished one exceeds the cap."""
+        self._buffer += chunk
+        events: list[Event] = []
+        begin = 0
+        while (end := self._line_end()) is not None:
+            stop, after = end
+            is_comment = begin == self._line and self._buffer[begin] == _COLON
+            # A blank line dispatches. A comment between two events is a keep-alive: it waits for nothing.
+            if stop == self._line or is_comment:
+                events.append(self._event(bytes(self._buffer[begin:after])))
+                begin = after
+            self._line = self._scanned = after
+        if begin:
+            del self._buffer[:begin]
+            self._line -= begin
+            self._scanned -= begin
+        if len(self._buffer) > self._max_bytes:
+            raise TooLong
+        return events
+
+    def rest(self) -> Event | None:
+        """What is left when the stream has ended: an event without its blank line, or nothing."""
+        if not self._buffer:
+            return None
+        raw = bytes(self._buffer)
+        self._buffer.clear()
+        self._line = self._scanned = 0
+        return self._event(raw)
+
+    def _line_end(self) -> tuple[int, int] | None:
+        """Where the line under way stops and the next begins; None when that is not known yet."""
+        buffer = self._buffer
+        lf = buffer.find(b"\n", self._scanned)
+        cr = buffer.find(b"\r", self._scanned, lf if lf >= 0 else len(buffer))
+        if cr >= 0:
+            if cr + 1 == len(buffer):
+                if cr != self._line:
+                    self._scanned = cr
+                    return None
+                # A CR on an otherwise empty line completes the event whether or not an LF follows, and
+                # waiting for that would hold back a whole event. The LF is released by itself when it comes.
+                return cr, cr + 1
+            return cr, cr + (2 if buffer[cr + 1] == 0x0A else 1)
+        if lf >= 0:
+            return lf, lf + 1
+        self._scanned = len(buffer)
+        return None
+
+    def _event(self, raw: bytes) -> Event:
+        text = raw
+        if self._at_start:
+            self._at_start = False
+            text = raw.removeprefix(_BOM)
+        name, id, data = "", None, None
+        for line in text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
+            field, colon, value = line.partition(b":")
+            if not field:
+                continue  # blank, or a comment
+            if colon and value[:1] == b" ":
+                value = value[1:]
+            if field == b"data":
+                data = value if data is None else data + b"\n" + value
+            elif field == b"event":
+                name = value.decode("utf-8", "replace")
+            elif field == b"id":
+                id = value
+        return Event(raw=raw, name=name, data=data, id=id)
+
+
+def message(data: bytes) -> bytes:
+    """One `message` event that carries `data`, which holds no line breaks."""
+    return b"event: message\ndata: " + data + b"\n\n"
