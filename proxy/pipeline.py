@@ -1,0 +1,133 @@
+"""The hall: the way of one call through the rooms. Which rooms, and in which order, is decided here and nowhere
+else.
+
+In: a `Call`. Out: a `Reply`, always: a no becomes one, an unexpected exception becomes a refusal. The journey of
+the call is told every step and, once, how it ended. Rooms that are off are not in the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from .model import (
+    Authorise,
+    Call,
+    Ending,
+    Identify,
+    Kind,
+    Lease,
+    Limit,
+    Permit,
+    Principal,
+    Reason,
+    Refused,
+    Reply,
+    Stage,
+)
+
+Explain: TypeAlias = Callable[[Refused, Call], Reply]
+Merge: TypeAlias = Callable[[Reply | None, list[tuple[Call, Refused]]], Reply]
+
+
+class Pipeline(Struct, frozen=True, kw_only=True):
+    """The rooms, in order. `limit` is None where nothing is limited."""
+
+    identify: Identify
+    authorise: Authorise
+    limit: Limit | None
+    serve: Stage
+    explain: Explain
+    merge: Merge
+    """Puts our own refusals of single messages into the answer to the rest of their batch."""
+    is_whole: Callable[[Refused], bool]
+    """Whether a refusal of one message of a batch refuses the whole request."""
+    without: Callable[[Call, list[Call]], Call]
+    """The batch that is left when some of its messages are refused."""
+
+    async def __call__(self, call: Call) -> Reply:
+        try:
+            reply = await (self._admit_batch(call) if call.kind is Kind.BATCH else self._admit(call))
+        except Exception as error:
+            refused = error if isinstance(error, Refused) else _closed(error)
+            for each in call.parts or (call,):
+                each.journey.refused(refused)
+            reply = self.explain(refused, call)
+        except BaseException as error:
+            # Cancelled: the client left, or the house comes down.
+            ending = Ending.of(error)
+            for each in call.parts or (call,):
+                each.journey.ended(ending)
+            raise
+        for each in call.parts or (call,):
+            reply.when_done(each.journey.ended)
+        return reply
+
+    async def _admit(self, call: Call) -> Reply:
+        journey = call.journey
+        principal = await self.identify(call)
+        journey.identified(principal)
+        permit = self.authorise(call, principal)
+        journey.permitted(permit)
+        if self.limit is None:
+            return await self.serve(permit)
+        lease = await self.limit(permit)
+        return await self._serve_leased(permit, [lease])
+
+    async def _admit_batch(self, batch: Call) -> Reply:
+        """Each message is judged, leased and journalled by itself; what may pass is forwarded together."""
+        principal = await self.identify(batch)
+        refusals: list[tuple[Call, Refused]] = []
+        allowed: list[Call] = []
+        leases: list[Lease] = []
+        try:
+            for call in batch.parts:
+                call.journey.identified(principal)
+                try:
+                    await self._judge(call, principal, leases)
+                    allowed.append(call)
+                except Refused as refused:
+                    if self.is_whole(refused):
+                        raise
+                    call.journey.refused(refused)
+                    refusals.append((call, refused))
+        except BaseException as error:
+            _release(leases, Ending.of(error))
+            raise
+        if not allowed:
+            return self.merge(None, refusals)
+        rest = self.without(batch, allowed) if refusals else batch
+        # The envelope of several permitted calls: every one of them was judged above.
+        permit = self.authorise(rest, principal)
+        reply = await self._serve_leased(permit, leases)
+        return self.merge(reply, refusals) if refusals else reply
+
+    async def _judge(self, call: Call, principal: Principal, leases: list[Lease]) -> None:
+        permit = self.authorise(call, principal)
+        call.journey.permitted(permit)
+        if self.limit is not None:
+            leases.append(await self.limit(permit))
+
+    async def _serve_leased(self, permit: Permit, leases: list[Lease]) -> Reply:
+        try:
+            reply = await self.serve(permit)
+        except BaseException as error:
+            _release(leases, Ending.of(error))
+            raise
+        for lease in leases:
+            reply.when_done(lease.release)
+        return reply
+
+
+def _release(leases: list[Lease], ending: Ending) -> None:
+    for lease in reversed(leases):
+        lease.release(ending)
+
+
+def _closed(error: Exception) -> Refused:
+    """An unexpected exception on a deciding path refuses. What it says goes to our log, not to the client."""
+    refused = Refused(Reason.INTERNAL, "If it keeps happening, tell the operator the time of this call.")
+    refused.__cause__ = error
+    return refused

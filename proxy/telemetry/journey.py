@@ -1,0 +1,152 @@
+"""The record of one call: opened at its first byte, told by every room, heard by the sinks once, at the end."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from ..model import Call, Ending, Kind, Permit, Principal, Reason, Refused, Verdict
+
+Sink: TypeAlias = Callable[["Record"], None]
+
+OUTCOMES: Final = {
+    Reason.MALFORMED: "invalid",
+    Reason.HEADER_MISMATCH: "invalid",
+    Reason.VERSION_UNSUPPORTED: "invalid",
+    Reason.NO_CREDENTIAL: "unauthenticated",
+    Reason.BAD_CREDENTIAL: "unauthenticated",
+    Reason.IDP_UNAVAILABLE: "unauthenticated",
+    Reason.RATE_LIMITED: "rate_limited",
+    Reason.QUOTA_SPENT: "rate_limited",
+    Reason.OVERLOADED: "overloaded",
+    Reason.DRAINING: "overloaded",
+    Reason.BREAKER_OPEN: "circuit_open",
+    Reason.QUARANTINED: "circuit_open",
+    Reason.UPSTREAM_UNREACHABLE: "upstream_error",
+    Reason.UPSTREAM_BROKE: "upstream_error",
+    Reason.UPSTREAM_NONSENSE: "upstream_error",
+    Reason.OUTCOME_UNKNOWN: "outcome_unknown",
+    Reason.DEADLINE: "timeout",
+    Reason.TOO_SLOW: "timeout",
+    Reason.ARGUMENT_INVALID: "invalid",
+    Reason.MEDIA_TYPE: "invalid",
+    Reason.EXPECTATION_FAILED: "invalid",
+    Reason.TOO_LARGE: "invalid",
+    Reason.PATH_UNKNOWN: "invalid",
+    Reason.METHOD_NOT_ALLOWED: "invalid",
+    Reason.INTERNAL: "upstream_error",
+}
+"""How a refusal counts; every other reason is "denied"."""
+
+_ENDINGS: Final = {
+    Ending.COMPLETE: "ok",
+    Ending.CLIENT_GONE: "cancelled",
+    Ending.UPSTREAM_BROKE: "upstream_error",
+    Ending.PROXY_FAILED: "upstream_error",
+}
+
+
+class Journeys:
+    """Opens journeys. Ids are unique within the process and across restarts, and say nothing else."""
+
+    def __init__(self, sinks: Sequence[Sink], now: Callable[[], float] = time.monotonic) -> None:
+        self._sinks = tuple(sinks)
+        self._now = now
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+
+    def open(self, received: float) -> Record:
+        return Record(f"{self._prefix}-{next(self._count):x}", received, self, self._sinks, self._now)
+
+
+class Record:
+    """One journey. Fulfils `model.Journey`; sinks read its fields."""
+
+    __slots__ = (
+        "_house",
+        "_now",
+        "_sinks",
+        "altered_by",
+        "attempts",
+        "call",
+        "duration_s",
+        "ending",
+        "permit",
+        "principal",
+        "received",
+        "refusal",
+        "request_id",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        request_id: str,
+        received: float,
+        house: Journeys,
+        sinks: tuple[Sink, ...],
+        now: Callable[[], float],
+    ) -> None:
+        self.request_id = request_id
+        self.received = received
+        self.call: Call | None = None
+        self.principal: Principal | None = None
+        self.permit: Permit | None = None
+        self.refusal: Refused | None = None
+        self.verdict: Verdict | None = None
+        self.ending: Ending | None = None
+        self.attempts = 0
+        self.altered_by: list[str] = []
+        self.duration_s = 0.0
+        self._house = house
+        self._sinks = sinks
+        self._now = now
+
+    def sibling(self) -> Record:
+        """The journey of another message that came in the same request."""
+        return self._house.open(self.received)
+
+    def read(self, call: Call) -> None:
+        self.call = call
+
+    def identified(self, principal: Principal) -> None:
+        self.principal = principal
+
+    def permitted(self, permit: Permit) -> None:
+        self.permit = permit
+
+    def attempted(self) -> None:
+        self.attempts += 1
+
+    def answered(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def altered(self, what: str) -> None:
+        """Something of the exchange was changed on its way; `what` is one of a closed set of words."""
+        self.altered_by.append(what)
+
+    def refused(self, refused: Refused) -> None:
+        self.refusal = refused
+
+    def ended(self, ending: Ending) -> None:
+        """The last word; later ones are not heard."""
+        if self.ending is not None:
+            return
+        self.ending = ending
+        self.duration_s = self._now() - self.received
+        for sink in self._sinks:
+            sink(self)
+
+    @property
+    def outcome(self) -> str:
+        """One word of a closed set: what an operator counts."""
+        if self.refusal is not None:
+            return OUTCOMES.get(self.refusal.reason, "denied")
+        if self.verdict is not None:
+            return self.verdict.value
+        if self.ending is Ending.CLIENT_GONE and self.call is not None and self.call.kind is Kind.LISTEN:
+            return "ok"  # a stream of server messages ends when the client has heard enough
+        return _ENDINGS[self.ending] if self.ending is not None else "ok"

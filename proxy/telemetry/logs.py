@@ -1,0 +1,78 @@
+"""One JSON line for each call, and lines about the life of the process, to standard error.
+
+In: finished journeys and a few words. Out: lines. Keeps nothing. Never a payload, a header value or a
+credential: what is logged is listed here field by field.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from .journey import Record
+
+
+class Log:
+    """Writes lines; `write` takes whole lines of bytes and must not raise."""
+
+    def __init__(self, write: Callable[[bytes], object] | None = None) -> None:
+        self._write = write or _to_stderr
+        self._encode = msgspec.json.Encoder().encode
+
+    def call(self, record: Record) -> None:
+        """A sink for journeys."""
+        call, refusal = record.call, record.refusal
+        principal = record.principal
+        line: dict[str, object] = {
+            "time": _now(),
+            "level": "info",
+            "msg": "tool call" if call is not None and call.method == "tools/call" else "message",
+            "request_id": record.request_id,
+        }
+        if principal is not None:
+            line["tenant"] = principal.tenant
+            line["principal"] = principal.subject
+        if call is not None:
+            line["revision"] = call.revision.name
+            line["kind"] = call.kind.value
+            if call.method:
+                line["method"] = call.method
+            if call.method == "tools/call":
+                line["tool"] = call.target
+        if record.permit is not None:
+            line["rule"] = record.permit.rule.id
+        line["outcome"] = record.outcome
+        if refusal is not None:
+            line["reason"] = refusal.reason.value
+            if refusal.why:
+                line["why"] = refusal.why
+            if refusal.__cause__ is not None:
+                # The type only: the text of a foreign exception may quote what it choked on.
+                line["level"] = "error"
+                line["error"] = type(refusal.__cause__).__name__
+        if record.ending is not None:
+            line["ending"] = record.ending.value
+        line["duration_s"] = round(record.duration_s, 6)
+        line["attempts"] = record.attempts
+        if record.altered_by:
+            line["altered"] = record.altered_by
+        self._line(line)
+
+    def life(self, msg: str, level: str = "info", **fields: object) -> None:
+        """Something about the process: started, draining, stopped."""
+        self._line({"time": _now(), "level": level, "msg": msg, **fields})
+
+    def _line(self, line: dict[str, object]) -> None:
+        self._write(self._encode(line) + b"\n")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()
