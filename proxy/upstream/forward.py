@@ -1,0 +1,298 @@
+"""One permitted call to one reply: the last stage, for streamable HTTP.
+
+In: a `Permit`. Out: the server's answer with its own status, fields and bytes, or `Refused`
+(upstream_unreachable, outcome_unknown, upstream_broke, upstream_nonsense). Keeps nothing.
+What goes out is the body as it was inspected; what comes back is released when it has been judged: a whole body
+at once, a stream event by event, a large body as it comes but for its last bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from ..model import (
+    Broken,
+    Call,
+    Headers,
+    Kind,
+    Permit,
+    Reason,
+    Refused,
+    Reply,
+    Stream,
+)
+from ..protocol.answers import HELD_BYTES, Malformed, Tail
+from ..protocol.headers import end_to_end, media_type
+from ..protocol.sse import Splitter, TooLong
+from ..protocol.sse import message as as_event
+from ..refusals import Form, message
+from .judge import Foreign, Judge
+from .settings import UpstreamSettings
+from .transport import Answer, Lost, Transport, Unreached
+
+HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
+MAX_REDIRECTS: Final = 3
+
+_NEVER_UP: Final = frozenset(
+    {
+        b"accept-encoding",  # an answer must be readable to be judged
+        b"authorization",  # tokens were issued for us and must not be passed on (basic/authorization)
+        b"content-length",  # the transport counts
+        b"cookie",
+        b"expect",  # answered by us
+        b"forwarded",
+        b"host",
+        b"origin",  # checked by us; the server would compare it with its own
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+    }
+)
+_NEVER_DOWN: Final = frozenset({b"set-cookie", b"set-cookie2"})
+_SAME_METHOD: Final = frozenset({307, 308})
+
+
+class Forward:
+    """Fulfils `Stage`."""
+
+    def __init__(self, settings: UpstreamSettings, transport: Transport, form: Form) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._form = form
+        parts = urlsplit(settings.url)
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._host = parts.netloc.encode("ascii")
+        self._own = tuple(
+            (name.encode("ascii"), secret.reveal().encode("utf-8"))
+            for name, secret in settings.headers.items()
+        )
+        replaced = {name.lower() for name, _ in self._own}
+        kept = {b"authorization"} if settings.forward_client_authorization else set()
+        self._stops_here = frozenset((_NEVER_UP - kept) | replaced)
+
+    async def __call__(self, permit: Permit) -> Reply:
+        call = permit.call
+        answer = await self.send(call, _with_query(self._target, call.query))
+        try:
+            return await self._judged(call, answer)
+        except BaseException:
+            answer.close()
+            raise
+
+    async def send(self, call: Call, target: str) -> Answer:
+        """The answer to the call's own bytes at `target`, redirects within the origin followed."""
+        method = HTTP_METHODS.get(call.kind, "POST")
+        body = call.body if method == "POST" else None
+        fields = self._fields(call)
+        for each in call.parts or (call,):
+            each.journey.attempted()
+        for _ in range(MAX_REDIRECTS):
+            answer = await self._attempt(call, method, target, fields, body)
+            if answer.status not in _SAME_METHOD:
+                return answer
+            answer.close()
+            target = self._redirected(target, answer.headers.get("location"))
+            call.journey.altered("redirect")
+        raise nonsense(f"It redirected more than {MAX_REDIRECTS} times.")
+
+    async def _attempt(
+        self, call: Call, method: str, target: str, fields: list[tuple[bytes, bytes]], body: bytes | None
+    ) -> Answer:
+        try:
+            return await self._transport.send(method, target, fields, body)
+        except Unreached as error:
+            raise Refused(Reason.UPSTREAM_UNREACHABLE) from error
+        except Lost as error:
+            raise lost(call) from error
+
+    def _fields(self, call: Call) -> list[tuple[bytes, bytes]]:
+        fields = [(b"Host", self._host), *end_to_end(call.headers, self._stays)]
+        if "accept-encoding" in call.headers:
+            fields.append((b"Accept-Encoding", b"identity"))
+            call.journey.altered("accept-encoding")
+        fields.extend(self._own)
+        return fields
+
+    def _stays(self, name: bytes) -> bool:
+        # CGI-style servers read X_Tenant as X-Tenant; nobody sends such names in good faith.
+        return name in self._stops_here or name.startswith(b"x-forwarded-") or b"_" in name
+
+    def _redirected(self, target: str, location: str | None) -> str:
+        """Path and query of a redirect within the origin: SDK clients would not follow it for a POST."""
+        base = f"{urlsplit(self._settings.url).scheme}://{self._host.decode()}"
+        where = urlsplit(urljoin(base + target, location or ""))
+        if not location or f"{where.scheme}://{where.netloc}" != base:
+            raise nonsense("It redirected to another origin.")
+        return (where.path or "/") + (f"?{where.query}" if where.query else "")
+
+    async def _judged(self, call: Call, answer: Answer) -> Reply:
+        status = answer.status
+        if not 200 <= status <= 599 or 300 <= status <= 399:
+            raise nonsense(f"Its HTTP status was {status}.")
+        if answer.headers.get("content-encoding") not in (None, "", "identity") and status < 300:
+            raise nonsense("It compressed an answer although it was asked not to.")
+        kind, charset = media_type(answer.headers.get("content-type"))
+        fields = Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
+        judge = Judge(
+            call.parts or (call,), any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None
+        )
+        if kind == "text/event-stream" and status < 300:
+            return self._streamed(call, answer, fields, judge)
+        if status < 300 and call.wants_answer:
+            if kind not in ("application/json", ""):
+                raise nonsense("It was neither JSON nor a stream of events.")
+            if charset not in (None, "utf-8", "utf8"):
+                raise nonsense("It was not UTF-8.")
+        return await self._whole(call, answer, fields, judge)
+
+    async def _whole(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
+        length = answer.headers.get("content-length")
+        if length is not None and length.isdecimal() and int(length) > self._settings.max_answer_bytes:
+            raise nonsense(f"It was longer than {self._settings.max_answer_bytes} bytes.")
+        held = bytearray()
+        chunks = aiter(answer.chunks)
+        try:
+            async for chunk in chunks:
+                held += chunk
+                if len(held) > HELD_BYTES:
+                    rest = self._watched(call, bytes(held), chunks, judge, checked=answer.status < 300)
+                    return Reply(answer.status, fields, Stream(rest, answer.close))
+        except Lost as error:
+            raise lost(call) from error
+        body = bytes(held)
+        self._check_whole(call, answer.status, body, judge)
+        answer.close()
+        return Reply(answer.status, fields, body)
+
+    def _check_whole(self, call: Call, status: int, body: bytes, judge: Judge) -> None:
+        if not call.wants_answer:
+            return
+        try:
+            said = judge.whole(body)
+        except Malformed:
+            # An HTTP error need not be JSON-RPC (Express answers HTML); a success must be.
+            if status < 300:
+                raise nonsense("It was not JSON-RPC.") from None
+            return
+        except Foreign as foreign:
+            if status >= 400 and foreign.id is None:
+                return  # the server could not read the id, and the HTTP error ends the request all the same
+            raise nonsense("It answered another request.") from None
+        if status < 300 and (judge.waiting or not all(each.is_answer for each in said)):
+            raise nonsense("It did not answer the request.")
+        if status < 300 and not call.parts and body.lstrip()[:1] == b"[":
+            raise nonsense("It was an array although one request was sent.")
+
+    async def _watched(
+        self, call: Call, held: bytes, chunks: AsyncIterator[bytes], judge: Judge, *, checked: bool
+    ) -> AsyncIterator[bytes]:
+        """A body too large to hold, passed on but for its last piece, which comes when the id is known."""
+        tail = Tail()
+        size = 0
+        pending = held
+        try:
+            while True:
+                size += len(pending)
+                if size > self._settings.max_answer_bytes:
+                    raise Malformed
+                if checked:
+                    tail.feed(pending)
+                chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                yield pending
+                pending = chunk
+            if checked and call.wants_answer:
+                judge.see(tail.ended())
+        except (Malformed, Foreign):
+            call.journey.refused(nonsense("It was too long, not JSON-RPC, or answered another request."))
+            raise Broken(told=False) from None
+        except Lost as error:
+            call.journey.refused(lost(call))
+            raise Broken(told=False) from error
+        yield pending
+
+    def _streamed(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
+        return Reply(answer.status, fields, Stream(self._events(call, answer, judge), answer.close))
+
+    async def _events(self, call: Call, answer: Answer, judge: Judge) -> AsyncIterator[bytes]:
+        """The server's events as they are, each released when it is whole and ours."""
+        splitter = Splitter(self._settings.max_event_bytes)
+        trouble: Refused | None = None
+        try:
+            async for chunk in answer.chunks:
+                released: list[bytes] = []
+                try:
+                    for event in splitter.feed(chunk):
+                        judge.event(event)
+                        released.append(event.raw)
+                except (Malformed, Foreign, TooLong) as error:
+                    trouble = nonsense(_TROUBLE[type(error)])
+                if released:
+                    yield b"".join(released)
+                if trouble is not None:
+                    break
+            else:
+                rest = splitter.rest()
+                if rest is not None:
+                    judge.event(rest)
+                    yield rest.raw
+        except (Malformed, Foreign) as error:
+            trouble = nonsense(_TROUBLE[type(error)])
+        except Lost:
+            trouble = lost(call)
+        async for last in self._last_word(call, judge, trouble):
+            yield last
+
+    async def _last_word(self, call: Call, judge: Judge, trouble: Refused | None) -> AsyncIterator[bytes]:
+        """Whoever still waits is told why in vain, unless the client can come back for the answer."""
+        for each in judge.waiting.values():
+            if trouble is not None:
+                each.journey.refused(trouble)
+        if trouble is None and not judge.waiting:
+            return
+        nonsensical = trouble is not None and trouble.reason is Reason.UPSTREAM_NONSENSE
+        if judge.saw_event_id and call.revision.is_resumable and not nonsensical:
+            if trouble is not None:
+                raise Broken(told=False)
+            return
+        why = trouble or Refused(
+            Reason.UPSTREAM_BROKE if not _may_have_run(call) else Reason.OUTCOME_UNKNOWN,
+            "The stream ended without an answer.",
+        )
+        if not judge.waiting:
+            if trouble is not None:
+                call.journey.refused(why)
+            raise Broken(told=False)
+        for each in judge.waiting.values():
+            each.journey.refused(why)
+            yield as_event(message(why, each, self._form))
+        raise Broken(told=True)
+
+
+_TROUBLE: Final[dict[type[Exception], str]] = {
+    Malformed: "An event was not JSON-RPC.",
+    Foreign: "It answered another request.",
+    TooLong: "An event was too long.",
+}
+
+
+def nonsense(why: str) -> Refused:
+    return Refused(Reason.UPSTREAM_NONSENSE, why)
+
+
+def lost(call: Call) -> Refused:
+    """The connection broke after bytes were sent: a call with side effects may have happened."""
+    return Refused(Reason.OUTCOME_UNKNOWN if _may_have_run(call) else Reason.UPSTREAM_BROKE)
+
+
+def _may_have_run(call: Call) -> bool:
+    return any(each.method == "tools/call" for each in (call.parts or (call,)))
+
+
+def _with_query(target: str, query: str) -> str:
+    if not query:
+        return target
+    return f"{target}{'&' if '?' in target else '?'}{query}"

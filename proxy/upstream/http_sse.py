@@ -1,0 +1,242 @@
+"""HTTP+SSE (2024-11-05): requests go to one endpoint, answers arrive on the other.
+
+In: permits of GET and POST. Out: the stream of a session, and acknowledgements. Keeps the open sessions: which
+message endpoint of ours stands for which of the server's, and which calls of it still wait. A session lives as
+long as its stream. Source: 2024-11-05 basic/transports, "HTTP with SSE".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from ..model import Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, RequestId, Stream
+from ..protocol.answers import Malformed, read_answers
+from ..protocol.headers import end_to_end, media_type
+from ..protocol.sse import Event, Splitter, TooLong
+from ..protocol.sse import message as as_event
+from ..refusals import Form, is_at_http, message
+from .forward import Forward, lost, nonsense
+from .settings import UpstreamSettings
+from .transport import Answer, Lost
+
+MAX_WAITING: Final = 1_024
+"""Calls of one session without an answer."""
+MAX_ENDPOINT_BYTES: Final = 2_048
+
+
+class Acknowledged(Reply):
+    """The 202 of a message whose answer arrives elsewhere: whoever asked to be told hears of that one."""
+
+    __slots__ = ("_awaited",)
+
+    def __init__(self, status: int, headers: Headers, body: bytes | Stream = b"") -> None:
+        super().__init__(status, headers, body)
+        self._awaited = True
+
+    def done(self, ending: Ending) -> None:
+        if not self._awaited or ending is not Ending.COMPLETE:
+            super().done(ending)
+
+    def settle(self, ending: Ending) -> None:
+        """The answer has passed, or never will."""
+        self._awaited = False
+        super().done(ending)
+
+
+class Session:
+    """One open stream and what was asked on it."""
+
+    def __init__(self, form: Form) -> None:
+        self.endpoint: str | None = None
+        """Path and query at the server; None until its `endpoint` event has come."""
+        self.stream: Stream | None = None
+        self._form = form
+        self._waiting: dict[tuple[type, RequestId], tuple[Call, Acknowledged | None]] = {}
+
+    def expect(self, call: Call) -> None:
+        """A request is about to be sent. Raises Refused."""
+        if call.kind is not Kind.REQUEST or call.id is None:
+            return
+        key = (type(call.id), call.id)
+        if key in self._waiting:
+            raise Refused(Reason.MALFORMED, "A request with this id still waits for its answer.", id=call.id)
+        if len(self._waiting) >= MAX_WAITING:
+            raise Refused(Reason.OVERLOADED, f"More than {MAX_WAITING} requests of this session wait.")
+        self._waiting[key] = (call, None)
+
+    def acknowledge(self, call: Call, reply: Acknowledged) -> None:
+        """The POST was taken; the answer may have been quicker."""
+        key = (type(call.id), call.id) if call.id is not None else None
+        if key in self._waiting:
+            self._waiting[key] = (call, reply)
+        else:
+            reply.settle(Ending.COMPLETE)
+
+    def forget(self, call: Call) -> None:
+        if call.id is not None:
+            self._waiting.pop((type(call.id), call.id), None)
+
+    def hear(self, event: Event) -> None:
+        """Judge one event and settle what it answers. Raises Malformed, or KeyError for a foreign answer."""
+        data = event.data
+        if not data or data.lstrip(b" \t\r\n")[:1] not in (b"{", b"["):
+            return
+        for said in read_answers(data):
+            if not said.is_answer:
+                continue
+            if not isinstance(said.id, int | str):
+                raise KeyError
+            call, reply = self._waiting.pop((type(said.id), said.id))
+            if said.verdict is not None:
+                call.journey.answered(said.verdict)
+            if reply is not None:
+                reply.settle(Ending.COMPLETE)
+
+    def say(self, refused: Refused, call: Call) -> bool:
+        """Our own no, on the stream where the client looks for answers. False when there is no stream."""
+        if self.stream is None:
+            return False
+        self.stream.interject(as_event(message(refused, call, self._form)))
+        return True
+
+    def ended(self, ending: Ending) -> None:
+        """The stream is over: nobody will hear an answer any more."""
+        self.stream = None
+        waiting, self._waiting = self._waiting, {}
+        for _, reply in waiting.values():
+            if reply is not None:
+                reply.settle(ending if ending is not Ending.COMPLETE else Ending.UPSTREAM_BROKE)
+
+
+class TwoEndpoints:
+    """Fulfils `Stage` over a `Forward` that knows how to send."""
+
+    def __init__(self, settings: UpstreamSettings, forward: Forward, messages_path: str, form: Form) -> None:
+        self._settings = settings
+        self._forward = forward
+        self._messages_path = messages_path
+        self._form = form
+        self._sessions: dict[str, Session] = {}
+        self._count = itertools.count(1)
+        parts = urlsplit(settings.url)
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    async def __call__(self, permit: Permit) -> Reply:
+        call = permit.call
+        return await (self._open(call) if call.kind is Kind.LISTEN else self._post(call))
+
+    def refuse(self, refused: Refused, call: Call) -> Reply | None:
+        """The 202 of a request whose refusal went out on its stream: an HTTP error on this endpoint ends the
+        whole session of Python clients. None where HTTP is the place for it."""
+        if call.kind is not Kind.REQUEST or is_at_http(refused):
+            return None
+        session = self._sessions.get(call.query)
+        return Reply(202, Headers()) if session is not None and session.say(refused, call) else None
+
+    async def _open(self, call: Call) -> Reply:
+        answer = await self._forward.send(call, self._target)
+        try:
+            kind, _ = media_type(answer.headers.get("content-type"))
+            if answer.status != 200 or kind != "text/event-stream":
+                raise nonsense(f"Its HTTP status was {answer.status}, and no stream of events came.")
+        except BaseException:
+            answer.close()
+            raise
+        session = Session(self._form)
+        fields = [
+            pair
+            for pair in end_to_end(answer.headers, lambda name: name == b"set-cookie")
+            if pair[0].lower() != b"content-length"  # the endpoint event changes its length
+        ]
+        stream = Stream(self._events(call, answer, session), answer.close)
+        session.stream = stream
+        reply = Reply(200, Headers(fields), stream)
+        reply.when_done(lambda ending: self._close(session, ending))
+        return reply
+
+    def _close(self, session: Session, ending: Ending) -> None:
+        for key in [key for key, each in self._sessions.items() if each is session]:
+            del self._sessions[key]
+        session.ended(ending)
+
+    async def _events(self, call: Call, answer: Answer, session: Session) -> AsyncIterator[bytes]:
+        splitter = Splitter(self._settings.max_event_bytes)
+        try:
+            async for chunk in answer.chunks:
+                for event in splitter.feed(chunk):
+                    if event.name == "endpoint":
+                        yield self._own_endpoint(call, session, event)
+                    else:
+                        session.hear(event)
+                        yield event.raw
+            rest = splitter.rest()
+            if rest is not None:
+                session.hear(rest)
+                yield rest.raw
+        except (Malformed, KeyError, TooLong, Refused) as error:
+            refused = error if isinstance(error, Refused) else nonsense("An event was not acceptable.")
+            call.journey.refused(refused)
+            raise Broken(told=False) from None
+        except Lost as error:
+            call.journey.refused(lost(call))
+            raise Broken(told=False) from error
+
+    def _own_endpoint(self, call: Call, session: Session, event: Event) -> bytes:
+        """The endpoint event under our path. Clients refuse one on another origin, and so do we."""
+        if session.endpoint is not None or event.data is None or len(event.data) > MAX_ENDPOINT_BYTES:
+            raise nonsense("Its endpoint event was not acceptable.")
+        try:
+            where = urlsplit(urljoin(self._origin + self._target, event.data.decode("ascii").strip()))
+        except ValueError:
+            raise nonsense("Its endpoint event was not acceptable.") from None
+        if f"{where.scheme}://{where.netloc}" != self._origin:
+            raise nonsense("Its endpoint lies on another origin.")
+        session.endpoint = (where.path or "/") + (f"?{where.query}" if where.query else "")
+        key = where.query
+        if not key or key in self._sessions:
+            # A server that tells its sessions apart by path, or not at all: we do by a number of ours.
+            key = f"{key}{'&' if key else ''}sidecar_session={next(self._count)}"
+        self._sessions[key] = session
+        call.journey.altered("endpoint")
+        newline = b"\r\n" if b"\r\n" in event.raw else b"\n"
+        uri = f"{self._messages_path}?{key}".encode("ascii")
+        return b"event: endpoint" + newline + b"data: " + uri + newline + newline
+
+    async def _post(self, call: Call) -> Reply:
+        session = self._sessions.get(call.query)
+        if session is None or session.endpoint is None:
+            raise Refused(Reason.SESSION_UNKNOWN, id=call.id)
+        session.expect(call)
+        try:
+            answer = await self._forward.send(call, session.endpoint)
+        except BaseException:
+            session.forget(call)
+            raise
+        try:
+            return await self._acknowledged(call, session, answer)
+        except BaseException:
+            session.forget(call)
+            answer.close()
+            raise
+
+    async def _acknowledged(self, call: Call, session: Session, answer: Answer) -> Reply:
+        body = bytearray()
+        try:
+            async for chunk in answer.chunks:
+                body += chunk
+                if len(body) > MAX_ENDPOINT_BYTES:
+                    raise nonsense("It acknowledged a message with a long body.")
+        except Lost as error:
+            raise lost(call) from error
+        answer.close()
+        fields = Headers(end_to_end(answer.headers, lambda name: name == b"set-cookie"))
+        if call.kind is not Kind.REQUEST or answer.status >= 300:
+            session.forget(call)
+            return Reply(answer.status, fields, bytes(body))
+        reply = Acknowledged(answer.status, fields, bytes(body))
+        session.acknowledge(call, reply)
+        return reply

@@ -1,0 +1,75 @@
+"""Is this answer ours? A pure machine that knows which requests of an exchange still wait.
+
+In: what the server said. Out: nothing, or `Foreign`. Tells each call's journey what its answer was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..model import Call, Ending, Kind, RequestId
+from ..protocol.answers import Malformed, Said, read_answers
+from ..protocol.sse import Event
+
+
+class Foreign(Exception):
+    """An answer to a request that this exchange did not carry, or a second one to the same."""
+
+    def __init__(self, id: object) -> None:
+        super().__init__()
+        self.id = id
+
+
+class Judge:
+    """`waiting` are the requests that have no answer yet, by id and its type: 1 and "1" are two ids."""
+
+    def __init__(self, calls: Sequence[Call], *, any_answer: bool = False) -> None:
+        self._several = len(calls) > 1
+        self.waiting: dict[tuple[type, RequestId], Call] = {
+            (type(call.id), call.id): call
+            for call in calls
+            if call.kind is Kind.REQUEST and call.id is not None
+        }
+        self._any_answer = any_answer
+        """A resumed stream brings answers to requests that other connections carried."""
+        self.saw_event_id = False
+        """The client can come back for the rest, where the revision is resumable."""
+
+    def whole(self, body: bytes) -> list[Said]:
+        """Judge a whole JSON body. Raises Malformed or Foreign."""
+        said = read_answers(body)
+        for each in said:
+            self.see(each)
+        return said
+
+    def event(self, event: Event) -> list[Said]:
+        """Judge one event, whatever its name: a client might not look at it. Raises Malformed or Foreign.
+
+        Data that is no JSON object or array is none of JSON-RPC's business: a priming event, a ping.
+        """
+        if event.id:
+            self.saw_event_id = True
+        data = event.data
+        if not data or data.lstrip(b" \t\r\n")[:1] not in (b"{", b"["):
+            return []
+        return self.whole(data)
+
+    def see(self, said: Said) -> None:
+        """Judge one message. Raises Foreign."""
+        if not said.is_answer:
+            return
+        call = None
+        if isinstance(said.id, int | str):
+            call = self.waiting.pop((type(said.id), said.id), None)
+        if call is None:
+            if self._any_answer:
+                return
+            raise Foreign(said.id)
+        if said.verdict is not None:
+            call.journey.answered(said.verdict)
+        if self._several:
+            # One of several ends with its own answer, wherever the exchange goes from here.
+            call.journey.ended(Ending.COMPLETE)
+
+
+__all__ = ["Foreign", "Judge", "Malformed"]

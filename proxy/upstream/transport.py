@@ -1,0 +1,42 @@
+"""What any transport must do: send a request as it is, hand back the answer as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from ..model import Headers
+
+
+class Unreached(Exception):
+    """No byte of the request left: the name did not resolve, the connection was refused or too slow."""
+
+
+class Lost(Exception):
+    """The connection broke, or the answer was no HTTP, after bytes of the request left."""
+
+
+class Answer(Struct, frozen=True, kw_only=True, eq=False):
+    """An answer whose head has arrived."""
+
+    status: int
+    headers: Headers
+    chunks: AsyncIterator[bytes]
+    """The body as it arrives, neither decoded nor decompressed. Raises Lost when it stops short."""
+    close: Callable[[], None]
+    """Give the connection back when the body has ended, close it otherwise. May be called twice."""
+
+
+class Transport(Protocol):
+    """One origin, a pool of connections. No redirects, no cookies, no retries, no total timeout."""
+
+    async def send(
+        self, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes | None
+    ) -> Answer:
+        """Send one request; `target` is path and query. Raises Unreached or Lost. Cancelling it closes the
+        connection."""
+        ...
+
+    async def close(self) -> None: ...

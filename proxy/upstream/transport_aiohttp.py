@@ -1,0 +1,117 @@
+"""The transport that works everywhere: aiohttp's client, without everything it does by itself."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from multidict import CIMultiDict
+from yarl import URL
+
+from ..model import Headers
+from .transport import Answer, Lost, Unreached
+
+MAX_LINE_BYTES: Final = 8_190
+MAX_FIELD_BYTES: Final = 32_768
+MAX_FIELDS: Final = 256
+KEEP_ALIVE_S: Final = 3.0
+"""Shorter than the 5 s after which uvicorn and Node close an idle connection: whoever closes first must not
+be the server, or a request meets the closing and nobody knows whether it arrived."""
+
+_NOT_BY_ITSELF: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class _Listening(ResponseHandler):
+    """A connection that hears nothing between two requests.
+
+    aiohttp keeps bytes that arrive on an idle connection and takes them for the answer to the next request
+    (its issue 13656): a server could answer Bob with what it prepared during Alice's call.
+    """
+
+    awaits_answer = False
+
+    def set_response_params(self, **params: Any) -> None:
+        self.awaits_answer = True
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        if self.awaits_answer:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Makes and takes back `_Listening` connections."""
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self._factory: Any = functools.partial(_Listening, loop=self._loop)
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if isinstance(protocol, _Listening):
+            protocol.awaits_answer = False
+        super()._release(key, protocol, should_close=should_close)
+
+
+class AiohttpTransport:
+    """Fulfils `Transport`. Build it inside a running loop."""
+
+    def __init__(self, url: str, *, connect_timeout_s: float) -> None:
+        self._origin = URL(url, encoded=True).origin()
+        self._session = aiohttp.ClientSession(
+            # No limit: how many calls may be under way is a question of capacity, not of sockets.
+            connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
+            skip_auto_headers=_NOT_BY_ITSELF,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
+        )
+
+    async def send(
+        self, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes | None
+    ) -> Answer:
+        fields = CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
+        try:
+            response = await self._session.request(
+                method,
+                URL(f"{self._origin}{target}", encoded=True),
+                headers=fields,
+                data=body,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreached from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Lost from error
+        return Answer(
+            status=response.status,
+            headers=Headers(response.raw_headers),
+            chunks=_chunks(response),
+            close=functools.partial(_finish, response),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise Lost from error
+
+
+def _finish(response: aiohttp.ClientResponse) -> None:
+    # Closing while the body is under way is how a modern client cancels.
+    if response.content.is_eof():
+        response.release()
+    else:
+        response.close()
