@@ -1,0 +1,277 @@
+"""One client connection: aiohttp's parser and keep-alive, plus what aiohttp does not enforce.
+
+Head deadline, cap on a head, cap on chunk framing, half-closed clients, refusals of our own for what cannot be
+parsed. Leans on the inner methods of aiohttp's RequestHandler; pyproject.toml holds aiohttp to one minor version,
+and tests/integration/test_slow_clients.py and the corpus go red when they move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from ..model import Reason, Refused
+
+if TYPE_CHECKING:
+    from .settings import ListenSettings
+
+MAX_LINE_BYTES: Final = 8_190
+MAX_FIELD_BYTES: Final = 32_768
+"""Mirrored headers carry URIs and base64; aiohttp's 8,190 is too short for them."""
+MAX_FIELDS: Final = 128
+MAX_HEAD_BYTES: Final = 131_072
+MAX_FRAMING_BYTES: Final = 131_072
+"""Chunk sizes, line ends and extensions of one body. A million chunks of one byte would block the loop."""
+SLICE_BYTES: Final = 32_768
+"""Fed to the parser at a time, so that a flood of tiny chunks is noticed after milliseconds."""
+KEEP_ALIVE_S: Final = 75.0
+LINGER_S: Final = 2.0
+"""How long the rest of a refused body is read and thrown away, so that the refusal is not lost in a reset."""
+HALF_CLOSE_GRACE_S: Final = 1.0
+"""A legacy client may close its half and wait for the answer; a FIN does not tell that from leaving. After this
+it has left."""
+
+_SLOW_HEAD: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Incoming:
+    """One HTTP request whose head has arrived: what aiohttp parsed, and nothing it would guess."""
+
+    __slots__ = ("_task", "body", "connection", "is_read", "message")
+
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        body: StreamReader,
+        connection: Connection,
+        writer: object,
+        task: asyncio.Task[None],
+    ) -> None:
+        self.message = message
+        self.body = body
+        self.connection = connection
+        self.is_read = False
+        """The body has arrived whole: what follows on the connection is another request."""
+        self._task = task
+
+    def _cancel(self, error: BaseException) -> None:
+        """Called by aiohttp when the connection is lost."""
+        self.body.set_exception(error)
+
+    def _finish(self) -> None:
+        """Called by aiohttp when the answer begins."""
+
+
+class Done:
+    """What the handler hands back to aiohttp when it has written the answer itself."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+    async def prepare(self, request: object) -> None: ...
+
+    async def write_eof(self) -> None: ...
+
+
+KEEP: Final = Done(True)
+CLOSE: Final = Done(False)
+
+Handler = Callable[[Incoming], Awaitable[Done]]
+RefuseUnparsed = Callable[["Connection", Refused], Done]
+
+
+class Connection(RequestHandler):
+    """A client."""
+
+    __slots__ = (
+        "_body",
+        "_framing_bytes",
+        "_grace",
+        "_head_bytes",
+        "_head_deadline",
+        "_head_timeout_s",
+        "_is_deaf",
+        "_refuse_unparsed",
+        "half_close_is_fine",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        settings: ListenSettings,
+        refuse_unparsed: RefuseUnparsed,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None is how aiohttp switches it off
+            keepalive_timeout=KEEP_ALIVE_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+        )
+        self._head_timeout_s = settings.head_timeout_s
+        self._refuse_unparsed = refuse_unparsed
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._framing_bytes = 0
+        self._body: StreamReader | None = None
+        self._is_deaf = False
+        self.half_close_is_fine = False
+        """Set while a request is served whose client may close its half and still be there."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._head_arrived()
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) <= SLICE_BYTES:
+            self._feed(data)
+            return
+        for at in range(0, len(data), SLICE_BYTES):
+            self._feed(data[at : at + SLICE_BYTES])
+
+    def _feed(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        body = self._body
+        if body is not None and not body.is_eof():
+            before = body.total_bytes
+            super().data_received(data)
+            self._count_framing(body, len(data) - (body.total_bytes - before))
+        else:
+            if self._head_deadline is None and data and not self._request_in_progress:
+                self._await_head()
+            self._head_bytes += len(data)
+            super().data_received(data)
+            body = None
+        if len(self._messages):
+            self._heads_arrived(body)
+        elif self._body is None and self._head_bytes > MAX_HEAD_BYTES:
+            self._deafen()
+            self._refuse_unparsed(self, Refused(Reason.TOO_LARGE, "The head is too long.", status=431))
+            self.force_close()
+
+    def _heads_arrived(self, body: StreamReader | None) -> None:
+        message, payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            if body is not None and not body.is_eof():
+                # Broken framing inside a body: the request that waits for it is refused, not a second one.
+                self._messages.pop()
+                body.set_exception(Refused(Reason.MALFORMED, "The framing of the body is broken."))
+            self._deafen()
+        elif payload is not self._body:
+            self._body = payload
+            self._framing_bytes = 0
+            self._head_bytes = 0
+        self._head_arrived()
+
+    def _count_framing(self, body: StreamReader, framing: int) -> None:
+        self._framing_bytes += framing
+        if self._framing_bytes > MAX_FRAMING_BYTES and not body.is_eof():
+            body.set_exception(Refused(Reason.TOO_LARGE, "The body is cut into too many chunks."))
+            self._deafen()
+
+    def _deafen(self) -> None:
+        """Hear nothing more; the connection is closed after the answer under way."""
+        self._is_deaf = True
+        self._head_arrived()
+
+    def _await_head(self) -> None:
+        self._head_deadline = self._loop.call_later(self._head_timeout_s, self._head_is_late)
+
+    def _head_arrived(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _head_is_late(self) -> None:
+        self._head_deadline = None
+        if self.transport is None or self._request_in_progress:
+            return
+        if self._head_bytes:
+            self.transport.write(_SLOW_HEAD)
+        self.force_close()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio allows True: keep our half open
+        body_is_whole = self._body is not None and self._body.is_eof()
+        if self.half_close_is_fine and body_is_whole and self._grace is None:
+            self.close()  # after this answer
+            self._grace = self._loop.call_later(HALF_CLOSE_GRACE_S, self._has_left)
+            return True
+        return None
+
+    def _has_left(self) -> None:
+        self._grace = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(
+        self,
+        request: Any,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What aiohttp could not parse, or an exception nobody caught."""
+        if status == 400:
+            too_long = isinstance(exc, LineTooLong)
+            refused = Refused(
+                Reason.TOO_LARGE if too_long else Reason.MALFORMED,
+                "A line of the head is too long." if too_long else "This is not HTTP/1.1 as RFC 9112 has it.",
+                status=431 if too_long else 400,
+            )
+        else:
+            refused = Refused(Reason.INTERNAL)
+            refused.__cause__ = exc
+        return self._refuse_unparsed(self, refused)  # type: ignore[return-value]  # `Done` is all aiohttp asks
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is being read or served."""
+        return not self._request_in_progress and not self._messages
+
+    @property
+    def is_slow(self) -> bool:
+        """More waits to be written than the client takes."""
+        return self._paused
+
+    async def taken(self) -> None:
+        """Wait until the client has taken enough of what was written."""
+        await self._drain_helper()
+
+
+class Server(web.Server):
+    """Makes connections."""
+
+    def __init__(self, settings: ListenSettings, handler: Handler, refuse_unparsed: RefuseUnparsed) -> None:
+        super().__init__(
+            handler,  # type: ignore[arg-type]  # our request and answer types, not aiohttp's
+            request_factory=Incoming,  # type: ignore[arg-type]
+            handler_cancellation=True,
+        )
+        self._settings = settings
+        self._refuse_unparsed = refuse_unparsed
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._settings, self._refuse_unparsed, self._loop)

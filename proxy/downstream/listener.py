@@ -1,0 +1,334 @@
+"""Request → Call → hall → reply on the wire.
+
+In: `Incoming`. Out: bytes on the client's socket, the very ones of the reply. Keeps what is under way, so that a
+drain can wait for it. Whatever happens, the journey of a request ends, and its reply is told how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.streams import StreamReader
+from msgspec import Struct
+
+from ..model import (
+    Broken,
+    Call,
+    Ending,
+    Headers,
+    Journey,
+    Kind,
+    Reason,
+    Refused,
+    Reply,
+    Revision,
+    Stream,
+)
+from ..protocol.reading import read_bodiless, read_post
+from .connection import CLOSE, KEEP, Connection, Done, Incoming, Server
+from .gate import Gate, too_large
+from .settings import ListenSettings
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_BODILESS: Final = frozenset({204, 304})
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Hall(Protocol):
+    async def __call__(self, call: Call) -> Reply: ...
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One path, and what may be asked of it."""
+
+    path: str
+    methods: frozenset[str]
+    revision: Revision | None = None
+    """Set where the endpoint, not the message, decides the revision (HTTP+SSE)."""
+
+
+_KINDS: Final = {"GET": Kind.LISTEN, "DELETE": Kind.END}
+
+
+class Listener:
+    """Serves the data port."""
+
+    def __init__(
+        self,
+        settings: ListenSettings,
+        *,
+        endpoints: Sequence[Endpoint],
+        hall: Hall,
+        open_journey: Callable[[float], Journey],
+        explain: Callable[[Refused], Reply],
+        report: Callable[[Exception], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._hall = hall
+        self._open_journey = open_journey
+        self._explain = explain
+        self._report = report
+        self._now = now
+        self._gate = Gate(
+            hosts=settings.allowed_hosts,
+            origins=settings.allowed_origins,
+            address_host=settings.address.host,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        self._under_way: dict[Reply, Call | None] = {}
+        self._refuses_new = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._requests = 0
+        self.server = Server(settings, self, self._refuse_unparsed)
+
+    async def __call__(self, incoming: Incoming) -> Done:
+        received = self._now()
+        journey = self._open_journey(received)
+        self._requests += 1
+        self._idle.clear()
+        try:
+            return await self._answer(incoming, journey, received)
+        except BaseException as error:
+            journey.ended(Ending.of(error))
+            raise
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self._idle.set()
+
+    async def _answer(self, incoming: Incoming, journey: Journey, received: float) -> Done:
+        message = incoming.message
+        headers = Headers(message.raw_headers)
+        call: Call | None = None
+        try:
+            read = await self._read(incoming, headers, journey, received)
+            if isinstance(read, Call):
+                call = read
+                incoming.connection.half_close_is_fine = (
+                    call.kind not in _WITHOUT_ENVELOPE and not call.revision.disconnect_cancels
+                )
+                reply = await self._hall(call)
+            else:
+                reply = read
+                reply.when_done(journey.ended)
+        except Refused as refused:
+            journey.refused(refused)
+            reply = self._explain(refused)
+            reply.when_done(journey.ended)
+        cors = self._gate.cors(headers) if "origin" in headers else []
+        return await self._write(incoming, reply, call, cors)
+
+    async def _read(
+        self, incoming: Incoming, headers: Headers, journey: Journey, received: float
+    ) -> Call | Reply:
+        """The call of a request, or the answer to a browser's preflight. Raises Refused."""
+        message = incoming.message
+        version = (message.version.major, message.version.minor)
+        target = self._gate.target(message.path, headers, version)
+        if self._refuses_new:
+            raise Refused(Reason.DRAINING, retry_after_s=1)
+        endpoint = self._endpoints.get(target.path)
+        if endpoint is None:
+            raise Refused(Reason.PATH_UNKNOWN)
+        if message.method == "OPTIONS":
+            fields = self._gate.preflight(headers, ", ".join(sorted(endpoint.methods)).encode())
+            if fields is not None:
+                return Reply(204, Headers(fields))
+        if message.method not in endpoint.methods:
+            allow = ", ".join(sorted(endpoint.methods)).encode()
+            raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
+        if message.method in _KINDS:
+            self._gate.no_body(headers)
+            incoming.is_read = True
+            return read_bodiless(
+                _KINDS[message.method],
+                headers,
+                received=received,
+                journey=journey,
+                query=target.query,
+                spoken=endpoint.revision,
+            )
+        length = self._gate.body(headers, version)
+        if "expect" in headers and incoming.connection.transport is not None:
+            incoming.connection.transport.write(_CONTINUE)
+        body = await self._body(incoming.body, length)
+        incoming.is_read = True
+        return read_post(
+            headers, body, received=received, journey=journey, query=target.query, spoken=endpoint.revision
+        )
+
+    async def _body(self, reader: StreamReader, length: int | None) -> bytes:
+        """The whole body within its size and its time."""
+        if reader.is_eof() and reader.total_bytes == length:
+            return reader.read_nowait(-1)  # it came with the head, as nearly all do
+        limit = self._settings.max_body_bytes
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                while piece := await reader.readany():
+                    size += len(piece)
+                    if size > limit:
+                        raise too_large(limit)
+                    pieces.append(piece)
+        except TimeoutError:
+            seconds = self._settings.body_timeout_s
+            raise Refused(Reason.TOO_SLOW, f"A body has {seconds:g} s to arrive.") from None
+        return b"".join(pieces)
+
+    async def _write(
+        self, incoming: Incoming, reply: Reply, call: Call | None, cors: list[tuple[bytes, bytes]]
+    ) -> Done:
+        """The reply on the wire. Told how it ended, whatever happens."""
+        connection = incoming.connection
+        # A peer that breaks the rules of HTTP may mean another message by its next bytes than we do.
+        keep = incoming.is_read and not incoming.message.should_close and not self._refuses_new
+        try:
+            async with reply:
+                head, is_chunked, keep = self._head(incoming, reply, cors, keep)
+                if isinstance(reply.body, Stream):
+                    self._under_way[reply] = call
+                    await self._stream(connection, head, reply.body, is_chunked)
+                else:
+                    self._send(connection, head + reply.body)
+                    if connection.is_slow:
+                        await self._taken(connection)
+        except (Broken, ConnectionError):
+            keep = False
+        except Exception as error:
+            # Too late for a status: the head is out. What is broken must look broken.
+            if connection.transport is not None:
+                connection.transport.abort()
+            self._report(error)
+            keep = False
+        finally:
+            self._under_way.pop(reply, None)
+            connection.half_close_is_fine = False
+        return KEEP if keep else CLOSE
+
+    def _head(
+        self, incoming: Incoming, reply: Reply, cors: list[tuple[bytes, bytes]], keep: bool
+    ) -> tuple[bytes, bool, bool]:
+        """The bytes of the head, whether the body is chunked, and whether the connection may be kept."""
+        minor = incoming.message.version.minor
+        is_chunked = has_length = has_date = False
+        lines = [_STATUS_LINES.get(reply.status) or b"HTTP/1.1 %d \r\n" % reply.status]
+        for name, value in reply.headers.pairs:
+            lower = name.lower()
+            if cors and lower.startswith(b"access-control-"):
+                continue  # two sets of CORS fields cancel each other in browsers
+            has_length = has_length or lower == b"content-length"
+            has_date = has_date or lower == b"date"
+            lines.append(name + b": " + value + b"\r\n")
+        lines.extend(name + b": " + value + b"\r\n" for name, value in cors)
+        if not has_date:
+            lines.append(b"Date: " + rfc822_formatted_time().encode() + b"\r\n")
+        if not has_length and reply.status not in _BODILESS:
+            if not isinstance(reply.body, Stream):
+                lines.append(b"Content-Length: %d\r\n" % len(reply.body))
+            elif minor == 1:
+                is_chunked = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                keep = False  # HTTP/1.0: the end of the connection is the end of the body
+        if not keep:
+            lines.append(b"Connection: close\r\n")
+        elif minor == 0:
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines), is_chunked, keep
+
+    async def _stream(self, connection: Connection, head: bytes, body: Stream, is_chunked: bool) -> None:
+        """Write a stream as it comes, and end it as it ended."""
+        self._send(connection, head)
+
+        def write(chunk: bytes) -> None:
+            if chunk:
+                self._send(connection, b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
+
+        body.written_by(write)
+        try:
+            async for chunk in body:
+                write(chunk)
+                if connection.is_slow:
+                    await self._taken(connection)
+        except Broken as broken:
+            if broken.told or self._refuses_new:
+                self._end(connection, is_chunked)
+            elif connection.transport is not None:
+                # Cut off as the server cut it off: a proper end would make a whole of what is none.
+                connection.transport.close()
+            raise
+        self._end(connection, is_chunked)
+
+    def _end(self, connection: Connection, is_chunked: bool) -> None:
+        if is_chunked:
+            self._send(connection, b"0\r\n\r\n")
+
+    def _send(self, connection: Connection, chunk: bytes) -> None:
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client left")
+        transport.write(chunk)
+
+    async def _taken(self, connection: Connection) -> None:
+        """Wait for a slow reader, and so let the server wait; not for one that takes nothing at all."""
+        try:
+            async with asyncio.timeout(self._settings.write_idle_timeout_s):
+                await connection.taken()
+        except TimeoutError:
+            if connection.transport is not None:
+                connection.transport.abort()
+            raise ConnectionResetError("the client takes nothing") from None
+
+    def _refuse_unparsed(self, connection: Connection, refused: Refused) -> Done:
+        """Answer what could not be parsed, or what nobody caught, and close."""
+        journey = self._open_journey(self._now())
+        journey.refused(refused)
+        reply = self._explain(refused)
+        head = _STATUS_LINES[reply.status]
+        body = reply.body if isinstance(reply.body, bytes) else b""
+        fields = b"".join(name + b": " + value + b"\r\n" for name, value in reply.headers.pairs)
+        if connection.transport is not None:
+            connection.transport.write(
+                head + fields + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+        journey.ended(Ending.COMPLETE)
+        return CLOSE
+
+    def refuse_new(self) -> None:
+        """From now on requests are refused, and idle connections closed."""
+        self._refuses_new = True
+        for each in self.server.connections:
+            if isinstance(each, Connection) and each.is_idle:
+                each.force_close()
+
+    def end_listening(self) -> None:
+        """End the streams that would never end by themselves; their clients come back elsewhere."""
+        for reply, call in list(self._under_way.items()):
+            open_ended = call is not None and (
+                call.kind is Kind.LISTEN or call.method == "subscriptions/listen"
+            )
+            if open_ended and isinstance(reply.body, Stream):
+                reply.body.close()
+
+    async def finished(self) -> None:
+        """Wait until nothing is under way."""
+        await self._idle.wait()
+
+    @property
+    def requests_under_way(self) -> int:
+        return self._requests
+
+
+_WITHOUT_ENVELOPE: Final = frozenset({Kind.LISTEN, Kind.END})
