@@ -1,0 +1,54 @@
+"""The operations port: /healthz, /readyz, /startupz. No tenant data, no secrets, no credential asked.
+
+healthz: the loop turns, whatever the server does, or a restart would follow every outage of the server.
+startupz: settings loaded and listening; ignores the server, or a native sidecar would keep its own server from
+starting. readyz: the server answers and nothing is being drained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+
+class Health:
+    """What the probes are told from."""
+
+    def __init__(self, upstream_answers: Callable[[], Awaitable[bool]]) -> None:
+        self._upstream_answers = upstream_answers
+        self.is_listening = False
+        self.is_draining = False
+
+    async def why_unready(self) -> str | None:
+        """One word for an operator, or None when ready."""
+        if not self.is_listening:
+            return "starting"
+        if self.is_draining:
+            return "draining"
+        return None if await self._upstream_answers() else "upstream does not answer"
+
+
+def operations(health: Health) -> web.Application:
+    """The application of the operations port."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def startupz(_: web.Request) -> web.Response:
+        return _answer(None if health.is_listening else "starting")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return _answer(await health.why_unready())
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/startupz", startupz)
+    app.router.add_get("/readyz", readyz)
+    return app
+
+
+def _answer(why_not: str | None) -> web.Response:
+    if why_not is None:
+        return web.json_response({"status": "ok"})
+    return web.json_response({"status": "unavailable", "reason": why_not}, status=503)
