@@ -52,7 +52,7 @@ NAME = "everything-fixture"
 RETRY_MS = 500
 """What a client waits before it fetches the rest of a stream that we cut."""
 
-COMPLETIONS = ("paris", "park", "party", "prague")
+COMPLETIONS = ("paris", "park", "party", "prague", "test", "testing")
 
 _SELDOM_CHANGING = CacheHint(ttl_ms=60_000, scope="public")
 
