@@ -29,15 +29,10 @@ _ONCE: Final = (
     "expect",
     "origin",
 )
-    "host",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "transfer-encoding",
-    "expect",
-    "origin",
+_ALLOWED_HEADERS: Final = (
+    b"authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, "
+    b"last-event-id"
 )
-_ALLOWED_HEADERS: Final = b"authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id"
 _EXPOSED: Final = b"Mcp-Session-Id, WWW-Authenticate"
 
 
