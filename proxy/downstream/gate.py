@@ -69,7 +69,7 @@ class Gate:
         if _bare(_without_port(host)) not in self._hosts:
             raise Refused(Reason.HOST_NOT_ALLOWED, "The operator lists the names in listen.allowed_hosts.")
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins:
+        if origin is not None and origin not in self._origins and not _is_same(origin, host):
             raise Refused(Reason.ORIGIN_NOT_ALLOWED, "The operator lists them in listen.allowed_origins.")
         if not _TARGET.fullmatch(request_target):
             raise _malformed("The request target has characters that RFC 3986 does not allow.")
@@ -166,6 +166,12 @@ def _origin_form(request_target: str, host: str) -> str:
     if parts.scheme.lower() != "http" or parts.netloc.lower() != host.lower() or parts.fragment:
         raise Refused(Reason.HOST_NOT_ALLOWED, "The request target names another authority.")
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """A page of the very authority that is asked; its Host was on the list, so no rebinding stands behind it."""
+    scheme, _, authority = origin.partition("://")
+    return scheme in ("http", "https") and authority.lower() == host.lower()
 
 
 def _without_port(host: str) -> str:
