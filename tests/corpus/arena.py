@@ -9,7 +9,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -45,11 +45,12 @@ _TRIES = 3
 _CASE_S = 60.0
 _BARRIER_S = 5.0
 _SETTLE_S = 3.0
-_FIXED: dict[str, Callable[[Evidence], str | None]] = {
+JUDGES: Mapping[str, Callable[[Evidence], str | None]] = {
     "status": expectations.status,
     "jsonrpc_error": expectations.jsonrpc_error,
     "upstream_must_not_see": expectations.upstream_must_not_see,
 }
+"""Judges of the fields that every case has."""
 _REPEATS = 10_000
 _THENS = frozenset({"Bob runs the same with progressToken p1", "10 000 times"})
 
@@ -125,12 +126,12 @@ class Arena:
         if case.category not in CATEGORIES:
             problems.append(f"runner: no category {case.category}, and it is not deferred")
         problems += [f"runner: no step {text!r}" for text in (*case.setup, *case.then) if text not in _THENS]
-        for name in (*_FIXED, *case.texts()):
+        for name in (*JUDGES, *case.texts()):
             if (room := self._deferred.check_room(case, name)) is not None:
                 rooms.append(room)
-            elif name in _FIXED:
+            elif name in JUDGES:
                 if _asserts(case, name):
-                    wanted[name] = checks.Check(_FIXED[name])
+                    wanted[name] = checks.Check(JUDGES[name])
             elif (check := checks.find(name)) is None:
                 problems.append(f"runner: no checker for {name!r}")
             else:

@@ -8,20 +8,33 @@ is accepted and dropped, the two handshakes stay plain 5xx, everything else is 2
 from tests.corpus.checks.common import nothing_forwarded, sent_document
 from tests.corpus.evidence import Evidence
 
-STAYS_AT_HTTP_LEVEL = frozenset(
+AT_HTTP_LEVEL = frozenset(
     {
-        "malformed",
-        "header_mismatch",
-        "no_credential",
-        "bad_credential",
-        "scope_missing",
-        "idp_unavailable",
-        "draining",
+        *("malformed", "header_mismatch", "version_unsupported", "too_large", "too_slow"),
+        *(
+            "no_credential",
+            "bad_credential",
+            "scope_missing",
+            "idp_unavailable",
+            "session_unknown",
+            "draining",
+        ),
+        *("origin_not_allowed", "host_not_allowed", "path_unknown", "method_not_allowed"),
+        *("media_type", "expectation_failed"),
     }
 )
-"""Reasons whose refusal is the same in both forms."""
-ONLY_HTTP = frozenset({404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 426, 431, 501, 505})
-"""Statuses that refuse the HTTP request, whatever message it carries."""
+"""Reasons whose refusal is the same in both forms: the protocol itself, or HTTP, says so."""
+AS_RESULT = frozenset(
+    {
+        *("not_allowed", "not_visible", "approval_required", "argument_invalid", "mode"),
+        *("rate_limited", "quota_spent", "overloaded", "breaker_open", "quarantined"),
+    }
+)
+"""Reasons of our own that the default form turns into something the client's session survives."""
+OUTAGES = frozenset(
+    {"upstream_unreachable", "upstream_broke", "upstream_nonsense", "outcome_unknown", "deadline", "internal"}
+)
+"""Reasons that are turned likewise, but that a notification is told: what was lost may matter."""
 _HANDSHAKES = frozenset({"initialize", "server/discover"})
 
 
@@ -70,14 +83,17 @@ def still_serves(e: Evidence) -> str | None:
 
 def same_refusal(asked: Evidence, e: Evidence) -> str | None:
     """`e`, in the default form, refuses for the same reason as `asked` did in the form `http`."""
-    if asked.reason in STAYS_AT_HTTP_LEVEL or asked.reason is None or asked.status in ONLY_HTTP:
+    if asked.reason is None or asked.reason in AT_HTTP_LEVEL:
         if e.status not in (asked.status, *asked.case.expect.status):
             return f"expected {asked.status} again, got {e.status}"
         return _same_reason(asked, e)
+    if asked.reason not in AS_RESULT | OUTAGES:
+        return f"runner: no mapping for the reason {asked.reason}"
     document = sent_document(asked)
     method = document.get("method") if isinstance(document, dict) else None
     if isinstance(document, dict) and "id" not in document:
-        return None if e.status == 202 else f"expected 202 for a notification, got {e.status}"
+        told = asked.reason in OUTAGES and e.status == asked.status
+        return None if told or e.status == 202 else f"expected 202 for a notification, got {e.status}"
     if method in _HANDSHAKES:
         return None if e.status in {502, 503, 504} else f"expected 502, 503 or 504, got {e.status}"
     if e.status != 200:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.corpus.arena import Arena, Verdict
 from tests.corpus.cases import Case, Corpus, CorpusError, read_corpus
 from tests.corpus.deferred import read_deferred
+from tests.corpus.sidecar import SidecarError
 
 OWN = Path(__file__).with_name("attack-corpus.yaml")
 
@@ -81,7 +82,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     began = time.monotonic()
-    verdicts = asyncio.run(run(Arena(corpus, deferred, sidecar=options.sidecar), cases))
+    try:
+        verdicts = asyncio.run(run(Arena(corpus, deferred, sidecar=options.sidecar), cases))
+    except SidecarError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(report(verdicts))
     print(f"{len(verdicts)} cases of {corpus_path().name} in {time.monotonic() - began:.0f} s")
     return 1 if any(verdict.state == "failed" for verdict in verdicts) else 0

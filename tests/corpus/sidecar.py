@@ -6,6 +6,7 @@ section there.
 
 import asyncio
 import os
+import secrets
 import shlex
 import socket
 import subprocess
@@ -22,7 +23,9 @@ from tests.corpus.wire import Message, read_answers
 
 HEAD_TIMEOUT_S = 1.0
 BODY_TIMEOUT_S = 1.5
-CREDENTIALS = (("Authorization", "Bearer corpus-upstream-credential"), ("X-Principal", "corpus-sidecar"))
+_SECRET_VARIABLE = "CORPUS_UPSTREAM_CREDENTIAL"  # the name of a variable: settings hold no secret in clear
+_SECRET = f"Bearer corpus-{secrets.token_hex(12)}"
+CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
 """What the sidecar adds upstream; the second stands for any header that only the sidecar may set."""
 
 _READY_S = 15.0
@@ -67,7 +70,7 @@ def configuration(
         "upstream": {
             "url": f"http://127.0.0.1:{upstream_port}/mcp",
             "connect_timeout_s": 1,
-            "headers": dict(CREDENTIALS),
+            "headers": {**dict(CREDENTIALS), "Authorization": f"${{{_SECRET_VARIABLE}}}"},
             "forward_client_authorization": False,
         },
         "identity": {"authenticators": [{"kind": "anonymous", "tenant": "a"}]},
@@ -81,10 +84,10 @@ def command(override: str | None = None) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Our environment without anything that would configure the sidecar."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("MCP_SIDECAR_", "REDIS_"))
-    }
+    """Our environment without anything that would configure the sidecar, and with the secret it is to add."""
+    foreign = ("MCP_SIDECAR_", "REDIS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**kept, _SECRET_VARIABLE: _SECRET}
 
 
 class Sidecar:

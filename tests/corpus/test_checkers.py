@@ -1,0 +1,407 @@
+"""Every checker of the corpus can turn red: each has made-up evidence that honours it and one that breaks it.
+
+A checker that cannot fail would pass every sidecar; own promise of the runner.
+"""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from tests.corpus import checks, expectations
+from tests.corpus.arena import JUDGES
+from tests.corpus.made_up import (
+    CALL,
+    LIMITS,
+    answer,
+    answered,
+    case,
+    config_run,
+    evidence,
+    refusal,
+    refused_result,
+    request,
+    seen,
+)
+from tests.corpus.mint import EVENT_OF_BOB
+
+Change = dict[str, Any]
+
+NOTHING: Change = {}
+FORWARDED = seen()
+ACCEPTED = answered(200, {"jsonrpc": "2.0", "id": 1, "result": {}})
+DANGER = seen(body={**CALL, "params": {"name": "danger"}})
+OK_LINE = b'{"msg":"tool call","tenant":"a","outcome":"ok"}\n'
+TRAILED = request(
+    "Transfer-Encoding: chunked",
+    body=b"2\r\n{}\r\n0\r\nX-Tenant: b-of-the-trailer\r\n\r\n",
+)
+LARGE = request(
+    body={**CALL, "id": "i" * 5000, "params": {"name": "n" * 5000, "arguments": {"a": "x" * 5000}}}
+)
+QUERIED = b"POST /mcp?tenant=a&tenant=b&access_token=aaa.bbb.signature HTTP/1.1\r\nHost: proxy.test\r\n\r\n"
+BOTH = {"upstream": FORWARDED["upstream"] * 4, "upstream_bytes": FORWARDED["upstream_bytes"] * 4}
+PROGRESS = {"received": b"who=alice", "twin_received": b"who=bob"}
+
+PAIRS: dict[str, tuple[Change, Change]] = {
+    # http-framing
+    "proxy keeps the connection open after the error": (NOTHING, {"closed": False}),
+    "octal interpretation of the length": (NOTHING, FORWARDED),
+    "proxy waits for the body": (NOTHING, {"first_answer_s": 1.4}),
+    "trailer fields merged into headers": (
+        {"sent": TRAILED, **seen()},
+        {"sent": TRAILED, **seen("X-Tenant: b-of-the-trailer")},
+    ),
+    "trailers forwarded": (
+        {"sent": TRAILED, **seen()},
+        {"sent": TRAILED, **seen("Transfer-Encoding: chunked", body=TRAILED.partition(b"\r\n\r\n")[2])},
+    ),
+    "second request bypasses policy: danger reaches upstream": (FORWARDED, DANGER),
+    "surrogate reaches a JSON log line and breaks it": ({"log": OK_LINE}, {"log": b'{"agent":"\xff"}\n'}),
+    "bytes forwarded re-encoded": (
+        {"sent": request("User-Agent: \xff"), **seen("User-Agent: \xff")},
+        {"sent": request("User-Agent: \xff"), **seen("User-Agent: \xc3\xbf")},
+    ),
+    "underscore headers forwarded to upstream": (seen("X-Tenant: b"), seen("X_Tenant: b")),
+    "X_Tenant used as X-Tenant": (
+        {"sent": request("X_Tenant: b"), **seen("X-Tenant: a")},
+        {"sent": request("X_Tenant: b"), **seen("X-Tenant: b")},
+    ),
+    "first or last value silently chosen": (NOTHING, ACCEPTED),
+    "proxy connects to evil.example": (NOTHING, answered(502)),
+    "tunnel opened": (NOTHING, answered(200)),
+    "request headers echoed": (
+        {"sent": request("X-Long-Name: a-long-value")},
+        {"sent": request("X-Long-Name: a-long-value"), **answered(405, b"X-Long-Name: a-long-value")},
+    ),
+    "Upgrade or HTTP2-Settings forwarded": (FORWARDED, seen("Upgrade: h2c")),
+    "bytes after the head tunnelled to upstream": (NOTHING, DANGER),
+    "second request skips policy": (FORWARDED, DANGER),
+    "body bytes parsed as a request": (NOTHING, {"answers": (answer(401), answer(200))}),
+    "connection closed or body drained": (
+        {"closed": False},
+        {"closed": False, "answers": (answer(401), answer(200))},
+    ),
+    "policy headers added by the proxy removed": (seen("Authorization: Bearer made-up"), seen()),
+    "identity header missing at upstream": (
+        seen("Authorization: Bearer made-up"),
+        seen("Authorization: Bearer made-up", "Authorization: Bearer other"),
+    ),
+    "partial body forwarded": (NOTHING, {"upstream_bytes": b"POST /mcp HTT"}),
+    "call counted as executed": ({"log": b'{"outcome":"cancelled"}'}, {"log": OK_LINE.replace(b":", b": ")}),
+    "non-idempotent call retried": (FORWARDED, BOTH),
+    "SSE sent to a client that did not accept it": (
+        ACCEPTED,
+        answered(200, b"data: {}\n\n", content_type="text/event-stream"),
+    ),
+    "body decoded with the declared charset by anyone": (NOTHING, FORWARDED),
+    # http-path
+    "admin or health handler answers": (answered(404), answered(200, b"ok")),
+    "upstream sees it": (NOTHING, seen(method="GET", body=b"")),
+    "policy skipped because raw path differs": (NOTHING, FORWARDED),
+    "307 redirect": (answered(404), answered(307)),
+    "route decided on one part, policy on another": (NOTHING, ACCEPTED),
+    "token in access log, trace or metric": (
+        {"sent": QUERIED, "log": b"POST /mcp 400"},
+        {"sent": QUERIED, "log": b"POST /mcp?access_token=aaa.bbb.signature"},
+    ),
+    "query used for identity": (
+        {"sent": QUERIED, "log": OK_LINE},
+        {"sent": QUERIED, "log": OK_LINE.replace(b'"a"', b'"b"')},
+    ),
+    "handled as /mcp": (answered(404), FORWARDED),
+    "call executed": (answered(401, refusal("no_credential")), ACCEPTED),
+    # http-encoding
+    "decoded body forwarded with Content-Encoding: gzip": (
+        seen("Content-Encoding: gzip", body=b"\x1f\x8b\x08"),
+        seen("Content-Encoding: gzip"),
+    ),
+    "policy run on other bytes than upstream parses": (
+        seen(),
+        seen("Content-Encoding: gzip", body=b"\x1f\x8b\x08"),
+    ),
+    "accepted": (NOTHING, ACCEPTED),
+    "replaced by U+FFFD and forwarded": (NOTHING, seen(body="�".encode())),
+    "500 or UnicodeEncodeError anywhere (log, cache key, hash)": (
+        ACCEPTED,
+        {"log": b"UnicodeEncodeError: 'utf-8'"},
+    ),
+    "C-string truncation to echo": (NOTHING, FORWARDED),
+    # http-slow
+    "upstream read past the high-water mark": (
+        {**FORWARDED, "upstream_sent_bytes": 3 << 20},
+        {**FORWARDED, "upstream_sent_bytes": 50 << 20},
+    ),
+    "fd leak": ({"fds_growth": 0}, {"fds_growth": 900}),
+    # json
+    "bytes changed on the way": (seen(), seen(body={**CALL, "id": 2})),
+    "danger reaches upstream, or the request is forwarded with both keys": (NOTHING, FORWARDED),
+    "forwarded as Infinity": (seen(body=b'{"a":"Information"}'), seen(body=b'{"a":Infinity}')),
+    "value changed": (seen(), seen(body=b'{"a":9007199254740992}')),
+    "worker crash": (NOTHING, {"alive": False}),
+    "copied into log or span": ({"sent": LARGE, "log": OK_LINE}, {"sent": LARGE, "log": LARGE}),
+    "inner text parsed": (seen(), {**seen(), "log": b'{"tool": "danger"}'}),
+    "policy compares raw bytes and misses it": (NOTHING, DANGER),
+    "streaming parser stops early": (NOTHING, DANGER),
+    "only the first N kB inspected": (NOTHING, DANGER),
+    # json-rpc
+    "forwarded as an unknown method with no policy": (NOTHING, FORWARDED),
+    "answer carries another id than the request": (ACCEPTED, answered(200, {"id": "1", "result": {}})),
+    "id copied to a log or metric": (
+        {"sent": LARGE, "log": OK_LINE},
+        {"sent": LARGE, "metrics": b"i" * 5000},
+    ),
+    "raw bytes in a log line": ({"log": b'{"id":"1\\n\\u001b[31mFAKE"}\n'}, {"log": b'{"id":"1\nFAKE"}\n'}),
+    "reaches an upstream that trims, folds or normalises": (NOTHING, FORWARDED),
+    "name used as a pattern": (NOTHING, FORWARDED),
+    "unanchored or prefix match": (NOTHING, FORWARDED),
+    "metric label created": (
+        {"sent": LARGE, "metrics": b'tool_calls_total{tool="other"}'},
+        {"sent": LARGE, "metrics": b'tool_calls_total{tool="%s"}' % (b"n" * 5000)},
+    ),
+    "forwarded": (NOTHING, FORWARDED),
+    "prefix rule bypassed": (NOTHING, FORWARDED),
+    "progress of Bob shown to Alice": (PROGRESS, {**PROGRESS, "received": b"who=alice who=bob"}),
+    # header-mismatch
+    "policy on the undecoded header": (NOTHING, DANGER),
+    "decoded to echo and allowed while the body names another tool": (NOTHING, FORWARDED),
+    "headers trusted without validation": (NOTHING, DANGER),
+    "session of Bob ended": (answered(405), seen(method="DELETE", body=b"")),
+    "events of Bob replayed": (ACCEPTED, {"received": EVENT_OF_BOB.encode()}),
+    "updates for denied resources delivered": (
+        {
+            "received": b'data: {"method":"notifications/resources/updated","params":{"uri":"file:///public/a"}}'
+        },
+        {
+            "received": b'data: {"method":"notifications/resources/updated","params":{"uri":"file:///secret/key"}}'
+        },
+    ),
+    "proxy retries in a loop": (FORWARDED, BOTH),
+    # config
+    "start: exit 2 with file:line and key": ({"runs": (config_run(),)}, {"runs": (config_run(exit_code=0),)}),
+    "or linear-time engine": ({"runs": (config_run(),)}, {"runs": (config_run(exit_code=None),)}),
+    "refused or warned": (
+        {"runs": (config_run(exit_code=0, output="warning: a secret in clear"),)},
+        {"runs": (config_run(exit_code=0, output="ready"),)},
+    ),
+    "never printed": (
+        {"runs": (config_run(secret="s3cret"),)},
+        {"runs": (config_run(secret="s3cret", output="auth.key: s3cret"),)},
+    ),
+    # patterns, one wording each
+    'upstream receives "danger"': (FORWARDED, DANGER),
+    '"tools/call" in any byte sent upstream': (NOTHING, FORWARDED),
+    "500": (answered(400), answered(500)),
+    "101 answer": (ACCEPTED, {"interim": (answer(101),)}),
+    "101 forwarded": (answered(426), {"interim": (answer(101),)}),
+    "event loop blocked > 50 ms": ({"loop_gap_s": 0.03}, {"loop_gap_s": 0.2}),
+    "event loop blocked > 100 ms": ({"loop_gap_s": 0.03}, {"loop_gap_s": 0.3}),
+    "held > 10 s": ({"held_s": 1.2}, {"held_s": 2.5}),
+    "held > 30 s": ({"held_s": 1.6}, {"held_s": 1.6, "closed": False}),
+    "held longer than the head timeout (10 s)": ({"held_s": 1.2}, {"held_s": 2.5}),
+    "proxy RSS +8 MB": ({"rss_growth_bytes": 1 << 20}, {"rss_growth_bytes": 9 << 20}),
+    "a valid client gets no answer within 2 s": ({"valid_client_s": 0.1}, {"valid_client_s": None}),
+    "log line per reset above 10/s": ({"log_lines": 9, "storm_s": 1.0}, {"log_lines": 1000, "storm_s": 1.0}),
+    "upstream sees Mcp-Param-Other: x": (seen("Mcp-Param-Other: x"), seen("Mcp-Param-Other: y")),
+}
+"""Sentence → a change that honours it, a change that breaks it."""
+
+ALSO_RED: tuple[tuple[str, Change], ...] = (
+    ("proxy waits for the body", {"first_answer_s": None, "answers": ()}),
+    ("surrogate reaches a JSON log line and breaks it", {"log": b'{"agent":"\\udcff"}\n'}),
+    ("Upgrade or HTTP2-Settings forwarded", seen("Connection: Upgrade")),
+    ("proxy connects to evil.example", FORWARDED),
+    ("query used for identity", {"sent": QUERIED, **seen("X-Tenant: b")}),
+    ("token in access log, trace or metric", {"sent": QUERIED, "metrics": b"signature"}),
+    ("call counted as executed", FORWARDED),
+    ("call executed", FORWARDED),
+    ("500 or UnicodeEncodeError anywhere (log, cache key, hash)", answered(500)),
+    ("body bytes parsed as a request", DANGER),
+    ("C-string truncation to echo", DANGER),
+    ("bytes changed on the way", ACCEPTED),
+    ("inner text parsed", seen(body=b"{}")),
+    ("worker crash", {"serves_after": False}),
+    ("answer carries another id than the request", answered(400, refusal("malformed", id=2))),
+    ("raw bytes in a log line", {"log": b"\x1b"}),
+    ("metric label created", {"sent": LARGE, "metrics": None}),
+    ("progress of Bob shown to Alice", {**PROGRESS, "twin_received": b"who=bob who=alice"}),
+    ("progress of Bob shown to Alice", {**PROGRESS, "received": b""}),
+    ("progress of Bob shown to Alice", {**PROGRESS, "twin_received": None}),
+    ("session of Bob ended", ACCEPTED),
+    ("upstream read past the high-water mark", NOTHING),
+    ("fd leak", NOTHING),
+    ("event loop blocked > 50 ms", NOTHING),
+    ("proxy RSS +8 MB", NOTHING),
+    ("a valid client gets no answer within 2 s", {"valid_client_s": 2.5}),
+    ("log line per reset above 10/s", NOTHING),
+    ("upstream sees Mcp-Param-Other: x", NOTHING),
+    ("start: exit 2 with file:line and key", NOTHING),
+    ("start: exit 2 with file:line and key", {"runs": (config_run(output="tools.alow: unknown key"),)}),
+    ("start: exit 2 with file:line and key", {"runs": (config_run(output="config.yaml:1: unknown key"),)}),
+    ("start: exit 2 with file:line and key", {"runs": (config_run(peak_rss_growth_bytes=1 << 30),)}),
+    (
+        "start: exit 2 with file:line and key",
+        {"runs": (config_run(), config_run(command="run", exit_code=1))},
+    ),
+    ("or linear-time engine", NOTHING),
+    ("refused or warned", NOTHING),
+    ("never printed", {"runs": (config_run(),)}),
+    ("never printed", NOTHING),
+)
+"""Further ways to break a sentence, one per branch of its checker."""
+
+
+@pytest.mark.parametrize("text", PAIRS)
+def test_a_checker_is_green_where_the_sentence_holds_and_red_where_it_does_not(text: str) -> None:
+    """Mutation test of the table: honoured evidence passes, broken evidence is described."""
+    check = checks.find(text)
+    assert check is not None
+    honoured, broken = PAIRS[text]
+    assert check.judge(evidence(**honoured)) is None
+    assert check.judge(evidence(**broken))
+
+
+@pytest.mark.parametrize(("text", "broken"), ALSO_RED)
+def test_every_branch_of_a_checker_can_turn_red(text: str, broken: Change) -> None:
+    """A sentence that can be broken in several ways is watched for all of them."""
+    check = checks.find(text)
+    assert check is not None
+    assert check.judge(evidence(**broken))
+
+
+def test_no_checker_lacks_its_pair() -> None:
+    """Every literal sentence has a pair, and every pattern at least one wording with a pair."""
+    assert set(checks.TABLE) <= set(PAIRS)
+    wordings = set(PAIRS) - set(checks.TABLE)
+    for pattern, _ in checks.PATTERNS:
+        assert any(pattern.fullmatch(text) for text in wordings), pattern.pattern
+
+
+def test_an_unknown_sentence_has_no_checker() -> None:
+    """Near misses are unknown too: a checker is found by the whole sentence."""
+    for text in (
+        "no such sentence",
+        "50",
+        "5000",
+        "event loop blocked > ms",
+        "accepted ",
+        "upstream receives danger",
+    ):
+        assert checks.find(text) is None
+
+
+FIXED: dict[str, tuple[Change, Change]] = {
+    "status": (NOTHING, answered(200)),
+    "jsonrpc_error": (
+        {"case": case(jsonrpc_error=[-32600])},
+        {"case": case(jsonrpc_error=[-32700]), **answered(400, refusal("malformed"))},
+    ),
+    "upstream_must_not_see": (NOTHING, FORWARDED),
+}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_what_every_case_asserts_can_turn_red(name: str) -> None:
+    """The corpus' own fields are checked by the same kind of function, with the same kind of pair."""
+    honoured, broken = FIXED[name]
+    assert JUDGES[name](evidence(**honoured)) is None
+    assert JUDGES[name](evidence(**broken))
+
+
+def test_a_missing_answer_and_a_missing_error_are_red() -> None:
+    """Silence is not an allowed status, and no error object is not an allowed code unless null is listed."""
+    silent = evidence(answers=(), received=b"", first_answer_s=None)
+    assert expectations.status(silent)
+    assert expectations.jsonrpc_error(evidence(case=case(jsonrpc_error=[413]), **answered(413, b"")))
+    assert (
+        expectations.jsonrpc_error(evidence(case=case(jsonrpc_error=[413, None]), **answered(413, b"")))
+        is None
+    )
+
+
+def test_repetitions_must_all_be_answered_as_allowed() -> None:
+    """A flood of which one answer is missing or wrong is red."""
+    assert expectations.status(evidence(asked=2, repeats=(400, 400))) is None
+    assert expectations.status(evidence(asked=2, repeats=(400,)))
+    assert expectations.status(evidence(asked=2, repeats=(400, 500)))
+
+
+def test_a_sidecar_that_no_longer_serves_is_red() -> None:
+    """Asked after every case."""
+    assert expectations.still_serves(evidence()) is None
+    assert expectations.still_serves(evidence(alive=False))
+    assert expectations.still_serves(evidence(serves_after=False))
+
+
+LIST = request(body={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+DISCOVER = request(body={"jsonrpc": "2.0", "id": 1, "method": "server/discover"})
+NOTED = request(body={"jsonrpc": "2.0", "method": "notifications/x"})
+OTHER_ID = answered(200, refused_result("not_allowed", id=2))
+FORMS: dict[str, tuple[Change, Change, tuple[Change, ...]]] = {
+    # asked with `refusals: http` → honoured in the default form, and how it could be broken there
+    "malformed": (
+        NOTHING,
+        NOTHING,
+        (answered(200, refused_result("malformed")), answered(400, refusal("header_mismatch"))),
+    ),
+    "no JSON at all": (answered(405, b""), answered(405, b""), (answered(200, b""),)),
+    "denied tool": (
+        answered(403, refusal("not_allowed", 403)),
+        answered(200, refused_result("not_allowed")),
+        (answered(403, refusal("not_allowed", 403)), answered(200, refusal("not_allowed", 403)), OTHER_ID),
+    ),
+    "denied list": (
+        {"sent": LIST, **answered(403, refusal("not_allowed", 403))},
+        {"sent": LIST, **answered(200, refusal("not_allowed", 403))},
+        (
+            answered(200, {"jsonrpc": "2.0", "id": 1, "result": {}}),
+            answered(200, refusal("rate_limited", 403)),
+        ),
+    ),
+    "failed handshake": (
+        {"sent": DISCOVER, **answered(502, refusal("upstream_unreachable", 502))},
+        {"sent": DISCOVER, **answered(502, b"down")},
+        (answered(200, refusal("upstream_unreachable", 502)), answered(404, b"")),
+    ),
+    "denied notification": (
+        {"sent": NOTED, **answered(403, refusal("not_allowed", 403))},
+        {"sent": NOTED, **answered(202, b"")},
+        (answered(403, refusal("not_allowed", 403)),),
+    ),
+    "lost notification": (
+        {"sent": NOTED, **answered(502, refusal("upstream_broke", 502))},
+        {"sent": NOTED, **answered(502, refusal("upstream_broke", 502))},
+        (answered(200, b""),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_refusal_keeps_its_reason_and_takes_the_default_forms_shape(name: str) -> None:
+    """The second pass: what a refusal looks like in the default form depends on its reason and its message."""
+    before, after, broken = FORMS[name]
+    asked = evidence(**before)
+    assert expectations.was_refused(asked)
+    assert expectations.same_refusal(asked, evidence(form="result", **after)) is None
+    for change in broken:
+        assert expectations.same_refusal(asked, evidence(form="result", **change))
+
+
+def test_a_reason_without_a_mapping_is_a_failure_of_the_runner() -> None:
+    """A new reason must be placed before a case can pass with it."""
+    asked = evidence(**answered(403, refusal("no_such_reason", 403)))
+    said = expectations.same_refusal(
+        asked, evidence(form="result", **answered(200, refused_result("no_such_reason")))
+    )
+    assert said is not None
+    assert said.startswith("runner:")
+
+
+def test_times_in_sentences_are_scaled_to_the_timeouts_of_the_sidecar_under_test() -> None:
+    """10 s is the fixture's head timeout, 30 s its body timeout; a sentence about one is not judged by the other."""
+    patient = replace(LIMITS, body_timeout_s=9.0)
+    body, head = checks.find("held > 30 s"), checks.find("held > 10 s")
+    assert body is not None
+    assert head is not None
+    assert body.judge(evidence(limits=patient, held_s=9.5)) is None
+    assert head.judge(evidence(limits=patient, held_s=9.5))
