@@ -49,7 +49,8 @@ class Child:
         self.log = log
         with log.open("wb") as out:
             # Held by whoever has this output, us not counted once the file is closed here: see _is_silent.
-            fcntl.flock(out, fcntl.LOCK_EX)
+            # Two children cannot share a log: BlockingIOError here instead of waiting for the other's end.
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -85,15 +85,19 @@ def run(
         return 0 if serve else 1
 
 
+def third_party(python: Path, address: str) -> list[str]:
+    """The command that serves mcp-server-time at `address`: 2025 eras at /mcp, 2024-11-05 at /sse."""
+    host, _, port = address.rpartition(":")
+    bridge = [str(python), "-I", "-m", "mcp_proxy", "--host", host, "--port", port, "--"]
+    return [*bridge, str(python), "-I", "-m", "mcp_server_time", "--local-timezone", "UTC"]
+
+
 def _build(stack: ExitStack, listen: str, operations: str, directory: Path) -> Scene:
     python = python_environment(directory, REQUIREMENTS)
     logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-demo-")))
 
     behind = free_address("127.0.0.1:0")
-    host, _, port = behind.rpartition(":")
-    command = [str(python), "-I", "-m", "mcp_proxy", "--host", host, "--port", port, "--"]
-    command += [str(python), "-I", "-m", "mcp_server_time", "--local-timezone", "UTC"]
-    server = stack.enter_context(Child("mcp-server-time", command, logs / "server.log"))
+    server = stack.enter_context(Child("mcp-server-time", third_party(python, behind), logs / "server.log"))
     server.wait_until(lambda: accepts(behind), f"listening on {behind}", timeout_s=READY_S)
 
     listen, operations = _free(listen), _free(operations)

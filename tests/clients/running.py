@@ -30,7 +30,6 @@ def sidecar(upstream: str, logs: Path) -> Iterator[str]:
     listen, operations = free_address("127.0.0.1:0"), free_address("127.0.0.1:0")
     command = [sys.executable, "-m", "proxy", "run", "--upstream", upstream, "--listen", listen]
     command += ["--set", f"operations.address={operations}", "--set", "drain_s=1"]
-    path = urlsplit(upstream).path
-    with Child("sidecar", command, logs / f"sidecar{path.replace('/', '-')}.log", stop_s=STOP_S) as child:
+    with Child("sidecar", command, logs / f"sidecar-{listen}.log", stop_s=STOP_S) as child:
         child.wait_until(lambda: answers_ok(operations, "/readyz"), "ready", timeout_s=READY_S)
-        yield f"http://{listen}{path}"
+        yield f"http://{listen}{urlsplit(upstream).path}"
