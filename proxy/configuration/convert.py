@@ -20,7 +20,6 @@ from .references import Resolved, resolve
 from .tree import Broken, Items, Node, Scalar, Table
 from .typed import fit_scalar
 
-
 MOST_REFERRED_CHARACTERS: Final = 4_194_304
 """In all references together: a short file could otherwise fill the memory by naming one big file often."""
 
@@ -62,9 +61,8 @@ class Converter:
         if isinstance(node, Broken):
             return FAILED
         if isinstance(node, Scalar) and node.value is None:
-            return self._no(
-                node.at, spot, "has no value", "null says nothing", "write one, or leave the key out"
-            )
+            remedy = "write one, or leave the key out" if spot.path else "begin with version: 1"
+            return self._no(node.at, spot, "has no value", "null says nothing", remedy)
         if isinstance(kind, kinds.Metadata):
             return self._checked(node, kind, spot, at)
         tagged = alternatives(kind)
@@ -211,6 +209,11 @@ class Converter:
             self._report.add_unfit(at, spot.path, unfit)
         if resolved.unfits:
             return None
+        if not _is_text(resolved.text):
+            self._no(
+                at, spot, "is not UTF-8", "a variable or an argument holds other bytes", "set it to text"
+            )
+            return None
         if resolved.has_references:
             self._referred += len(resolved.text)
             if self._referred > MOST_REFERRED_CHARACTERS:
@@ -240,6 +243,15 @@ def _check(kind: kinds.Type, value: object) -> None:
         check: Callable[[object], None] | None = kind.extra.get("fit")
         if check is not None:
             check(value)
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written: Python keeps bytes that are not UTF-8 as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _form(node: Node) -> str:

@@ -106,13 +106,16 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{step}" if path else step
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The remedy for an unknown name: the nearest known one, else all of them. Shows known names only."""
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The remedy for an unknown name: the nearest known one, else all of them. Shows known names only.
+
+    `prefix` begins all of them, and would make any two look alike.
+    """
     from difflib import get_close_matches  # only on the way to an error: it costs milliseconds to import
 
     names = list(known)
-    by_lower = {one.lower(): one for one in names}
-    near = get_close_matches(name[:SHOWN_CHARACTERS].lower(), by_lower, n=1, cutoff=0.6)
+    by_lower = {one.removeprefix(prefix).lower(): one for one in names}
+    near = get_close_matches(name.removeprefix(prefix)[:SHOWN_CHARACTERS].lower(), by_lower, n=1, cutoff=0.6)
     if near:
         return f'did you mean "{by_lower[near[0]]}"?'
     return "known here: " + ", ".join(names)

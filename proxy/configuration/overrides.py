@@ -37,7 +37,7 @@ def apply_environment(
         path, scalar = known.get(name, ((), False))
         if not path:
             why = "a misspelt name would change nothing"
-            report.add(at, "", "is no setting", why, did_you_mean(name, known))
+            report.add(at, "", "is no setting", why, did_you_mean(name, known, PREFIX))
         elif not scalar:
             remedy = "set it in the file, or with --set"
             report.add(at, ".".join(path), "is not a single value", "a variable holds one text", remedy)

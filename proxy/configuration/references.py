@@ -76,8 +76,6 @@ def _look_up(inside: str, environ: Mapping[str, str], read_file: ReadFile) -> tu
         )
     value = environ.get(name, "")
     if value:
-        if not value.isprintable() and any("\ud800" <= one <= "\udfff" for one in value):
-            raise Unfit(f"refers to the variable {name}", "its value is not UTF-8", "set it to text")
         return value, False
     if has_default:
         return default, True

@@ -1,0 +1,442 @@
+"""The whole settings: what is read, what spans two sections, and every mistake of a file at once."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from proxy.configuration.values import Address
+from proxy.downstream.settings import ListenSettings
+from proxy.identity.settings import AnonymousSettings, IdentitySettings
+from proxy.lifecycle.settings import OperationsSettings
+from proxy.secret import Secret
+from proxy.settings import Settings, SettingsError, load
+from proxy.upstream.settings import UpstreamSettings
+from tests.unit.configuration.reading import mistakes, read, written
+
+UPSTREAM = "version: 1\nupstream: {url: http://127.0.0.1:8000/mcp}\n"
+
+FULL = """\
+version: 1
+refusals: http
+listen: {address: 0.0.0.0:8080, path: /tools, allowed_hosts: [tools.example.com], allowed_origins: ["https://a.example"],
+         max_body_bytes: 1000, head_timeout_s: 1, body_timeout_s: 2.5, write_idle_timeout_s: 3}
+operations: {address: 0.0.0.0:9901}
+upstream:
+  url: http://127.0.0.1:8000/sse
+  connect_timeout_s: 0.5
+  headers: {Authorization: "Bearer ${file:SECRET}", X-Team: blue}
+  forward_client_authorization: true
+  max_answer_bytes: 5
+  max_event_bytes: 6
+identity:
+  authenticators:
+    - {kind: anonymous, tenant: acme, subject: robot, roles: [viewer, editor]}
+drain_s: ${DRAIN}
+"""
+
+
+def test_everything_that_is_written_is_read(tmp_path: Path) -> None:
+    """design section 3: the names of the contract, each with a value of its own."""
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    settings = read(tmp_path, FULL.replace("SECRET", str(secret)), environ={"DRAIN": "7"})
+    assert settings == Settings(
+        version=1,
+        refusals="http",
+        listen=ListenSettings(
+            address=Address("0.0.0.0", 8080),
+            path="/tools",
+            allowed_hosts=("tools.example.com",),
+            allowed_origins=("https://a.example",),
+            max_body_bytes=1000,
+            head_timeout_s=1.0,
+            body_timeout_s=2.5,
+            write_idle_timeout_s=3.0,
+        ),
+        operations=OperationsSettings(address=Address("0.0.0.0", 9901)),
+        upstream=UpstreamSettings(
+            url="http://127.0.0.1:8000/sse",
+            transport="auto",
+            connect_timeout_s=0.5,
+            headers=MappingProxyType({"Authorization": Secret("Bearer hunter2"), "X-Team": Secret("blue")}),
+            forward_client_authorization=True,
+            max_answer_bytes=5,
+            max_event_bytes=6,
+        ),
+        identity=IdentitySettings(
+            authenticators=(AnonymousSettings(tenant="acme", subject="robot", roles=("viewer", "editor")),)
+        ),
+        drain_s=7.0,
+    )
+    assert "hunter2" not in repr(settings)
+
+
+def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+    """design section 3, "Defaults"."""
+    assert read(tmp_path, UPSTREAM) == Settings(
+        version=1,
+        refusals="result",
+        listen=ListenSettings(
+            address=Address("127.0.0.1", 8080),
+            path="/mcp",
+            allowed_hosts=(),
+            allowed_origins=(),
+            max_body_bytes=4_194_304,
+            head_timeout_s=10.0,
+            body_timeout_s=30.0,
+            write_idle_timeout_s=30.0,
+        ),
+        operations=OperationsSettings(address=Address("127.0.0.1", 9901)),
+        upstream=UpstreamSettings(
+            url="http://127.0.0.1:8000/mcp",
+            transport="auto",
+            connect_timeout_s=1.0,
+            headers=MappingProxyType({}),
+            forward_client_authorization=False,
+            max_answer_bytes=67_108_864,
+            max_event_bytes=16_777_216,
+        ),
+        identity=IdentitySettings(authenticators=None),
+        drain_s=25.0,
+    )
+
+
+def test_json_is_read_where_yaml_is(tmp_path: Path) -> None:
+    """design section 3: JSON is accepted wherever YAML is."""
+    text = '{"version":1,"upstream":{"url":"http:\\/\\/127.0.0.1:8000\\/mcp"},\n\t"drain_s":5}'
+    assert read(tmp_path, text) == read(tmp_path, UPSTREAM, overrides=["drain_s=5"])
+
+
+def test_nothing_in_settings_can_be_changed(tmp_path: Path) -> None:
+    """A reload swaps one whole value; a shared list would let one house change another."""
+    settings = read(tmp_path, UPSTREAM + "listen: {allowed_hosts: [a.example]}\n")
+    with pytest.raises(AttributeError):
+        settings.drain_s = 1.0  # type: ignore[misc]  # frozen
+    assert isinstance(settings.listen.allowed_hosts, tuple)
+    with pytest.raises(TypeError):
+        settings.upstream.headers["a"] = Secret("b")  # type: ignore[index]  # a read-only view
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "is_http_sse"),
+    [
+        ("http://a/sse", "auto", True),
+        ("http://a/x/sse?y", "auto", True),
+        ("http://a/mcp", "auto", False),
+        ("http://a/sse/mcp", "auto", False),
+        ("http://sse", "auto", False),
+        ("http://a/?x=/sse", "auto", False),
+        ("http://a/sse", "streamable_http", False),
+        ("http://a/mcp", "http_sse", True),
+    ],
+)
+def test_the_transport_follows_from_the_path_unless_it_is_named(
+    tmp_path: Path, url: str, transport: str, is_http_sse: bool
+) -> None:
+    """The 2024-11-05 servers' endpoint is called /sse by every SDK."""
+    settings = read(tmp_path, f"version: 1\nupstream: {{url: '{url}', transport: {transport}}}\n")
+    assert settings.upstream.is_http_sse is is_http_sse
+
+
+TEN_MISTAKES = """\
+version: 2
+listen:
+  adress: 127.0.0.1:8080
+  path: mcp
+  allowed_origins: ["https://ok.example", "*"]
+  max_body_bytes: 4MiB
+  head_timeout_s: 1:30
+upstream:
+  url: ${UPSTREAM_URL}
+  headers: {Authorization: Bearer hunter2}
+identity: {authenticators: []}
+drain_s: 99999
+drain_s: 5
+"""
+
+TEN_LINES = [
+    "F:1:10: version: is no value for this, it must be 1, write 1, without quotes",
+    'F:3:3: listen.adress: is not known, a misspelt key would change nothing, did you mean "address"?',
+    "F:4:9: listen.path: is not a path, it must begin with /, write for example /mcp",
+    "F:5:43: listen.allowed_origins[1]: is not an origin, * would let every web page in, "
+    "write scheme://host or scheme://host:port, as browsers send it",
+    "F:6:19: listen.max_body_bytes: is a text, a number is needed, write a number, without quotes",
+    "F:7:19: listen.head_timeout_s: can be read two ways, "
+    "unquoted it is a number in base 60 to YAML 1.1 readers and text to others, quote it",
+    "F:9:8: upstream.url: refers to the variable UPSTREAM_URL, it is not set, "
+    "set it, or write ${UPSTREAM_URL:-default}",
+    "F:10:28: upstream.headers.Authorization: is a secret in clear, "
+    "settings are copied, logged and kept in version control, write ${file:/path} or ${VAR}",
+    "F:11:28: identity.authenticators: is an empty list where a choice is needed, nothing is chosen, "
+    "list one, or leave the key out for the default",
+    "F:12:10: drain_s: is out of bounds, it must be at least 0 and at most 3600 seconds, write less",
+    "F:13:1: drain_s: is there twice, the first one is in line 12, keep one",
+]
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    """design section 3: file:line:column: path: what, why, remedy; all at once, in file order."""
+    assert mistakes(tmp_path, TEN_MISTAKES) == TEN_LINES
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("", "F:1:1: has no value, null says nothing, begin with version: 1"),
+        ("# only this\n", "F:1:1: has no value, null says nothing, begin with version: 1"),
+        ("[]", "F:1:1: is a list, a section is needed, write key: value pairs"),
+        ("upstream: {url: http://a/}\n", "F:1:1: version: is missing, it has no default, write version: 1"),
+        ("version: 1\n", "F:1:1: upstream.url: is missing, it has no default, write url: …"),
+        (
+            "\n# why\nversion: 1\nupstream: {}\n",
+            "F:4:1: upstream.url: is missing, it has no default, write url: …",
+        ),
+        (
+            "version: '1'\nupstream: {url: http://a/}",
+            "F:1:10: version: is no value for this, it must be 1, write 1, without quotes",
+        ),
+        (
+            "version: 1.0\nupstream: {url: http://a/}",
+            "F:1:10: version: is no value for this, it must be 1, write 1, without quotes",
+        ),
+        (
+            "version: true\nupstream: {url: http://a/}",
+            "F:1:10: version: is no value for this, it must be 1, write 1, without quotes",
+        ),
+        # CFG-005: a typing error must not mean the default.
+        (
+            UPSTREAM + "limit: []\n",
+            "F:3:1: limit: is not known, a misspelt key would change nothing, known here",
+        ),
+        (
+            UPSTREAM + "listen.address: x\n",
+            'F:3:1: "listen.address": is not known, a misspelt key would change nothing, did you mean "listen"?',
+        ),
+        (
+            UPSTREAM + "Listen: {}\n",
+            'F:3:1: Listen: is not known, a misspelt key would change nothing, did you mean "listen"?',
+        ),
+        (
+            UPSTREAM + "drain_s: -1\n",
+            "F:3:10: drain_s: is out of bounds, it must be at least 0 and at most 3600 seconds, write more",
+        ),
+        (
+            UPSTREAM + "listen: {head_timeout_s: 0}\n",
+            "F:3:26: listen.head_timeout_s: is out of bounds, "
+            "it must be more than 0 and at most 3600 seconds, write more",
+        ),
+        (
+            UPSTREAM + "listen: {max_body_bytes: 1073741825}\n",
+            "F:3:26: listen.max_body_bytes: is out of bounds, "
+            "it must be at least 1 and at most 1073741824 bytes, write less",
+        ),
+        (
+            UPSTREAM + "identity: {authenticators: ~}\n",
+            "F:3:28: identity.authenticators: has no value, null says nothing, write one, or leave the key out",
+        ),
+        (
+            UPSTREAM + "identity: {authenticators: [{kind: anonymous}]}\n",
+            "F:3:29: identity.authenticators[0].tenant: is missing, it has no default, write tenant: …",
+        ),
+        (
+            UPSTREAM + "identity: {authenticators: [{kind: anonymous, tenant: ' '}]}\n",
+            "F:3:55: identity.authenticators[0].tenant: is blank, limits and records are kept by this name, "
+            "give it a name",
+        ),
+        (
+            UPSTREAM + 'identity: {authenticators: [{kind: anonymous, tenant: "a\\u202e"}]}\n',
+            "F:3:55: identity.authenticators[0].tenant: is no name, "
+            "spaces at its ends and control characters make look-alikes, remove them",
+        ),
+        (
+            UPSTREAM + "identity: {authenticators: [{kind: anonymous, tenant: no}]}\n",
+            "F:3:55: identity.authenticators[0].tenant: can be read two ways, "
+            "unquoted it is a boolean to YAML 1.1 readers and text to others, quote it, or write true or false",
+        ),
+        (
+            "version: 1\nupstream: {url: 'http://user:hunter2@a/'}\n",
+            "F:2:17: upstream.url: is not an absolute URL, credentials in a URL end up in logs, "
+            "put them into a header with ${file:…}",
+        ),
+    ],
+)
+def test_a_mistake_has_its_line_and_its_remedy(tmp_path: Path, text: str, mistake: str) -> None:
+    """Own promise: nothing is refused without a place to look and a thing to do."""
+    found = mistakes(tmp_path, text)
+    assert [one.partition(": version, ")[0] for one in found] == [mistake]
+
+
+@pytest.mark.parametrize(
+    ("headers", "mistake"),
+    [
+        ("X Y: z", '3:13: upstream.headers."X Y": is no header name'),
+        ("'': z", '3:13: upstream.headers."": is no header name'),
+        ('"X\\r\\nY": z', '3:13: upstream.headers."X\\r\\nY": is no header name'),
+        ("Höst: z", "3:13: upstream.headers.Höst: is no header name"),
+        ("Host: z", "3:13: upstream.headers.Host: cannot be set"),
+        ("content-LENGTH: '1'", "3:13: upstream.headers.content-LENGTH: cannot be set"),
+        ("Transfer-Encoding: chunked", "3:13: upstream.headers.Transfer-Encoding: cannot be set"),
+        ("Connection: close", "3:13: upstream.headers.Connection: cannot be set"),
+        ("Keep-Alive: x", "3:13: upstream.headers.Keep-Alive: cannot be set"),
+        ("TE: trailers", "3:13: upstream.headers.TE: cannot be set"),
+        ("Proxy-Authorization: '${V}'", "3:13: upstream.headers.Proxy-Authorization: cannot be set"),
+        ("Expect: 100-continue", "3:13: upstream.headers.Expect: cannot be set"),
+        ("Mcp-Session-Id: x", "3:13: upstream.headers.Mcp-Session-Id: cannot be set"),
+        ("MCP-Protocol-Version: x", "3:13: upstream.headers.MCP-Protocol-Version: cannot be set"),
+        ('X-A: "a\\r\\nX-B: hunter2"', "3:18: upstream.headers.X-A: is no header value"),
+        ('X-A: "a\\nb"', "3:18: upstream.headers.X-A: is no header value"),
+        ('X-A: "a\\0b"', "3:18: upstream.headers.X-A: is no header value"),
+        ("X-A: é", "3:18: upstream.headers.X-A: is no header value"),
+        ("X-A: ' a'", "3:18: upstream.headers.X-A: is no header value"),
+        ("X-A: '${LINES}'", "3:18: upstream.headers.X-A: is no header value"),
+        ("X-A: a, x-a: b", "3:21: upstream.headers.x-a: is there twice"),
+        ("X-A: 5", "3:18: upstream.headers.X-A: is no text"),
+        ("X-A: [a]", "3:18: upstream.headers.X-A: is a list"),
+        ("Authorization: Bearer hunter2", "3:28: upstream.headers.Authorization: is a secret in clear"),
+        ("cookie: hunter2", "3:21: upstream.headers.cookie: is a secret in clear"),
+        ("X-Api-Key: hunter2", "3:24: upstream.headers.X-Api-Key: is a secret in clear"),
+        ("X-Api-Key: '${NO:-hunter2}'", "3:24: upstream.headers.X-Api-Key: is a secret in clear"),
+        ("X-Api-Key: '$${NO}'", "3:24: upstream.headers.X-Api-Key: is a secret in clear"),
+    ],
+)
+def test_a_header_cannot_break_a_message_or_show_a_secret(tmp_path: Path, headers: str, mistake: str) -> None:
+    """RFC 9110 sections 5.1, 5.5 and 7.6.1; CFG-014: a secret in clear is refused and never printed."""
+    text = f"version: 1\nupstream: {{url: http://a/,\n  headers: {{{headers}}}}}\n"
+    found = mistakes(tmp_path, text, environ={"V": "hunter2", "LINES": "a\nhunter2"})
+    assert [one.removeprefix("F:").partition(", ")[0] for one in found] == [mistake]
+    assert "hunter2" not in found[0]
+
+
+def test_headers_that_are_no_credentials_may_be_written(tmp_path: Path) -> None:
+    """An ordinary header needs no file."""
+    text = UPSTREAM.replace(
+        "}", ", headers: {X-Team: blue, Accept-Language: 'en\\tde', Authorization: 'Bearer ${V}'}}"
+    )
+    headers = read(tmp_path, text, environ={"V": "hunter2"}).upstream.headers
+    assert {name: value.reveal() for name, value in headers.items()} == {
+        "X-Team": "blue",
+        "Accept-Language": "en\\tde",
+        "Authorization": "Bearer hunter2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "identity", "is_refused"),
+    [
+        ("127.0.0.1:8080", "", False),
+        ("localhost:8080", "", False),
+        ("'[::1]:8080'", "", False),
+        ("0.0.0.0:8080", "", True),
+        ("'[::]:8080'", "", True),
+        ("10.0.0.1:8080", "", True),
+        ("tools.example.com:8080", "", True),
+        ("0.0.0.0:8080", "identity: {}\n", True),
+        ("0.0.0.0:8080", "identity: {authenticators: [{kind: anonymous, tenant: local}]}\n", False),
+    ],
+)
+def test_nobody_is_let_in_from_outside_by_default(
+    tmp_path: Path, address: str, identity: str, is_refused: bool
+) -> None:
+    """design section 2: a non-loopback data address without an authenticator is an error."""
+    found = mistakes(tmp_path, f"{UPSTREAM}{identity}listen:\n  address: {address}\n")
+    line = 4 + bool(identity)
+    refused = (
+        f"F:{line}:12: listen.address: can be reached from outside, and no authenticator is listed, "
+        "everybody would be let in, list one in identity.authenticators, "
+        "or say so there: [{kind: anonymous, tenant: local}]"
+    )
+    assert found == ([refused] if is_refused else [])
+
+
+def test_who_is_let_in_is_checked_although_other_things_are_wrong(tmp_path: Path) -> None:
+    """All at once: the sections around are broken, the two values that matter can be read."""
+    found = mistakes(tmp_path, "version: 1\nlisten: {address: 0.0.0.0:1, path: x}\nidentity: {x: 1}\n")
+    assert [one.partition(", ")[0] for one in found] == [
+        "F:1:1: upstream.url: is missing",
+        "F:2:19: listen.address: can be reached from outside",
+        "F:2:36: listen.path: is not a path",
+        "F:3:12: identity.x: is not known",
+    ]
+
+
+def test_the_refusal_of_an_override_names_the_override(tmp_path: Path) -> None:
+    """`run --listen 0.0.0.0:8080`: the mistake is on the command line, not in the file."""
+    found = mistakes(tmp_path, UPSTREAM, overrides=["listen.address=0.0.0.0:8080"])
+    assert [one.partition(", ")[0] for one in found] == [
+        "--set listen.address: listen.address: can be reached from outside"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("listen: {address: 127.0.0.1:9901}\n", ["F:1:1: operations.address: is taken"]),
+        ("operations: {address: localhost:8080}\n", ["F:3:23: operations.address: is taken"]),
+        ("listen: {address: 127.0.0.1:8000}\n", ["F:2:17: upstream.url: points at this proxy"]),
+        ("operations: {address: 0.0.0.0:8000}\n", ["F:2:17: upstream.url: points at this proxy"]),
+        ("listen: {address: 127.0.0.1:0}\noperations: {address: 127.0.0.1:0}\n", []),
+        ("listen: {address: 127.0.0.2:8000}\n", []),
+    ],
+)
+def test_addresses_that_contradict_each_other_are_found(tmp_path: Path, text: str, places: list[str]) -> None:
+    """Two listeners on one port cannot start; a proxy of itself would never end."""
+    assert [one.partition(", ")[0] for one in mistakes(tmp_path, UPSTREAM + text)] == places
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "loop", "big", "fifo"])
+def test_a_file_that_is_none_is_one_mistake(tmp_path: Path, kind: str) -> None:
+    """CFG-017: clear, at once, and never read into memory."""
+    file = tmp_path / "config.yaml"
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "loop":
+        file.symlink_to(file)
+    elif kind == "big":
+        with file.open("wb") as sparse:
+            sparse.truncate(1 << 30)
+    elif kind == "fifo":
+        os.mkfifo(file)
+    with pytest.raises(SettingsError) as caught:
+        load(file, environ={})
+    reason = {
+        "missing": "cannot be read, No such file or directory, check the path and its permissions",
+        "directory": "is a directory, a file is needed, name the file in it",
+        "loop": "cannot be read, Too many levels of symbolic links, check the path and its permissions",
+        "big": "is too big, at most 1048576 bytes are read, is it the right file?",
+        "fifo": "is no regular file, a device, FIFO or socket may never end, name a regular file",
+    }
+    assert str(caught.value) == f"{file}:1:1: {reason[kind]}"
+
+
+def test_a_start_imports_nothing_heavy() -> None:
+    """Start-up time is a budget (design section 8): neither aiohttp nor asyncio nor YAML is loaded to say no."""
+    program = (
+        "import sys, proxy.settings as s\n"
+        "s.load(None, overrides=['upstream.url=http://a/'], environ={})\n"
+        "print(sorted({'aiohttp', 'asyncio', 'ssl', 'yaml', 'difflib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_the_shipped_example_is_valid() -> None:
+    """policies/observe.yaml is what people copy first."""
+    settings = load(Path(__file__).parents[2] / "policies" / "observe.yaml", environ={})
+    assert settings.upstream.url == "http://127.0.0.1:8000/mcp"
+    assert settings.identity == IdentitySettings(authenticators=(AnonymousSettings(tenant="local"),))
+
+
+def test_the_comments_of_the_shipped_example_are_the_defaults(tmp_path: Path) -> None:
+    """Whoever reads the example learns the defaults: uncommenting every one of them changes nothing."""
+    text = (Path(__file__).parents[2] / "policies" / "observe.yaml").read_text(encoding="utf-8")
+    plain = load(written(tmp_path, text), environ={})
+    uncommented, settings = re.subn(r"^( *)#(?=[a-z])", r"\1", text, flags=re.MULTILINE)
+    assert settings == 15
+    assert read(tmp_path, uncommented) == plain
