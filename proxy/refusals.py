@@ -33,6 +33,8 @@ class Row(Struct, frozen=True):
     """JSON-RPC code; by default the status, which lies outside every reserved range."""
     at_http: bool = False
     """Always an HTTP status, in both forms, because the protocol says so."""
+    plain: bool = False
+    """In plain text: what was asked was not known to be JSON-RPC."""
 
 
 ROWS: Final[Mapping[Reason, Row]] = {
@@ -72,10 +74,12 @@ ROWS: Final[Mapping[Reason, Row]] = {
     # What HTTP itself says no to.
     Reason.ORIGIN_NOT_ALLOWED: Row(403, "This Origin is not allowed.", at_http=True),
     Reason.HOST_NOT_ALLOWED: Row(421, "This Host is not served here.", at_http=True),
-    Reason.PATH_UNKNOWN: Row(404, "Nothing is served at this path.", at_http=True),
-    Reason.METHOD_NOT_ALLOWED: Row(405, "This HTTP method is not served here.", at_http=True),
-    Reason.MEDIA_TYPE: Row(415, "The body must be application/json in UTF-8.", at_http=True),
-    Reason.EXPECTATION_FAILED: Row(417, "Only `Expect: 100-continue` is understood.", at_http=True),
+    Reason.PATH_UNKNOWN: Row(404, "Nothing is served at this path.", at_http=True, plain=True),
+    Reason.METHOD_NOT_ALLOWED: Row(405, "This HTTP method is not served here.", at_http=True, plain=True),
+    Reason.MEDIA_TYPE: Row(415, "The body must be application/json in UTF-8.", at_http=True, plain=True),
+    Reason.EXPECTATION_FAILED: Row(
+        417, "Only `Expect: 100-continue` is understood.", at_http=True, plain=True
+    ),
     Reason.TOO_LARGE: Row(413, "The request is too large.", at_http=True),
     Reason.TOO_SLOW: Row(408, "The request did not arrive in time.", 504, at_http=True),
 }
@@ -130,6 +134,8 @@ def is_at_http(refused: Refused) -> bool:
 
 
 def _over_http(refused: Refused, status: int, id: object) -> Reply:
+    if ROWS[refused.reason].plain:
+        return Reply(status, _fields(_PLAIN, refused), _sentence(refused).encode())
     return Reply(status, _fields(_JSON, refused), _error(refused, id))
 
 

@@ -32,7 +32,7 @@ MAX_FRAMING_BYTES: Final = 131_072
 SLICE_BYTES: Final = 32_768
 """Fed to the parser at a time, so that a flood of tiny chunks is noticed after milliseconds."""
 KEEP_ALIVE_S: Final = 75.0
-LINGER_S: Final = 2.0
+LINGER_S: Final = 1.0
 """How long the rest of a refused body is read and thrown away, so that the refusal is not lost in a reset."""
 HALF_CLOSE_GRACE_S: Final = 1.0
 """A legacy client may close its half and wait for the answer; a FIN does not tell that from leaving. After this
@@ -100,8 +100,11 @@ class Connection(RequestHandler):
         "_head_deadline",
         "_head_timeout_s",
         "_is_deaf",
+        "_peer_stopped",
         "_refuse_unparsed",
-        "half_close_is_fine",
+        "_stopped",
+        "answered",
+        "streams",
     )
 
     def __init__(
@@ -119,7 +122,7 @@ class Connection(RequestHandler):
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_FIELD_BYTES,
             max_headers=MAX_FIELDS,
-            lingering_time=LINGER_S,
+            lingering_time=0,  # done by `linger`, which hears nothing
             auto_decompress=False,
         )
         self._head_timeout_s = settings.head_timeout_s
@@ -130,8 +133,12 @@ class Connection(RequestHandler):
         self._framing_bytes = 0
         self._body: StreamReader | None = None
         self._is_deaf = False
-        self.half_close_is_fine = False
-        """Set while a request is served whose client may close its half and still be there."""
+        self._peer_stopped = False
+        self._stopped: asyncio.Future[None] | None = None
+        self.answered = 0
+        """How many of the requests that arrived here have had their answer."""
+        self.streams = False
+        """A stream is being written: a client that closes its half has heard enough of it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -142,6 +149,7 @@ class Connection(RequestHandler):
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
+        self._peer_has_stopped()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -178,6 +186,7 @@ class Connection(RequestHandler):
             if body is not None and not body.is_eof():
                 # Broken framing inside a body: the request that waits for it is refused, not a second one.
                 self._messages.pop()
+                self.answered += 1
                 body.set_exception(Refused(Reason.MALFORMED, "The framing of the body is broken."))
             self._deafen()
         elif payload is not self._body:
@@ -214,17 +223,42 @@ class Connection(RequestHandler):
         self.force_close()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio allows True: keep our half open
+        self._peer_has_stopped()
         body_is_whole = self._body is not None and self._body.is_eof()
-        if self.half_close_is_fine and body_is_whole and self._grace is None:
-            self.close()  # after this answer
-            self._grace = self._loop.call_later(HALF_CLOSE_GRACE_S, self._has_left)
-            return True
-        return None
+        if self.is_idle or not body_is_whole or self._is_deaf or self.streams:
+            return None
+        # A FIN behind a whole request: the client may have left, or wait for the answer with its half closed.
+        self.close()  # after this answer
+        self._grace = self._loop.call_later(HALF_CLOSE_GRACE_S, self._has_left)
+        return True
+
+    def must_stay(self) -> None:
+        """Whoever asked has cancelled by closing, even one half: what the request's revision says."""
+        if self._peer_stopped:
+            self._has_left()
 
     def _has_left(self) -> None:
         self._grace = None
         if self.transport is not None:
             self.transport.abort()
+
+    def _peer_has_stopped(self) -> None:
+        self._peer_stopped = True
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    async def linger(self) -> None:
+        """Throw away what still comes, until the peer stops sending or a moment has passed."""
+        self._deafen()
+        self._resume_transport_reading()
+        if self._peer_stopped or self.transport is None:
+            return
+        self._stopped = self._loop.create_future()
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await self._stopped
+        except TimeoutError:
+            pass
 
     def handle_error(
         self,
@@ -234,22 +268,22 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp could not parse, or an exception nobody caught."""
+        self.answered += 1
         if status == 400:
-            too_long = isinstance(exc, LineTooLong)
-            refused = Refused(
-                Reason.TOO_LARGE if too_long else Reason.MALFORMED,
-                "A line of the head is too long." if too_long else "This is not HTTP/1.1 as RFC 9112 has it.",
-                status=431 if too_long else 400,
-            )
+            refused = _unparsed(exc)
         else:
             refused = Refused(Reason.INTERNAL)
             refused.__cause__ = exc
         return self._refuse_unparsed(self, refused)  # type: ignore[return-value]  # `Done` is all aiohttp asks
 
+    def log_exception(self, *words: object, **details: object) -> None:
+        """Said by the listener, without the text of the exception."""
+
     @property
     def is_idle(self) -> bool:
         """No request is being read or served."""
-        return not self._request_in_progress and not self._messages
+        # Not aiohttp's own flag: that is unset while a request waits between its queue and its handler.
+        return self._request_count == self.answered
 
     @property
     def is_slow(self) -> bool:
@@ -259,6 +293,14 @@ class Connection(RequestHandler):
     async def taken(self) -> None:
         """Wait until the client has taken enough of what was written."""
         await self._drain_helper()
+
+
+def _unparsed(error: BaseException | None) -> Refused:
+    if not isinstance(error, LineTooLong):
+        return Refused(Reason.MALFORMED, "This is not HTTP/1.1 as RFC 9112 has it.")
+    if MAX_LINE_BYTES in error.args:
+        return Refused(Reason.TOO_LARGE, "The request target is too long.", status=414)
+    return Refused(Reason.TOO_LARGE, "A header field is too long.", status=431)
 
 
 class Server(web.Server):

@@ -38,6 +38,8 @@ _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
 _BODILESS: Final = frozenset({204, 304})
+_METHODS: Final = frozenset({"DELETE", "GET", "OPTIONS", "POST"})
+TOO_SLOW: Final = 408
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -102,6 +104,7 @@ class Listener:
             journey.ended(Ending.of(error))
             raise
         finally:
+            incoming.connection.answered += 1
             self._requests -= 1
             if not self._requests:
                 self._idle.set()
@@ -114,9 +117,8 @@ class Listener:
             read = await self._read(incoming, headers, journey, received)
             if isinstance(read, Call):
                 call = read
-                incoming.connection.half_close_is_fine = (
-                    call.kind not in _WITHOUT_ENVELOPE and not call.revision.disconnect_cancels
-                )
+                if call.revision.disconnect_cancels:
+                    incoming.connection.must_stay()
                 reply = await self._hall(call)
             else:
                 reply = read
@@ -134,6 +136,8 @@ class Listener:
         """The call of a request, or the answer to a browser's preflight. Raises Refused."""
         message = incoming.message
         version = (message.version.major, message.version.minor)
+        if message.method not in _METHODS:
+            raise Refused(Reason.METHOD_NOT_ALLOWED)
         target = self._gate.target(message.path, headers, version)
         if self._refuses_new:
             raise Refused(Reason.DRAINING, retry_after_s=1)
@@ -213,7 +217,9 @@ class Listener:
             keep = False
         finally:
             self._under_way.pop(reply, None)
-            connection.half_close_is_fine = False
+            connection.streams = False
+        if not incoming.is_read and reply.status != TOO_SLOW:
+            await connection.linger()
         return KEEP if keep else CLOSE
 
     def _head(
@@ -250,6 +256,7 @@ class Listener:
 
     async def _stream(self, connection: Connection, head: bytes, body: Stream, is_chunked: bool) -> None:
         """Write a stream as it comes, and end it as it ended."""
+        connection.streams = True
         self._send(connection, head)
 
         def write(chunk: bytes) -> None:
@@ -329,6 +336,3 @@ class Listener:
     @property
     def requests_under_way(self) -> int:
         return self._requests
-
-
-_WITHOUT_ENVELOPE: Final = frozenset({Kind.LISTEN, Kind.END})

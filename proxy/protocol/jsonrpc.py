@@ -1,6 +1,6 @@
 """Strict JSON and the JSON-RPC envelope.
 
-In: bytes. Out: a `Message`, several of them, or `Refused` (malformed, too_large). Keeps nothing.
+In: bytes. Out: a `Message`, or `Refused` (malformed). Keeps nothing.
 Sources: RFC 8259, JSON-RPC 2.0, MCP basic/index of every revision. The strictness is not pedantry: every peer
 we tried takes the last of two equal keys, and some fold case, so that a reader that takes the first one judges
 another call than the one that runs.
@@ -105,10 +105,7 @@ def read_json(body: bytes, *, max_depth: int = MAX_DEPTH, max_structure: int = M
     what would block the loop: nesting beyond `max_depth`, structure beyond `max_structure`.
     """
     if _has_too_much_structure(body, max_structure):
-        raise Refused(
-            Reason.TOO_LARGE,
-            f"The JSON text has more than {max_structure} elements; send less in one message.",
-        )
+        raise _invalid(f"The JSON text has more than {max_structure} elements; send less in one message.")
     try:
         value: object = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
     except (ValueError, RecursionError, OverflowError, MemoryError) as error:
