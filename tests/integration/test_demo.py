@@ -98,7 +98,7 @@ async def test_the_demo_shows_what_a_real_client_sees(cache: Path) -> None:
         printed = (await process.communicate())[0].decode()
 
     assert process.returncode == 0, printed
-    steps = re.findall(r"^  (\D+?) +[0-9.]+  (.+)$", printed, flags=re.MULTILINE)
+    steps = re.findall(r"^  ([a-z ]+?) +[0-9.]+  (.+)$", printed, flags=re.MULTILINE)
     assert [name for name, _ in steps] == [
         "initialize",
         "list tools",
@@ -185,6 +185,7 @@ async def test_a_port_that_is_taken_is_replaced_and_said(cache: Path) -> None:
     said = re.search(r"127\.0\.0\.1:8080 is taken, using (127\.0\.0\.1:\d+)", printed)
     assert said is not None, printed
     assert f"mcp-sidecar in front of mcp-server-time: http://{said[1]}/mcp" in printed
+    assert process.returncode == 0, "SIGTERM is a clean end too"
 
 
 @pytest.fixture
