@@ -39,7 +39,7 @@ END_TO_END: Final = re.compile(
 MIRRORS: Final = ("mcp-protocol-version", "mcp-method", "mcp-name")
 PARAM_PREFIX: Final = "mcp-param-"
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
@@ -52,7 +52,7 @@ def named_by_connection(headers: Headers) -> frozenset[bytes] | None:
             name = option.strip().lower()
             if not name:
                 continue
-            if not _TOKEN.fullmatch(name) or END_TO_END.fullmatch(name):
+            if not TOKEN.fullmatch(name) or END_TO_END.fullmatch(name):
                 return None
             named.add(name.encode("ascii"))
     return frozenset(named)

@@ -8,6 +8,7 @@ sessions. Foreign exceptions are translated here, at the border that meets them,
     transport_aiohttp.py   the one that works everywhere
     forward.py             one permitted call to one reply (streamable HTTP)
     judge.py               is this answer ours?
+    catalog.py             what tools/list taught us
     http_sse.py            the same for HTTP+SSE, where answers arrive elsewhere
     probe.py               does it answer at all?
 """

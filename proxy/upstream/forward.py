@@ -8,6 +8,7 @@ at once, a stream event by event, a large body as it comes but for its last byte
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -28,6 +29,7 @@ from ..protocol.headers import end_to_end, media_type
 from ..protocol.sse import Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
+from .catalog import Catalog
 from .judge import Foreign, Judge
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, Transport, Unreached
@@ -57,8 +59,11 @@ _SAME_METHOD: Final = frozenset({307, 308})
 class Forward:
     """Fulfils `Stage`."""
 
-    def __init__(self, settings: UpstreamSettings, transport: Transport, form: Form) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, transport: Transport, form: Form, catalog: Catalog | None = None
+    ) -> None:
         self._settings = settings
+        self._catalog = catalog or Catalog()
         self._transport = transport
         self._form = form
         parts = urlsplit(settings.url)
@@ -74,9 +79,10 @@ class Forward:
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
+        self._catalog.check(permit.principal, call)
         answer = await self.send(call, _with_query(self._target, call.query))
         try:
-            return await self._judged(call, answer)
+            return await self._judged(permit, answer)
         except BaseException:
             answer.close()
             raise
@@ -127,7 +133,8 @@ class Forward:
             raise nonsense("It redirected to another origin.")
         return (where.path or "/") + (f"?{where.query}" if where.query else "")
 
-    async def _judged(self, call: Call, answer: Answer) -> Reply:
+    async def _judged(self, permit: Permit, answer: Answer) -> Reply:
+        call = permit.call
         status = answer.status
         if not 200 <= status <= 599 or 300 <= status <= 399:
             raise nonsense(f"Its HTTP status was {status}.")
@@ -136,7 +143,9 @@ class Forward:
         kind, charset = media_type(answer.headers.get("content-type"))
         fields = Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
         judge = Judge(
-            call.parts or (call,), any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None
+            call.parts or (call,),
+            any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
+            heard=functools.partial(self._catalog.heard, permit.principal),
         )
         if kind == "text/event-stream" and status < 300:
             return self._streamed(call, answer, fields, judge)

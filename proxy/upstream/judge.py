@@ -5,7 +5,7 @@ In: what the server said. Out: nothing, or `Foreign`. Tells each call's journey 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..model import Call, Ending, Kind, RequestId
 from ..protocol.answers import Malformed, Said, read_answers
@@ -23,7 +23,15 @@ class Foreign(Exception):
 class Judge:
     """`waiting` are the requests that have no answer yet, by id and its type: 1 and "1" are two ids."""
 
-    def __init__(self, calls: Sequence[Call], *, any_answer: bool = False) -> None:
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        *,
+        any_answer: bool = False,
+        heard: Callable[[Call, object], None] | None = None,
+    ) -> None:
+        self._heard = heard
+        """Learns from results that are ours."""
         self._several = len(calls) > 1
         self.waiting: dict[tuple[type, RequestId], Call] = {
             (type(call.id), call.id): call
@@ -67,6 +75,8 @@ class Judge:
             raise Foreign(said.id)
         if said.verdict is not None:
             call.journey.answered(said.verdict)
+        if self._heard is not None and said.result is not None:
+            self._heard(call, said.result)
         if self._several:
             # One of several ends with its own answer, wherever the exchange goes from here.
             call.journey.ended(Ending.COMPLETE)
