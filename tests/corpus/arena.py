@@ -24,7 +24,7 @@ from tests.corpus.evidence import Evidence
 from tests.corpus.fake_upstream import WHO, FakeUpstream
 from tests.corpus.mint import Mint
 from tests.corpus.prober import Prober
-from tests.corpus.sidecar import CREDENTIALS, Sidecar, command, fetch, limits
+from tests.corpus.sidecar import BARRIER_TOOL, CREDENTIALS, Sidecar, command, fetch, limits, unread_bytes
 from tests.corpus.wire import read_answers
 
 CATEGORIES = frozenset(
@@ -42,6 +42,7 @@ CATEGORIES = frozenset(
 """What this runner can run."""
 
 _TRIES = 3
+_CLOSES = "proxy keeps the connection open after the error"
 _CASE_S = 60.0
 _BARRIER_S = 5.0
 _SETTLE_S = 3.0
@@ -206,7 +207,6 @@ class Arena:
             evidence,
             upstream=upstream,
             upstream_bytes=upstream_bytes,
-            upstream_sent_bytes=max(evidence.upstream_sent_bytes, 0),
             log=sidecar.log_since(mark),
             metrics=metrics.body if metrics is not None and metrics.status == 200 else None,
             alive=sidecar.alive,
@@ -233,7 +233,7 @@ class Arena:
         if watched:
             self._prober = self._prober or Prober()
             self._prober.start(sidecar.operations_port)
-        wants_close = any("connection" in name and ("open" in name or "closed" in name) for name in wanted)
+        wants_close = _CLOSES in wanted
         twin = "Bob runs the same with progressToken p1" in case.then
 
         async def one(data: bytes) -> Exchange:
@@ -311,10 +311,10 @@ class Arena:
             if self._upstream.sent_bytes != last:
                 last, quiet_since = self._upstream.sent_bytes, time.monotonic()
             await asyncio.sleep(0.02)
-        sent_bytes = self._upstream.sent_bytes
+        read_bytes = self._upstream.sent_bytes - unread_bytes(self._upstream.port)
         connection.close(reset=True)
         evidence = self._plain(case, form, sent, _unanswered(_SETTLE_S))
-        return replace(evidence, rss_growth_bytes=peak - rss, upstream_sent_bytes=sent_bytes)
+        return replace(evidence, rss_growth_bytes=peak - rss, upstream_read_bytes=read_bytes)
 
     async def _barrier(self, sidecar: Sidecar) -> bool:
         """An ordinary call goes all the way: what the case caused has arrived, and the sidecar serves."""
@@ -324,7 +324,7 @@ class Arena:
             "jsonrpc": "2.0",
             "id": marker,
             "method": "tools/call",
-            "params": {"name": "echo", "arguments": {}},
+            "params": {"name": BARRIER_TOOL, "arguments": {}},
         }
         body = json.dumps(document).encode()
         head = (

@@ -69,8 +69,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Requests the fake upstream received because of this case; the sidecar's own probes are not in it."""
     upstream_bytes: bytes
     """Every byte it received because of this case, unfinished requests included."""
-    upstream_sent_bytes: int = 0
-    """Bytes of its answer that the fake upstream got rid of."""
+    upstream_read_bytes: int = 0
+    """Bytes of its answer that the sidecar read, where the case measures that."""
     credentials: tuple[tuple[str, str], ...]
     """Headers that the sidecar was told to add upstream."""
     log: bytes = b""

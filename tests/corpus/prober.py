@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import BinaryIO
 
 _PAUSE_S = 0.002
 _ANSWER_S = 10.0
@@ -44,8 +45,8 @@ class Prober:
         self._process.stdin.flush()
 
 
-def longest_wait(port: int) -> float:
-    """Ask until stdin has something to read; the longest an answer took, in seconds."""
+def longest_wait(port: int, orders: BinaryIO) -> float:
+    """Ask until there is another order to read; the longest an answer took, in seconds."""
     longest = 0.0
     connection: socket.socket | None = None
     while True:
@@ -61,7 +62,7 @@ def longest_wait(port: int) -> float:
             connection = None
         else:
             longest = max(longest, time.monotonic() - asked)
-        if select.select([sys.stdin], [], [], _PAUSE_S)[0]:
+        if select.select([orders], [], [], _PAUSE_S)[0]:
             break
     if connection is not None:
         connection.close()
@@ -70,9 +71,11 @@ def longest_wait(port: int) -> float:
 
 def main() -> None:
     """Serve the runner until its end of the pipe closes."""
-    for line in iter(sys.stdin.readline, ""):
-        if line.strip().isdigit():
-            print(f"{longest_wait(int(line)):.6f}", flush=True)
+    # Unbuffered: a "stop" that was read ahead would never make the descriptor readable again.
+    with open(0, "rb", buffering=0, closefd=False) as orders:
+        for line in iter(orders.readline, b""):
+            if line.strip().isdigit():
+                print(f"{longest_wait(int(line), orders):.6f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ _SECRET = f"Bearer corpus-{secrets.token_hex(12)}"
 CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
 """What the sidecar adds upstream; the second stands for any header that only the sidecar may set."""
 
+BARRIER_TOOL = "corpus_barrier"
+"""The tool the runner itself calls between the cases."""
+
 _READY_S = 15.0
 _STOP_S = 5.0
 _POLL_S = 0.02
@@ -156,10 +159,12 @@ class Sidecar:
         return self._log.stat().st_size
 
     def log_since(self, mark: int) -> bytes:
-        """What was written since a mark."""
+        """What was written since a mark, without the lines about the runner's own calls."""
         with self._log.open("rb") as log:
             log.seek(mark)
-            return log.read()
+            written = log.read()
+        lines = written.splitlines(keepends=True)
+        return b"".join(line for line in lines if BARRIER_TOOL.encode() not in line)
 
     def rss_bytes(self) -> int:
         """Resident memory, 0 when the process is gone."""
@@ -189,6 +194,13 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def unread_bytes(port: int) -> int:
+    """Bytes that arrived at the other ends of connections to a local port and were not read there yet."""
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    fields = (line.split() for line in lines)
+    return sum(int(one[4].split(":")[1], 16) for one in fields if int(one[2].split(":")[1], 16) == port)
 
 
 async def fetch(port: int, path: str, timeout_s: float = 3.0) -> Message | None:

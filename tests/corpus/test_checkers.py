@@ -129,8 +129,8 @@ PAIRS: dict[str, tuple[Change, Change]] = {
     "C-string truncation to echo": (NOTHING, FORWARDED),
     # http-slow
     "upstream read past the high-water mark": (
-        {**FORWARDED, "upstream_sent_bytes": 3 << 20},
-        {**FORWARDED, "upstream_sent_bytes": 50 << 20},
+        {**FORWARDED, "upstream_read_bytes": 3 << 20},
+        {**FORWARDED, "upstream_read_bytes": 50 << 20},
     ),
     "fd leak": ({"fds_growth": 0}, {"fds_growth": 900}),
     # json
@@ -207,6 +207,13 @@ PAIRS: dict[str, tuple[Change, Change]] = {
 """Sentence → a change that honours it, a change that breaks it."""
 
 ALSO_RED: tuple[tuple[str, Change], ...] = (
+    (
+        "request headers echoed",
+        {
+            "sent": request("Authorization: Bearer x"),
+            "received": b"HTTP/1.1 405 X\r\nX-You: Bearer x\r\n\r\n",
+        },
+    ),
     ("proxy waits for the body", {"first_answer_s": None, "answers": ()}),
     ("surrogate reaches a JSON log line and breaks it", {"log": b'{"agent":"\\udcff"}\n'}),
     ("Upgrade or HTTP2-Settings forwarded", seen("Connection: Upgrade")),

@@ -1,0 +1,259 @@
+"""The runner never passes what it does not know, sees every byte, and says what it saw."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.corpus import client
+from tests.corpus.arena import Arena, Verdict
+from tests.corpus.cases import Case, Corpus, CorpusError, read_case, read_corpus
+from tests.corpus.client import Sending, converse, read_sending
+from tests.corpus.deferred import Deferred
+from tests.corpus.fake_upstream import FakeUpstream
+from tests.corpus.made_up import CALL, LIMITS, request
+from tests.corpus.mint import Mint
+from tests.corpus.run import OWN, chosen, report
+from tests.corpus.sidecar import Sidecar, SidecarError
+from tests.corpus.wire import WireError, read_answers, read_message
+
+NOTHING_WAITS = Deferred(categories={}, cases={}, checks={}, texts={})
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return read_corpus(OWN)
+
+
+def made(corpus: Corpus, **changes: Any) -> Case:
+    raw: dict[str, Any] = {
+        "id": "MADE-UP",
+        "category": "json",
+        "title": "made up",
+        "request": {"method": "POST", "path": "/mcp", "headers": {}, "body": "{}"},
+        "expect": {"status": [400]},
+    }
+    expect, asked = changes.pop("expect", {}), changes.pop("request", {})
+    return read_case(
+        {**raw, **changes, "expect": {**raw["expect"], **expect}, "request": {**raw["request"], **asked}}
+    )
+
+
+async def verdict(corpus: Corpus, deferred: Deferred = NOTHING_WAITS, **changes: Any) -> Verdict:
+    """A verdict that is reached before any process is needed: the sidecar's command does not exist."""
+    arena = Arena(corpus, deferred, sidecar="/nonexistent/sidecar")
+    await arena.open()
+    try:
+        return await arena.run(made(corpus, **changes))
+    finally:
+        await arena.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expect": {"must_not": ["an unheard-of thing happens"]}},
+        {"expect": {"also": "something pleasant"}},
+        {"expect": {"outcome": "start: exit 2 with file:line and key; and a bow"}},
+        {"setup": "the moon is full"},
+        {"then": ["wait and see"]},
+        {"category": "http-astral"},
+    ],
+)
+async def test_an_unknown_text_fails_the_case(corpus: Corpus, changes: dict[str, Any]) -> None:
+    """Unknown must_not, also, outcome, setup, then or category: a failure of the runner, never a pass."""
+    found = await verdict(corpus, **changes)
+    assert found.state == "failed"
+    assert all(problem.startswith("runner:") for problem in found.problems)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"expect": {"should_not": ["x"]}},
+        {"request": {"body_lines": ["x"]}},
+        {"teardown": ["x"]},
+    ],
+)
+def test_an_unknown_key_is_not_read_over(corpus: Corpus, raw: dict[str, Any]) -> None:
+    """A key the format does not have would be an expectation nobody checks."""
+    with pytest.raises(CorpusError):
+        made(corpus, **raw)
+
+
+@pytest.mark.parametrize("text", ["hold", "1 word/s", "close gently", "10 bytes per second per segment"])
+def test_an_unknown_way_to_send_is_refused(text: str) -> None:
+    with pytest.raises(CorpusError):
+        read_sending(text)
+
+
+def test_an_unknown_placeholder_or_recipe_is_refused(corpus: Corpus) -> None:
+    """Sending the braces as they are would test nothing."""
+    mint = Mint(corpus.tokens, corpus.fixture["api_keys"])
+    for name in (b"{{SID_MALLORY}}", b"{{TOK_TAMPERED}}", b"{{TOK_HS_PUBPEM}}", b"{{TOK_ALICE|reversed}}"):
+        with pytest.raises(CorpusError):
+            mint.fill(name)
+
+
+def test_tokens_and_keys_are_minted_anew(corpus: Corpus) -> None:
+    """No constant of the file opens anything; a value is the same within a run and another in the next."""
+    one, two = (Mint(corpus.tokens, corpus.fixture["api_keys"]) for _ in range(2))
+    constant = corpus.fixture["api_keys"]["KEY_ALICE"].encode()
+    for text in (b"{{TOK_ALICE}}", b"{{KEY_ALICE}}", b"{{SID_BOB}}", constant):
+        assert one.fill(text) == one.fill(text)
+        assert one.fill(text) != two.fill(text) != text
+    assert one.fill(constant) == one.fill(b"{{KEY_ALICE}}")
+    assert len(one.fill(constant)) == len(constant)
+    assert one.fill(b"{{KEY_ALICE|upper}}") == one.fill(b"{{KEY_ALICE}}").upper()
+
+
+async def test_a_script_the_fake_upstream_cannot_play_is_refused() -> None:
+    upstream = FakeUpstream()
+    with pytest.raises(CorpusError):
+        upstream.begin({"send": "", "then": "hang"}, sends_discover=False)
+
+
+async def test_what_waits_is_not_run_and_names_its_room(corpus: Corpus) -> None:
+    """By id, by category, and where every check of a case waits."""
+    by_id = Deferred(categories={}, cases={"MADE-UP": "policy"}, checks={}, texts={})
+    by_category = Deferred(categories={"json": "policy"}, cases={}, checks={}, texts={})
+    by_checks = Deferred(categories={}, cases={}, checks={"MADE-UP": {"status": "policy"}}, texts={})
+    for deferred in (by_id, by_category, by_checks):
+        found = await verdict(corpus, deferred)
+        assert (found.state, found.rooms) == ("deferred", ("policy",))
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    server = FakeUpstream()
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def say(
+    upstream: FakeUpstream, data: bytes, *, kind: str = "whole", raw: bool = False
+) -> client.Exchange:
+    return await converse(
+        data, upstream.port, sending=Sending(kind=kind, amount=10), limits=LIMITS, raw=raw, wants_close=False
+    )
+
+
+async def test_every_byte_is_recorded_unfinished_requests_included(upstream: FakeUpstream) -> None:
+    """What never became a request has still arrived."""
+    upstream.begin(None, sends_discover=False)
+    await say(upstream, request())
+    await say(upstream, request(body={**CALL, "id": 2}), kind="segments")
+    unfinished = client.Connection()
+    await unfinished.open(upstream.port)
+    await unfinished.send(b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    for _ in range(1000):
+        if upstream.take()[1].endswith(b"{"):
+            break
+        await asyncio.sleep(0)
+    requests, received = upstream.take()
+    unfinished.close()
+    assert [one.json["id"] for one in requests] == [1, 2]
+    assert received == request() + request(body={**CALL, "id": 2}) + (
+        b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+    )
+
+
+async def test_the_sidecars_own_probe_is_not_counted_but_a_clients_is(upstream: FakeUpstream) -> None:
+    probe = request(body={"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {}})
+    upstream.begin(None, sends_discover=False)
+    await say(upstream, probe)
+    assert upstream.take() == ((), b"")
+    upstream.begin(None, sends_discover=True)
+    await say(upstream, probe)
+    assert upstream.take()[1] == probe
+
+
+async def test_several_answers_on_one_connection_are_told_apart(upstream: FakeUpstream) -> None:
+    """Pipelined requests: each answer is read by its own framing."""
+    upstream.begin(None, sends_discover=False)
+    stream = request(body={**CALL, "id": 2, "params": {"name": "stream"}})
+    exchange = await say(upstream, request() + stream + request(body={**CALL, "id": 3}), raw=True)
+    assert [one.json["id"] for one in exchange.answers] == [1, 2, 3]
+    assert not exchange.closed
+
+
+async def test_a_scripted_answer_is_sent_as_it_stands(upstream: FakeUpstream) -> None:
+    upstream.begin({"send": "HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"}, sends_discover=False)
+    exchange = await say(upstream, request())
+    assert exchange.received == b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /mcp HTTP/1.1\nHost: x\r\n\r\n",
+        b"POST  /mcp HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\n Host: x\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nA: x\x00\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nContent-Length: +1\r\n\r\n{",
+        b"POST /mcp HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /mcp HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\n{\r\n0\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+def test_the_fake_upstream_reads_strictly(data: bytes) -> None:
+    """A lax reader would hide a smuggled request; RFC 9112."""
+    with pytest.raises(WireError):
+        read_message(data, answers=False)
+
+
+def test_an_answer_is_read_by_its_framing_or_not_at_all() -> None:
+    """Content-Length, chunks, until close, bodiless statuses; HTTP/0.9 is no answer."""
+    close = b"HTTP/1.1 200 OK\r\n\r\nrest"
+    assert read_answers(close, closed=False) == ((), close)
+    assert [one.body for one in read_answers(close, closed=True)[0]] == [b"rest"]
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrest"
+    assert [one.complete for one in read_answers(cut, closed=True)[0]] == [False]
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n"
+    assert [one.status for one in read_answers(interim, closed=False)[0]] == [100, 204]
+    assert read_answers(b"<html>ok</html>", closed=True) == ((), b"<html>ok</html>")
+
+
+async def test_a_sidecar_that_does_not_start_is_an_error_that_says_what_it_printed(
+    corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("sidecar")
+    sidecar = Sidecar(
+        ["python", "-c", "print('no such luck')"], folder, corpus.fixture, form="http", upstream_port=1
+    )
+    with pytest.raises(SidecarError, match="no such luck"):
+        await sidecar.start()
+
+
+def test_the_report_counts_and_names_what_failed() -> None:
+    """Passed, failed and deferred per category, the failed ids, and the rooms that are waited for."""
+    text = report(
+        [
+            Verdict(id="A-1", category="json", state="passed", rooms=("cache",)),
+            Verdict(id="A-2", category="json", state="failed", problems=("status: expected [400], got 200",)),
+            Verdict(id="B-1", category="auth", state="deferred", rooms=("identity",)),
+        ]
+    )
+    lines = [line.split() for line in text.splitlines()]
+    assert ["json", "1", "1", "0", "A-2"] in lines
+    assert ["auth", "0", "0", "1"] in lines
+    assert ["all", "1", "1", "1"] in lines
+    assert "  A-2: status: expected [400], got 200" in text
+    assert "waits for identity: 1 cases" in text
+    assert "waits for cache: 0 cases, 1 more in part" in text
+
+
+def test_a_choice_of_nothing_is_an_error(corpus: Corpus) -> None:
+    """A misspelt category must not look like a clean run."""
+    assert chosen(corpus, [], []) == corpus.cases
+    assert {case.category for case in chosen(corpus, ["json"], [])} == {"json"}
+    assert [case.id for case in chosen(corpus, [], ["HTTP-005"])] == ["HTTP-005"]
+    with pytest.raises(CorpusError):
+        chosen(corpus, ["jason"], [])
