@@ -215,16 +215,30 @@ def test_a_child_that_is_never_ready_is_stopped(log: Path) -> None:
 
 
 DEAF = """
-import signal, time
+import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print('deaf', flush=True)
+below = os.fork()
+if below:
+    print(below, flush=True)
 time.sleep(60)
 """
 
 
-def test_a_child_that_ignores_sigterm_is_killed(log: Path) -> None:
+@needs_proc
+def test_a_child_that_ignores_sigterm_is_killed_with_its_group(log: Path) -> None:
     """Own promise: nothing outlives the demo."""
     with Child("server", [sys.executable, "-c", DEAF], log, stop_s=0.2) as child:
-        child.wait_until(lambda: log.read_text() == "deaf\n", "deaf", timeout_s=10)
+        child.wait_until(lambda: log.read_text().endswith("\n"), "deaf", timeout_s=10)
+        below = int(log.read_text())
+        assert still_running({below}) == {below}
 
     assert child.code == -signal.SIGKILL
+    assert still_running({below}) == set()
+
+
+def test_a_log_is_not_shared(log: Path) -> None:
+    """Regression: the second child waited for the first one's end, and a whole test run with it."""
+    mute = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    with Child("one", mute, log), pytest.raises(BlockingIOError):
+        Child("two", mute, log)

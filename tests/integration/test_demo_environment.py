@@ -93,11 +93,14 @@ def test_a_package_that_is_not_the_locked_one_is_refused_and_leaves_nothing(tmp_
     write_wheel(wheels, says="malice")
     with pytest.raises(SetUpFailed) as failed:
         python_environment(home, lock)
+    (packages,) = home.glob("python-*/lib/python*/site-packages")
+    (packages / "stray.py").touch()
     write_wheel(wheels)
     python = python_environment(home, lock)
 
     assert str(failed.value).startswith(f"could not install {lock} (exit code 1)")
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in str(failed.value)
+    assert not (packages / "stray.py").exists()
     assert says(python) == "fire"
 
 
