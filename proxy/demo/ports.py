@@ -1,5 +1,6 @@
 """Which address is free, and does it answer? Sockets on the loopback interface only."""
 
+import errno
 import http.client
 import socket
 
@@ -8,14 +9,21 @@ ANSWER_S = 1.0
 
 
 def free_address(wanted: str) -> str:
-    """Return `wanted` ("host:port"), or the same host with a free port when somebody listens there."""
+    """Return `wanted` ("host:port"), or the same host with a free port when somebody listens there.
+
+    Raises OSError or ValueError for an address that cannot be had at all.
+    """
     host, _, port = wanted.rpartition(":")
+    if not host:  # to a socket that means every interface, which nobody asked for
+        raise ValueError("the host is missing")
     with socket.socket() as probe:
         # As servers do: without it the waiting connections of one just stopped would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             probe.bind((host, 0))
         return f"{host}:{probe.getsockname()[1]}"
 

@@ -47,10 +47,11 @@ class Child:
         self._stop_s = stop_s
         self.name = name
         self.log = log
-        with log.open("wb") as out:
+        with log.open("ab") as out:
             # Held by whoever has this output, us not counted once the file is closed here: see _is_silent.
             # Two children cannot share a log: BlockingIOError here instead of waiting for the other's end.
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.truncate(0)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

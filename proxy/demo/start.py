@@ -93,6 +93,8 @@ def third_party(python: Path, address: str) -> list[str]:
 
 
 def _build(stack: ExitStack, listen: str, operations: str, directory: Path) -> Scene:
+    # Before the packages: a mistake in an address should not take 15 s to be told.
+    listen, operations = _free(listen), _free(operations)
     python = python_environment(directory, REQUIREMENTS)
     logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-sidecar-demo-")))
 
@@ -100,7 +102,6 @@ def _build(stack: ExitStack, listen: str, operations: str, directory: Path) -> S
     server = stack.enter_context(Child("mcp-server-time", third_party(python, behind), logs / "server.log"))
     server.wait_until(lambda: accepts(behind), f"listening on {behind}", timeout_s=READY_S)
 
-    listen, operations = _free(listen), _free(operations)
     command = [sys.executable, "-P", "-m", "proxy", "run"]
     command += ["--upstream", f"http://{behind}/mcp", "--listen", listen]
     # A client that stays connected must not keep whoever pressed Ctrl-C waiting.
@@ -112,7 +113,10 @@ def _build(stack: ExitStack, listen: str, operations: str, directory: Path) -> S
 
 
 def _free(wanted: str) -> str:
-    address = free_address(wanted)
+    try:
+        address = free_address(wanted)
+    except (OSError, ValueError) as error:
+        raise SetUpFailed(f"cannot listen on {wanted}: {error}; name an IPv4 address and a port") from error
     if address != wanted:
         print(f"mcp-sidecar: {wanted} is taken, using {address}", file=sys.stderr, flush=True)
     return address

@@ -188,6 +188,16 @@ async def test_a_port_that_is_taken_is_replaced_and_said(cache: Path) -> None:
     assert process.returncode == 0, "SIGTERM is a clean end too"
 
 
+@pytest.mark.parametrize("address", ["8080", "127.0.0.1:http", "[::1]:8080", "192.0.2.1:8080"])
+async def test_an_address_that_cannot_be_had_is_named(cache: Path, address: str) -> None:
+    """Own promise: every failure says what failed; 192.0.2.0/24 is nobody's (RFC 5737)."""
+    async with demo(cache, "--listen", address) as process, asyncio.timeout(START_S):
+        said = (await process.communicate())[0].decode()
+
+    assert process.returncode == 1
+    assert said.startswith(f"mcp-sidecar: cannot listen on {address}: ")
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "child.log"
@@ -238,7 +248,11 @@ def test_a_child_that_ignores_sigterm_is_killed_with_its_group(log: Path) -> Non
 
 def test_a_log_is_not_shared(log: Path) -> None:
     """Regression: the second child waited for the first one's end, and a whole test run with it."""
-    mute = [sys.executable, "-c", "import time; time.sleep(60)"]
+    talk = "import time; print('mine', flush=True); time.sleep(60)"
 
-    with Child("one", mute, log), pytest.raises(BlockingIOError):
-        Child("two", mute, log)
+    with Child("one", [sys.executable, "-c", talk], log) as one:
+        one.wait_until(lambda: log.read_text() == "mine\n", "heard", timeout_s=10)
+        with pytest.raises(BlockingIOError):
+            Child("two", [sys.executable, "-c", ""], log)
+
+    assert log.read_text() == "mine\n"
