@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 from msgspec import Struct
 
-from tests.corpus.cases import Case
+from tests.corpus.cases import Case, CorpusError
 from tests.corpus.evidence import ConfigRun
 from tests.corpus.sidecar import environment, status_bytes
 
@@ -25,6 +25,7 @@ _PATIENCE_S = 10.0
 _POLL_S = 0.005
 _HUGE_BYTES = 1 << 30
 _GOOD = 'version: 1\nupstream: {url: "http://127.0.0.1:1/mcp"}\n'
+_SPECIAL_TITLE = "file replaced by a directory, symlink loop, 1 GB file"
 _OUR_WORDS: dict[str, tuple[str, str]] = {
     "CFG-005": (f"{_GOOD}listen: {{alowed_hosts: [proxy.test]}}\n", "alowed_hosts"),
     "CFG-006": (f"{_GOOD}listen: {{allowed_hosts: [no]}}\n", "allowed_hosts"),
@@ -50,11 +51,20 @@ class ConfigBench:
         self._good_rss_bytes: int | None = None
 
     async def run(self, case: Case) -> tuple[tuple[ConfigRun, ...], bytes]:
-        """Every start the case asks for, and the bytes of its own file."""
+        """Every start the case asks for, and the bytes of its own file.
+
+        Raises CorpusError for a file that is only described, in words we do not know.
+        """
         folder = self._folder / case.id
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         text = (case.request.body or b"").decode("utf-8")
-        files = _special(folder) if text.strip() == "(special)" else _files(folder, case.id, text)
+        if re.fullmatch(r"\(.*\)\s*", text):
+            # Prose for a file that YAML cannot hold; written down as it stands, any of it would be refused.
+            if case.title != _SPECIAL_TITLE:
+                raise CorpusError(f"no file for {text.strip()}, {case.title}")
+            files = _special(folder)
+        else:
+            files = _files(folder, case.id, text)
         if self._good_rss_bytes is None:
             good = self._folder / "good.yaml"
             good.write_text(_GOOD, encoding="utf-8")

@@ -48,6 +48,7 @@ class FakeUpstream:
         self._script: Mapping[str, Any] | None = None
         self._discover_is_ours = False
         self._barriers: dict[bytes, asyncio.Event] = {}
+        self._fault: Exception | None = None
         self.sent_bytes = 0
 
     async def start(self) -> None:
@@ -76,7 +77,13 @@ class FakeUpstream:
         self.sent_bytes = 0
 
     def take(self) -> tuple[tuple[Message, ...], bytes]:
-        """Requests since `begin`, and all their bytes, unfinished ones included."""
+        """Requests since `begin`, and all their bytes, unfinished ones included.
+
+        Raises CorpusError when this server failed meanwhile.
+        """
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise CorpusError(f"the fake upstream failed: {fault!r}")
         return tuple(self._requests), b"".join(
             [*(request.raw for request in self._requests), *self._pending.values()]
         )
@@ -98,6 +105,9 @@ class FakeUpstream:
             await self._converse(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except Exception as error:
+            # A case must not pass because the server it would have harmed was broken by ourselves.
+            self._fault = error
         finally:
             self._pending.pop(id(writer), None)
             self._writers.discard(writer)

@@ -114,6 +114,14 @@ async def test_a_script_the_fake_upstream_cannot_play_is_refused() -> None:
         upstream.begin({"send": "", "then": "hang"}, sends_discover=False)
 
 
+async def test_a_file_that_is_only_described_is_not_written_down_as_it_stands(corpus: Corpus) -> None:
+    """Prose is no YAML, so any sidecar would refuse it; own promise."""
+    asked = {"method": "FILE", "path": "config.yaml", "body": "(a file that is a socket)"}
+    outcome = {"status": [], "outcome": "start: exit 2 with file:line and key"}
+    found = await verdict(corpus, category="config", request=asked, expect=outcome)
+    assert found.problems == ("runner: no file for (a file that is a socket), made up",)
+
+
 async def test_what_waits_is_not_run_and_names_its_room(corpus: Corpus) -> None:
     """By id, by category, and where every check of a case waits."""
     by_id = Deferred(categories={}, cases={"MADE-UP": "policy"}, checks={}, texts={})
@@ -170,6 +178,15 @@ async def test_the_sidecars_own_probe_is_not_counted_but_a_clients_is(upstream: 
     upstream.begin(None, sends_discover=True)
     await say(upstream, probe)
     assert upstream.take()[1] == probe
+
+
+async def test_a_broken_fake_upstream_fails_the_case(upstream: FakeUpstream) -> None:
+    """`big` with a size that is no number breaks our own server; that is said once and then forgotten."""
+    upstream.begin(None, sends_discover=False)
+    await say(upstream, request(body={**CALL, "params": {"name": "big", "arguments": {"mb": "many"}}}))
+    with pytest.raises(CorpusError, match="fake upstream"):
+        upstream.take()
+    assert len(upstream.take()[0]) == 1
 
 
 async def test_several_answers_on_one_connection_are_told_apart(upstream: FakeUpstream) -> None:
