@@ -9,6 +9,7 @@ at once, a stream event by event, a large body as it comes but for its last byte
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -53,6 +54,7 @@ _NEVER_UP: Final = frozenset(
     }
 )
 _NEVER_DOWN: Final = frozenset({b"set-cookie", b"set-cookie2"})
+_SPLITS_LINES: Final = re.compile(rb"[\x00\r\n]")
 _SAME_METHOD: Final = frozenset({307, 308})
 
 
@@ -140,6 +142,8 @@ class Forward:
             raise nonsense(f"Its HTTP status was {status}.")
         if answer.headers.get("content-encoding") not in (None, "", "identity") and status < 300:
             raise nonsense("It compressed an answer although it was asked not to.")
+        if any(_SPLITS_LINES.search(value) for _, value in answer.headers.pairs):
+            raise nonsense("One of its header fields holds control characters.")
         kind, charset = media_type(answer.headers.get("content-type"))
         fields = Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
         judge = Judge(
@@ -224,6 +228,8 @@ class Forward:
         yield pending
 
     def _streamed(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
+        # A last word of ours would not fit into a length the server announced.
+        fields = Headers(pair for pair in fields.pairs if pair[0].lower() != b"content-length")
         return Reply(answer.status, fields, Stream(self._events(call, answer, judge), answer.close))
 
     async def _events(self, call: Call, answer: Answer, judge: Judge) -> AsyncIterator[bytes]:
