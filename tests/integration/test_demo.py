@@ -27,21 +27,22 @@ needs_proc = pytest.mark.skipif(not PROC.exists(), reason="looks for left-over p
 
 
 @pytest.fixture(scope="module")
-def cache() -> Path:
-    """A cache in which the demo's packages are installed already: that alone may take a minute."""
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Where the demo keeps things, as variables: a cache in which its packages are installed already (that
+    alone may take a minute), and logs, which it cannot remove when it is killed."""
     python_environment(TOOLS / "mcp-sidecar", REQUIREMENTS)
-    return TOOLS
+    return {"XDG_CACHE_HOME": str(TOOLS), "TMPDIR": str(tmp_path_factory.mktemp("demo"))}
 
 
 @asynccontextmanager
-async def demo(cache: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def demo(places: dict[str, str], *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command, running in a process group of its own, as a terminal starts it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "proxy", "demo", *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        env=os.environ | places,
         start_new_session=True,
     )
     try:
@@ -92,9 +93,9 @@ def still_running(pids: set[int]) -> set[int]:
     return running
 
 
-async def test_the_demo_shows_what_a_real_client_sees(cache: Path) -> None:
+async def test_the_demo_shows_what_a_real_client_sees(places: dict[str, str]) -> None:
     """Own promise: five steps against a third-party server, a table, exit code 0."""
-    async with demo(cache) as process, asyncio.timeout(START_S):
+    async with demo(places) as process, asyncio.timeout(START_S):
         printed = (await process.communicate())[0].decode()
 
     assert process.returncode == 0, printed
@@ -114,9 +115,9 @@ async def test_the_demo_shows_what_a_real_client_sees(cache: Path) -> None:
 
 
 @needs_proc
-async def test_the_printed_curl_line_works_and_ctrl_c_leaves_nothing(cache: Path) -> None:
+async def test_the_printed_curl_line_works_and_ctrl_c_leaves_nothing(places: dict[str, str]) -> None:
     """Own promise: what is printed can be pasted; Ctrl-C, which reaches the whole group, ends everything."""
-    async with demo(cache, "--serve") as process:
+    async with demo(places, "--serve") as process:
         printed = await output_until(process, "Ctrl-C ends it.")
         pasted = shlex.split(next(line for line in printed.splitlines() if line.startswith("curl ")))
         curl = await asyncio.create_subprocess_exec(
@@ -138,9 +139,9 @@ async def test_the_printed_curl_line_works_and_ctrl_c_leaves_nothing(cache: Path
 
 @needs_proc
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
-async def test_killing_the_demo_leaves_no_process(cache: Path) -> None:
+async def test_killing_the_demo_leaves_no_process(places: dict[str, str]) -> None:
     """Own promise: whatever ends the demo ends its children, also a kill that nobody can catch."""
-    async with demo(cache, "--serve") as process:
+    async with demo(places, "--serve") as process:
         await output_until(process, "Ctrl-C ends it.")
         below = descendants(process.pid)
         process.kill()
@@ -156,9 +157,9 @@ async def test_killing_the_demo_leaves_no_process(cache: Path) -> None:
 
 
 @needs_proc
-async def test_a_sidecar_that_dies_ends_the_demo_with_its_last_words(cache: Path) -> None:
+async def test_a_sidecar_that_dies_ends_the_demo_with_its_last_words(places: dict[str, str]) -> None:
     """Own promise: every failure says what failed; a server without its sidecar is not left running."""
-    async with demo(cache, "--serve") as process:
+    async with demo(places, "--serve") as process:
         await output_until(process, "Ctrl-C ends it.")
         below = descendants(process.pid)
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in below}
@@ -172,14 +173,14 @@ async def test_a_sidecar_that_dies_ends_the_demo_with_its_last_words(cache: Path
     assert still_running(below) == set()
 
 
-async def test_a_port_that_is_taken_is_replaced_and_said(cache: Path) -> None:
+async def test_a_port_that_is_taken_is_replaced_and_said(places: dict[str, str]) -> None:
     """Own promise: somebody else's server on 8080 is neither disturbed nor in the way."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):  # then it is taken by somebody else, which serves as well
             taken.bind(("127.0.0.1", 8080))
             taken.listen()
-        async with demo(cache, "--serve") as process:
+        async with demo(places, "--serve") as process:
             printed = await output_until(process, "Ctrl-C ends it.")
 
     said = re.search(r"127\.0\.0\.1:8080 is taken, using (127\.0\.0\.1:\d+)", printed)
@@ -189,9 +190,9 @@ async def test_a_port_that_is_taken_is_replaced_and_said(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["8080", "127.0.0.1:http", "[::1]:8080", "192.0.2.1:8080"])
-async def test_an_address_that_cannot_be_had_is_named(cache: Path, address: str) -> None:
+async def test_an_address_that_cannot_be_had_is_named(places: dict[str, str], address: str) -> None:
     """Own promise: every failure says what failed; 192.0.2.0/24 is nobody's (RFC 5737)."""
-    async with demo(cache, "--listen", address) as process, asyncio.timeout(START_S):
+    async with demo(places, "--listen", address) as process, asyncio.timeout(START_S):
         said = (await process.communicate())[0].decode()
 
     assert process.returncode == 1
