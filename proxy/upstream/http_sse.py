@@ -76,7 +76,9 @@ class Session:
             reply.settle(Ending.COMPLETE)
 
     def forget(self, call: Call) -> None:
-        if call.id is not None:
+        """The request will have no answer. An answer the client posts has its id from the server's own count,
+        and must not be taken for the request of the same number."""
+        if call.kind is Kind.REQUEST and call.id is not None:
             self._waiting.pop((type(call.id), call.id), None)
 
     def hear(self, event: Event) -> None:
