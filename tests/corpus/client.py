@@ -14,7 +14,7 @@ from tests.corpus.evidence import Limits
 from tests.corpus.wire import Message, read_answers
 
 _PATIENCE_S = 8.0
-_QUIET_S = 0.25
+_QUIET_S = 0.12
 _CLOSE_S = 2.5
 _SMALL_BUFFER_BYTES = 32768
 
