@@ -184,6 +184,7 @@ class Arena:
                 upstream_port=self._upstream.port,
             )
             await sidecar.start()
+            await self._list_tools(sidecar)
             self._sidecars[form] = sidecar
         return sidecar
 
@@ -326,26 +327,50 @@ class Arena:
             "method": "tools/call",
             "params": {"name": BARRIER_TOOL, "arguments": {}},
         }
-        body = json.dumps(document).encode()
-        head = (
-            f"POST /mcp HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-            "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-11-25\r\n"
-            f"Authorization: Bearer {self._mint.value('TOK_ALICE')}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
         arrived = self._upstream.expect_barrier(marker.encode())
         try:
             async with asyncio.timeout(_BARRIER_S):
-                exchange = await client.converse(
-                    head.encode() + body,
-                    sidecar.data_port,
-                    sending=Sending(kind="whole"),
-                    limits=self._limits,
-                    raw=False,
-                    wants_close=False,
-                )
+                exchange = await self._ask(sidecar, document, "2025-11-25")
         except (TimeoutError, OSError):
             return False
         return arrived.is_set() and bool(exchange.answers) and exchange.answers[0].status == 200
+
+    async def _list_tools(self, sidecar: Sidecar) -> None:
+        """What every modern client did before it could mirror an argument: the list names the headers."""
+        document = {
+            "jsonrpc": "2.0",
+            "id": "corpus-list",
+            "method": "tools/list",
+            "params": {
+                "_meta": {
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientCapabilities": {},
+                }
+            },
+        }
+        self._upstream.begin(None, sends_discover=False)
+        exchange = await self._ask(sidecar, document, "2026-07-28", "Mcp-Method: tools/list\r\n")
+        if not exchange.answers or exchange.answers[0].status != 200:
+            raise CorpusError("the sidecar passes no list of tools")
+
+    async def _ask(
+        self, sidecar: Sidecar, document: Mapping[str, object], version: str, fields: str = ""
+    ) -> Exchange:
+        """One ordinary request of Alice's."""
+        body = json.dumps(document).encode()
+        head = (
+            f"POST /mcp HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
+            f"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {version}\r\n{fields}"
+            f"Authorization: Bearer {self._mint.value('TOK_ALICE')}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return await client.converse(
+            head.encode() + body,
+            sidecar.data_port,
+            sending=Sending(kind="whole"),
+            limits=self._limits,
+            raw=False,
+            wants_close=False,
+        )
 
 
 def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from tests.corpus.cases import Corpus, CorpusError, read_corpus
 from tests.corpus.deferred import PATH, Deferred, read_deferred
 from tests.corpus.run import OWN
 
-CEILING = {"categories": 10, "cases": 41, "checks": 4, "texts": 9}
+CEILING = {"categories": 10, "cases": 39, "checks": 4, "texts": 9}
 """How many entries each section may have. Lower it with the change that takes one out; never raise it."""
 AT_START = PATH.with_name("deferred_at_start.txt")
 """The list as it began, one entry a line; never edited. What left the list cannot come back in another's place."""
