@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from tests.integration.waiting import within
+from tests.integration.waiting import LONGEST_S, within
 from tests.integration.wire import Fields, Request, read_request
 
 Script = Callable[["Exchange"], Coroutine[Any, Any, None]]
@@ -114,9 +114,9 @@ class Exchange:
     def end(self) -> None:
         self.write(b"0\r\n\r\n")
 
-    async def left(self) -> None:
+    async def left(self, seconds: float = LONGEST_S) -> None:
         """Wait until the peer has gone."""
-        async with within():
+        async with within(seconds):
             await self.link.left.wait()
 
 
