@@ -1,0 +1,193 @@
+"""Hand-written fakes that fulfil the Protocols of `proxy.model`: each writes into a diary what it was told.
+
+A diary is one list that several fakes share, so that a test can compare a whole story, order included.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import pytest
+
+from proxy.model import (
+    Call,
+    Ending,
+    Headers,
+    Journey,
+    Kind,
+    Permit,
+    Principal,
+    Refused,
+    Reply,
+    RequestId,
+    Revision,
+    Rule,
+    Verdict,
+)
+from proxy.protocol.revisions import UNNAMED
+
+Diary: TypeAlias = list[tuple[object, ...]]
+
+PRINCIPAL = Principal(issuer="test", subject="ann", tenant="acme")
+RULE = Rule(id="r-1")
+
+
+class FakeJourney:
+    """Fulfils `Journey`. Siblings share the diary and count on."""
+
+    def __init__(
+        self, diary: Diary | None = None, name: str = "j1", count: itertools.count[int] | None = None
+    ) -> None:
+        self.request_id = name
+        self.diary: Diary = [] if diary is None else diary
+        self.calls: list[Call] = []
+        self._count = count or itertools.count(2)
+
+    def _write(self, *words: object) -> None:
+        self.diary.append((self.request_id, *words))
+
+    def read(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def identified(self, principal: Principal) -> None:
+        self._write("identified", principal.subject)
+
+    def permitted(self, permit: Permit) -> None:
+        self._write("permitted", permit.rule.id)
+
+    def attempted(self) -> None:
+        self._write("attempted")
+
+    def answered(self, verdict: Verdict) -> None:
+        self._write("answered", verdict)
+
+    def altered(self, what: str) -> None:
+        self._write("altered", what)
+
+    def refused(self, refused: Refused) -> None:
+        self._write("refused", refused.reason)
+
+    def ended(self, ending: Ending) -> None:
+        self._write("ended", ending)
+
+    def sibling(self) -> FakeJourney:
+        return FakeJourney(self.diary, f"j{next(self._count)}", self._count)
+
+
+class FakeLease:
+    """Fulfils `Lease`."""
+
+    def __init__(self, diary: Diary, name: object) -> None:
+        self._diary = diary
+        self._name = name
+
+    def release(self, ending: Ending) -> None:
+        self._diary.append(("lease", self._name, ending))
+
+
+class FakeIdentify:
+    """Fulfils `Identify`: names the caller, or raises what it was given."""
+
+    def __init__(self, diary: Diary, error: BaseException | None = None) -> None:
+        self._diary = diary
+        self._error = error
+
+    async def __call__(self, call: Call) -> Principal:
+        self._diary.append(("identify", call.id))
+        if self._error is not None:
+            raise self._error
+        return PRINCIPAL
+
+
+class FakeAuthorise:
+    """Fulfils `Authorise`: permits, or raises what it was given for the id of a call."""
+
+    def __init__(self, diary: Diary, errors: Mapping[object, BaseException] | None = None) -> None:
+        self._diary = diary
+        self._errors = errors or {}
+
+    def __call__(self, call: Call, principal: Principal) -> Permit:
+        self._diary.append(("authorise", call.id))
+        if call.id in self._errors:
+            raise self._errors[call.id]
+        return Permit(call=call, principal=principal, rule=RULE)
+
+
+class FakeLimit:
+    """Fulfils `Limit`: hands out leases, or raises what it was given for the id of a call."""
+
+    def __init__(self, diary: Diary, errors: Mapping[object, BaseException] | None = None) -> None:
+        self._diary = diary
+        self._errors = errors or {}
+
+    async def __call__(self, permit: Permit) -> FakeLease:
+        id = permit.call.id
+        self._diary.append(("limit", id))
+        if id in self._errors:
+            raise self._errors[id]
+        return FakeLease(self._diary, id)
+
+
+class FakeStage:
+    """Fulfils `Stage`: answers what it was given, raises it, or does it."""
+
+    def __init__(self, diary: Diary, answer: Reply | BaseException | Callable[[], Awaitable[Reply]]) -> None:
+        self._diary = diary
+        self._answer = answer
+
+    async def __call__(self, permit: Permit) -> Reply:
+        self._diary.append(("serve", *(part.id for part in permit.call.parts or (permit.call,))))
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer if isinstance(self._answer, Reply) else await self._answer()
+
+
+def make_call(
+    *,
+    method: str = "tools/call",
+    id: RequestId | None = 1,
+    kind: Kind = Kind.REQUEST,
+    revision: Revision = UNNAMED,
+    target: str | None = None,
+    params: Mapping[str, object] | None = None,
+    parts: tuple[Call, ...] = (),
+    body: bytes = b"",
+    headers: Headers | None = None,
+    journey: Journey | None = None,
+) -> Call:
+    """A call as the reader would have made it; a tools/call of 2025-03-26 unless told otherwise."""
+    return Call(
+        revision=revision,
+        kind=kind,
+        id=id,
+        method=method,
+        target=target,
+        params=params or {},
+        headers=headers if headers is not None else Headers(),
+        body=body,
+        parts=parts,
+        received=0.0,
+        journey=journey or FakeJourney(),
+    )
+
+
+def make_batch(*parts: Call, body: bytes = b"[]") -> Call:
+    """The call that carries `parts`; its journey is that of the first."""
+    return make_call(method="", id=None, kind=Kind.BATCH, parts=parts, body=body, journey=parts[0].journey)
+
+
+def make_headers(**fields: str | bytes) -> Headers:
+    """Header fields from Python names: `mcp_name="x"` is `mcp-name: x`."""
+    return Headers(
+        (name.replace("_", "-").encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in fields.items()
+    )
+
+
+def no(act: Callable[[], Any]) -> Refused:
+    """The refusal that `act` raises."""
+    with pytest.raises(Refused) as caught:
+        act()
+    return caught.value
