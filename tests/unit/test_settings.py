@@ -117,6 +117,9 @@ def test_nothing_in_settings_can_be_changed(tmp_path: Path) -> None:
     settings = read(tmp_path, UPSTREAM + "listen: {allowed_hosts: [a.example]}\n")
     with pytest.raises(AttributeError):
         settings.drain_s = 1.0  # type: ignore[misc]  # frozen
+    for section in (settings, settings.listen, settings.operations, settings.upstream, settings.identity):
+        assert section.__struct_config__.frozen
+    assert AnonymousSettings.__struct_config__.frozen
     assert isinstance(settings.listen.allowed_hosts, tuple)
     with pytest.raises(TypeError):
         settings.upstream.headers["a"] = Secret("b")  # type: ignore[index]  # a read-only view
@@ -272,6 +275,30 @@ def test_a_mistake_has_its_line_and_its_remedy(tmp_path: Path, text: str, mistak
 
 
 @pytest.mark.parametrize(
+    ("path", "outside", "inside"),
+    [
+        ("listen.max_body_bytes", ("0", "1073741825"), ("1", "1073741824")),
+        ("listen.head_timeout_s", ("0", "3600.1"), ("0.001", "3600")),
+        ("listen.body_timeout_s", ("0", "3600.1"), ("0.001", "3600")),
+        ("listen.write_idle_timeout_s", ("0", "3600.1"), ("0.001", "3600")),
+        ("upstream.connect_timeout_s", ("0", "300.1"), ("0.001", "300")),
+        ("upstream.max_answer_bytes", ("0", "4294967297"), ("1", "4294967296")),
+        ("upstream.max_event_bytes", ("0", "1073741825"), ("1", "1073741824")),
+        ("drain_s", ("-0.001", "3600.1"), ("0", "3600")),
+    ],
+)
+def test_every_number_has_bounds(
+    tmp_path: Path, path: str, outside: tuple[str, str], inside: tuple[str, str]
+) -> None:
+    """Both ends of each are exact; nothing waits for ever or holds a gigabyte by a slip of the finger."""
+    for number in outside:
+        found = mistakes(tmp_path, UPSTREAM, overrides=[f"{path}={number}"])
+        assert [one.partition(", ")[0] for one in found] == [f"--set {path}: {path}: is out of bounds"]
+    for number in inside:
+        assert mistakes(tmp_path, UPSTREAM, overrides=[f"{path}={number}"]) == []
+
+
+@pytest.mark.parametrize(
     ("headers", "mistake"),
     [
         ("X Y: z", '3:13: upstream.headers."X Y": is no header name'),
@@ -310,6 +337,16 @@ def test_a_header_cannot_break_a_message_or_show_a_secret(tmp_path: Path, header
     found = mistakes(tmp_path, text, environ={"V": "hunter2", "LINES": "a\nhunter2"})
     assert [one.removeprefix("F:").partition(", ")[0] for one in found] == [mistake]
     assert "hunter2" not in found[0]
+
+
+def test_every_wrong_header_is_told(tmp_path: Path) -> None:
+    """One bad name does not hide the next header's mistake."""
+    found = mistakes(tmp_path, UPSTREAM.replace("}", ", headers: {Host: a, X-A: ' b', TE: c}}"))
+    assert [one.partition(": is ")[0].partition(": cannot ")[0].partition(" ")[2] for one in found] == [
+        "upstream.headers.Host",
+        "upstream.headers.X-A",
+        "upstream.headers.TE",
+    ]
 
 
 def test_headers_that_are_no_credentials_may_be_written(tmp_path: Path) -> None:

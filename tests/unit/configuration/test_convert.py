@@ -211,6 +211,11 @@ def test_nothing_written_is_all_defaults() -> None:
             "F:1:16: admin.token: is a secret in clear, settings are copied, logged and kept in version control, "
             "write ${file:/path} or ${VAR}",
         ),
+        (
+            "proofs: [{kind: key, header: h, value: hunter2}]",
+            "F:1:40: proofs[0].value: is a secret in clear, "
+            "settings are copied, logged and kept in version control, write ${file:/path} or ${VAR}",
+        ),
         ("admin: {token: 5}", "F:1:16: admin.token: is no text, a text is needed, quote it"),
     ],
 )

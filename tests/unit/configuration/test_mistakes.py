@@ -57,6 +57,7 @@ def test_a_default_has_the_place_of_the_section_around_it() -> None:
         ("\x1b[2Jx", "\\x1b[2Jx"),
         ("\u202egnp", "\\u202egnp"),
         ("\udce9", "\\udce9"),
+        ("x" * 60, "x" * 60),
         ("x" * 61, "x" * 60 + "…"),
     ],
 )

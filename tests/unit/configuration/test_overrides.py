@@ -237,6 +237,18 @@ def test_what_kubernetes_writes_for_a_service_of_our_name_is_no_mistake(
     assert mistakes(tmp_path, FILE, environ={name: value}) == []
 
 
+def test_a_variable_of_somebody_else_does_not_hide_ours(tmp_path: Path) -> None:
+    """In whichever order their names sort."""
+    environ = {"A": "x", "MCP_SIDECAR_ADMIN_SERVICE_HOST": "10.0.0.1", "MCP_SIDECAR_DRAIN_S": "7", "Z": "x"}
+    assert read(tmp_path, FILE, environ=environ).drain_s == 7.0
+
+
+def test_all_wrong_overrides_are_told(tmp_path: Path) -> None:
+    """One that cannot be read does not hide the next."""
+    found = mistakes(tmp_path, FILE, overrides=["drain_s", "drains=1", "listen.path=x"])
+    assert [one.partition(": ")[0] for one in found] == ["--set drain_s", "--set drains", "--set listen.path"]
+
+
 def test_an_override_takes_the_place_of_a_value_that_cannot_be_read(tmp_path: Path) -> None:
     """`run --upstream URL` works with a file whose url refers to a variable that is not set."""
     file = FILE.replace("http://127.0.0.1:8000/mcp", '"${UPSTREAM}"')

@@ -59,6 +59,7 @@ def resolved(text: str) -> Resolved:
         ("${file:/s/two}", Resolved("hunter2\n", has_references=True, is_clear=False)),
         ("${file:/s/cr}", Resolved("hunter2\r", has_references=True, is_clear=False)),
         ("${file:/s/nested}", Resolved("${A}", has_references=True, is_clear=False)),
+        ("${A}" * MOST_REFERENCES, Resolved("alpha" * 16, has_references=True, is_clear=False)),
         ("${file:/s/with space}", Resolved("x", has_references=True, is_clear=False)),
     ],
 )

@@ -1,12 +1,14 @@
 """The JSON Schema for editors agrees with the reader, and describes what it allows."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]  # it brings no types
 import pytest
 import yaml
+from msgspec import Struct, field
 
-from proxy.configuration.schema import DIALECT
+from proxy.configuration.schema import DIALECT, schema_of
 from proxy.settings import schema
 from tests.unit.configuration.reading import mistakes
 
@@ -83,6 +85,21 @@ def test_what_the_reader_refuses_does_not_fit(tmp_path: Path, document: object, 
     """An editor underlines what `check` would refuse."""
     assert complaints(document) == paths
     assert mistakes(tmp_path, yaml.safe_dump(document)) != []
+
+
+def test_references_may_stand_in_lists_and_mappings_of_numbers() -> None:
+    """A field that a room may bring: single values inside are still single values."""
+
+    class Room(Struct):
+        ports: tuple[int, ...] = ()
+        weights: Mapping[str, int] = field(default_factory=dict)
+
+    validator = jsonschema.Draft202012Validator(schema_of(Room))
+    assert list(validator.iter_errors({"ports": [1, "${P}"], "weights": {"a": 1, "b": "${W}"}})) == []
+    paths = sorted(
+        error.json_path for error in validator.iter_errors({"ports": ["1"], "weights": {"a": "1"}})
+    )
+    assert paths == ["$.ports[0]", "$.weights.a"]
 
 
 def test_every_setting_is_described_and_shows_its_default() -> None:

@@ -96,6 +96,7 @@ def test_an_address_is_host_and_port_and_nothing_else(text: str, why: str) -> No
         ("localhost.example.com:1", "localhost.example.com", 1, False),
         ("127.0.0.1.example.com:1", "127.0.0.1.example.com", 1, False),
         ("my_host-1:1", "my_host-1", 1, False),
+        ("a." * 126 + "a:1", "a." * 126 + "a", 1, False),
     ],
 )
 def test_an_address_gives_its_text_back(text: str, host: str, port: int, is_loopback: bool) -> None:
