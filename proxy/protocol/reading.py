@@ -81,7 +81,7 @@ def read_bodiless(
             f"Revision {revision.name} has POST only.",
             headers=((b"Allow", b"POST"),),
         )
-    return Call(
+    call = Call(
         revision=revision,
         kind=kind,
         headers=headers,
@@ -91,6 +91,8 @@ def read_bodiless(
         received=received,
         journey=journey,
     )
+    journey.read(call)
+    return call
 
 
 def refuse_duplicates(headers: Headers) -> None:
