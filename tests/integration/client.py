@@ -167,7 +167,11 @@ async def connected(port: int, *, receive_bytes: int | None = None) -> AsyncIter
     raw.setblocking(False)
     if receive_bytes is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    try:
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    except OSError:
+        raw.close()
+        raise
     reader, writer = await asyncio.open_connection(sock=raw, limit=2**26 if receive_bytes is None else 4096)
     client = Client(reader, writer)
     try:

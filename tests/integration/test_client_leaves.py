@@ -68,10 +68,6 @@ async def test_leaving_a_listening_stream_closes_it_upstream(
     assert (await side.lines.next_calls())[0]["ending"] == "client_gone"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="reading.read_bodiless never tells the journey its call, so a GET has no kind in the log",
-)
 async def test_a_listener_that_has_heard_enough_is_no_failure(
     side: Sidecar, client: Client, upstream: Upstream
 ) -> None:

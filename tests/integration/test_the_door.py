@@ -1,0 +1,308 @@
+"""What HTTP itself says no to, before a message is read: hosts, origins, paths, methods, framing, sizes."""
+
+import json
+
+import pytest
+
+from tests.integration.client import Client
+from tests.integration.conftest import Connect, OpenSidecar
+from tests.integration.house import Sidecar
+from tests.integration.upstream import Exchange, Upstream
+from tests.integration.wire import (
+    LEGACY,
+    Fields,
+    fields_for,
+    listen,
+    message,
+    post,
+    request,
+    result,
+    tool_call,
+)
+
+JSON = ("Content-Type", "application/json")
+
+
+async def serve(exchange: Exchange) -> None:
+    exchange.answer(result())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:8080", 200),
+        ("localhost:1", 200),
+        ("[::1]:8080", 200),
+        ("LOCALHOST", 200),
+        ("evil.example.com", 421),
+        ("evil.example.com:8080", 421),
+        ("127.0.0.1.evil.example.com", 421),
+        ("", 421),
+    ],
+)
+async def test_host(side: Sidecar, client: Client, upstream: Upstream, host: str, status: int) -> None:
+    """Section 8.1: DNS rebinding."""
+    client.send(request("POST", fields=fields_for(tool_call(), LEGACY), body=tool_call(), host=host))
+    if status == 200:
+        (await upstream.next()).answer(result())
+    assert (await client.answer()).status == status
+    assert len(upstream.seen) == (status == 200)
+
+
+async def test_listed_hosts_replace_the_loopback_names(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """listen.allowed_hosts."""
+    side = await open_sidecar("listen.allowed_hosts=[tools.example.com]")
+    answer = await (await connect(side.port)).asked(request("GET", host="localhost"))
+    assert answer.status == 421
+    client = await connect(side.port)
+    client.send(request("POST", fields=[JSON], body=tool_call(), host="tools.example.com"))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).status == 200
+
+
+PAGE = "https://app.example.com"
+
+
+@pytest.fixture
+async def listed(open_sidecar: OpenSidecar, connect: Connect) -> Client:
+    """A connection to a sidecar that lets one page in."""
+    side = await open_sidecar(f"listen.allowed_origins=[{PAGE}]")
+    return await connect(side.port)
+
+
+def by_name(fields: Fields) -> dict[str, str]:
+    return {name.lower(): value for name, value in fields}
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=KeyError,
+    reason="Listener._head drops every Access-Control-* field of the reply, the preflight's own too: browsers get "
+    "no Allow-Methods and no Allow-Headers",
+)
+async def test_a_preflight_is_answered_without_the_server(listed: Client, upstream: Upstream) -> None:
+    """Trap 37: browsers ask without credentials."""
+    asked = [
+        ("Origin", PAGE),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "content-type, mcp-method, mcp-param-region"),
+    ]
+    answer = await listed.asked(request("OPTIONS", fields=asked))
+    told = by_name(answer.fields)
+    assert (answer.status, answer.body, upstream.seen) == (204, b"", [])
+    assert told["access-control-allow-origin"] == PAGE
+    assert "POST" in told["access-control-allow-methods"]
+    allowed = {name.strip() for name in told["access-control-allow-headers"].lower().split(",")}
+    wanted = {
+        "authorization",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-name",
+        "mcp-session-id",
+        "last-event-id",
+    }
+    assert wanted | {"mcp-param-region"} <= allowed
+
+
+async def test_a_listed_page_may_read_the_answer(listed: Client, upstream: Upstream) -> None:
+    """Trap 37; two sets of CORS fields would cancel each other."""
+    listed.send(post(tool_call(), LEGACY, ("Origin", PAGE)))
+    (await upstream.next()).answer(result(), "Access-Control-Allow-Origin: *", "Mcp-Session-Id: s")
+    fields = (await listed.answer()).fields
+    assert [v for n, v in fields if n.lower() == "access-control-allow-origin"] == [PAGE]
+    exposed = by_name(fields)["access-control-expose-headers"].lower()
+    assert "mcp-session-id" in exposed
+    assert "www-authenticate" in exposed
+
+
+async def test_a_listed_page_may_read_a_refusal(listed: Client, upstream: Upstream) -> None:
+    """A page that cannot read the error reports a network failure."""
+    answer = await listed.asked(post(b"{", LEGACY, ("Origin", PAGE)))
+    assert (answer.status, by_name(answer.fields)["access-control-allow-origin"]) == (400, PAGE)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example.com", "null", PAGE + ".evil.com", PAGE.upper()])
+async def test_any_other_page_is_refused(listed: Client, upstream: Upstream, origin: str) -> None:
+    """MCP transports: servers MUST validate Origin; 403."""
+    answer = await listed.asked(post(tool_call(), LEGACY, ("Origin", origin)))
+    assert (answer.status, upstream.seen) == (403, [])
+    assert "access-control-allow-origin" not in by_name(answer.fields)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/mcp/", "/MCP", "/mcp%2F", "/%6dcp", "/mcp/../mcp", "//mcp", "/healthz", "/metrics"]
+)
+async def test_other_paths_are_unknown(side: Sidecar, client: Client, upstream: Upstream, path: str) -> None:
+    """Exact path; probes never share the data port."""
+    answer = await client.asked(post(tool_call(), target=path))
+    assert (answer.status, upstream.seen) == (404, [])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(
+            each,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="Listener._read refuses unknown methods before it knows the endpoint: no Allow, no Host check",
+            ),
+        )
+        for each in ("PUT", "PATCH", "TRACE")
+    ],
+)
+async def test_other_methods_are_told_what_is_allowed(side: Sidecar, client: Client, method: str) -> None:
+    """RFC 9110 section 15.5.6: a 405 MUST name the allowed methods."""
+    answer = await client.asked(request(method))
+    assert answer.status == 405
+    assert set((answer.get("allow") or "").split(", ")) >= {"GET", "POST", "DELETE"}
+
+
+async def test_a_modern_get_is_not_served(side: Sidecar, client: Client, upstream: Upstream) -> None:
+    """2026-07-28: POST only; 405 SHOULD."""
+    answer = await client.asked(listen(revision="2026-07-28"))
+    assert (answer.status, answer.get("allow"), upstream.seen) == (405, "POST", [])
+
+
+@pytest.mark.xfail(strict=True, reason="Listener writes a body to a HEAD")
+async def test_the_answer_to_head_has_no_body(side: Sidecar, client: Client) -> None:
+    """RFC 9110 section 9.3.2: the bytes would be read as another answer."""
+    client.send(request("HEAD"))
+    head = await client.head()
+    assert (head.status, await client.ended()) == (405, b"")
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Listener._read falls through from an OPTIONS that is no preflight, and reads it as a POST",
+)
+async def test_options_is_never_taken_for_a_post(side: Sidecar, client: Client, upstream: Upstream) -> None:
+    """What a router or firewall lets through as OPTIONS must not run a tool."""
+    upstream.follow(serve)
+    answer = await client.asked(post(tool_call()).replace(b"POST", b"OPTIONS", 1))
+    assert (answer.status, upstream.seen) == (405, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ([("Content-Type", "text/plain")], 415),
+        ([], 415),
+        ([("Content-Type", "application/json; charset=latin-1")], 415),
+        ([JSON, ("Content-Encoding", "gzip")], 415),
+        ([JSON, ("Expect", "the-moon")], 417),
+        ([JSON, ("Host", "localhost")], 400),
+        ([JSON, ("Content-Length", "5")], 400),
+        ([JSON, ("Transfer-Encoding", "chunked")], 400),
+        ([JSON, ("Transfer-Encoding", "gzip, chunked")], 400),
+    ],
+)
+async def test_a_head_that_cannot_be_trusted_is_refused(
+    side: Sidecar, client: Client, upstream: Upstream, fields: Fields, status: int
+) -> None:
+    """RFC 9112 section 6: two readers must not frame one message in two ways."""
+    answer = await client.asked(request("POST", fields=fields, body=tool_call()))
+    assert (answer.status, upstream.seen) == (status, [])
+    assert answer.get("connection") == "close"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"nonsense\r\n\r\n", b"POST /mcp HTTP/1.1\r\nHost : a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"]
+)
+async def test_what_is_no_http_is_answered_once_and_closed(
+    side: Sidecar, client: Client, upstream: Upstream, raw: bytes
+) -> None:
+    """No traceback, one line."""
+    client.send(raw)
+    assert (await client.answer()).status == 400
+    assert await client.ended() == b""
+    assert [(line["outcome"], line["reason"]) for line in side.lines.calls] == [("invalid", "malformed")]
+
+
+async def test_continue_is_said_to_whom_asks(side: Sidecar, client: Client, upstream: Upstream) -> None:
+    """RFC 9110 section 10.1.1."""
+    body = tool_call()
+    client.send(post(body, LEGACY, ("Expect", "100-continue"))[: -len(body)])
+    client.more(body)
+    exchange = await upstream.next()
+    exchange.answer(result())
+    assert (await client.answer()).status == 200
+    assert (client.interim, exchange.request.all("expect")) == ([100], [])
+
+
+async def test_too_large_is_said_instead_of_continue(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Nobody should send what nobody will read."""
+    side = await open_sidecar("listen.max_body_bytes=1000")
+    client = await connect(side.port)
+    head = request("POST", fields=[JSON, ("Expect", "100-continue"), ("Content-Length", "1001")])
+    assert ((await client.asked(head)).status, client.interim) == (413, [])
+
+
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_the_largest_body(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, size: int, status: int, is_chunked: bool
+) -> None:
+    """listen.max_body_bytes, announced or not."""
+    side = await open_sidecar("listen.max_body_bytes=1000")
+    client = await connect(side.port)
+    body = tool_call() + b" " * (size - len(tool_call()))
+    if is_chunked:
+        head = request("POST", fields=[JSON, ("Transfer-Encoding", "chunked")])
+        client.send(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    else:
+        client.send(post(body))
+    if status == 200:
+        (await upstream.next()).answer(result())
+    assert (await client.answer()).status == status
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        0,
+        pytest.param(
+            1,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="Connection._feed caps the head only while no body was ever read on the connection",
+            ),
+        ),
+    ],
+)
+async def test_a_head_has_a_largest_size(
+    side: Sidecar, client: Client, upstream: Upstream, earlier: int
+) -> None:
+    """downstream: caps on head; 128 fields of 32 KiB would be 4 MiB. Also on a kept connection."""
+    upstream.follow(serve)
+    for _ in range(earlier):
+        await client.asked(post(tool_call()))
+    client.send(post(tool_call(), LEGACY, *[(f"X-{number}", "a" * 30_000) for number in range(10)]))
+    assert (await client.answer()).status == 431
+
+
+async def test_http_1_0_is_answered_and_closed(side: Sidecar, client: Client, upstream: Upstream) -> None:
+    """RFC 9112 appendix C: no chunks, the end of the connection ends the body."""
+    client.send(request("POST", fields=[JSON], body=tool_call(), version="HTTP/1.0"))
+    exchange = await upstream.next()
+    exchange.begin()
+    exchange.chunk(b"data: " + result() + b"\n\n")
+    exchange.end()
+    answer = await client.answer()
+    assert (answer.get("transfer-encoding"), answer.body) == (None, b"data: " + result() + b"\n\n")
+
+
+async def test_a_refused_message_keeps_its_connection(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """A body that was read whole leaves nothing behind."""
+    answer = await client.asked(post(b'{"jsonrpc":"2.0","id":1}'))
+    assert (answer.status, json.loads(answer.body)["id"]) == (400, 1)
+    client.send(post(message("ping", LEGACY)))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).status == 200
