@@ -72,6 +72,7 @@ def test_another_name_is_misdirected(host: str, path: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
+        "[::1",
         "[::1]evil.example",
         "[::1].evil.example:8080",
         "localhost:evil",
