@@ -42,6 +42,10 @@ class House:
         self.settings = settings
         self._log = log
         form = settings.refusals
+
+        def report(error: Exception) -> None:
+            log.life("failed", "error", error=type(error).__name__)
+
         # The server's side.
         self._transport: Transport = AiohttpTransport(
             settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
@@ -62,7 +66,7 @@ class House:
                 Endpoint(path=messages_path, methods=frozenset({"POST", "OPTIONS"}), revision=TWO_ENDPOINTS),
             ]
         # The rooms, in the order of the way. What is off is not here.
-        journeys = Journeys((*sinks, log.call))
+        journeys = Journeys((*sinks, log.call), failed=report)
         hall = Pipeline(
             identify=build_identity(settings.identity),
             authorise=Rules(),
@@ -80,7 +84,7 @@ class House:
             hall=hall,
             open_journey=journeys.open,
             explain=lambda refused: explain(refused, None, form),
-            report=lambda error: log.life("failed", "error", error=type(error).__name__),
+            report=report,
         )
         self.health = Health(Probe(settings.upstream, self._transport))
         self._data: asyncio.Server | None = None

@@ -28,37 +28,54 @@ def merge(reply: Reply | None, refusals: list[tuple[Call, Refused]], *, form: Fo
     """Our refusals put into the answer to the rest. Nobody waits for a word on a refused notification."""
     ours = [message(refused, call, form) for call, refused in refusals if call.wants_answer]
     if reply is None:
-        return _whole(ours) if ours else Reply(202, Headers())
-    if not ours:
-        return reply
-    kind, _ = media_type(reply.headers.get("content-type"))
-    if isinstance(reply.body, Stream):
-        if kind == "text/event-stream":
-            reply.body = Stream(_first(b"".join(map(event, ours)), reply.body), reply.body.close)
-            reply.headers = _without_length(reply.headers)
-        return reply
-    if reply.status == 202:
-        merged = _whole(ours)
-    elif reply.status == 200 and reply.body:
-        theirs = split_array(reply.body) if reply.body.lstrip()[:1] == b"[" else [reply.body]
-        merged = _whole([*theirs, *ours])
-    else:
+        return _whole(ours, Headers()) if ours else Reply(202, Headers())
+    if not ours or reply.status >= 300:
         return reply  # an HTTP error answers the whole request
+    if isinstance(reply.body, Stream):
+        kind, _ = media_type(reply.headers.get("content-type"))
+        events = kind == "text/event-stream"
+        chunks = _before_events(ours, reply.body) if events else _before_json(ours, reply.body)
+        reply.body = Stream(chunks, reply.body.close)
+        reply.headers = _without(reply.headers, b"content-length")
+        return reply
+    theirs = reply.body.strip()
+    if theirs[:1] == b"[":
+        ours = [*split_array(theirs), *ours]
+    elif theirs:
+        ours = [theirs, *ours]
+    merged = _whole(ours, reply.headers)
     merged.when_done(reply.done)
     return merged
 
 
-def _whole(messages: list[bytes]) -> Reply:
+def _whole(messages: list[bytes], headers: Headers) -> Reply:
     body = join_array(messages)
-    fields = [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
-    return Reply(200, Headers(fields), body)
+    fields = _without(headers, b"content-length", b"content-type").pairs
+    ours = ((b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body)))
+    return Reply(200, Headers((*fields, *ours)), body)
 
 
-def _without_length(headers: Headers) -> Headers:
-    return Headers(pair for pair in headers.pairs if pair[0].lower() != b"content-length")
+def _without(headers: Headers, *names: bytes) -> Headers:
+    return Headers(pair for pair in headers.pairs if pair[0].lower() not in names)
 
 
-async def _first(chunk: bytes, rest: Stream) -> AsyncIterator[bytes]:
-    yield chunk
-    async for more in rest:
-        yield more
+async def _before_events(ours: list[bytes], rest: Stream) -> AsyncIterator[bytes]:
+    yield b"".join(map(event, ours))
+    async for chunk in rest:
+        yield chunk
+
+
+async def _before_json(ours: list[bytes], rest: Stream) -> AsyncIterator[bytes]:
+    """One array of our messages and theirs, of which the server's text may be an array or a lone object."""
+    head = b"[" + b",".join(ours) + b","
+    is_array = False
+    async for chunk in rest:
+        if head:
+            text = chunk.lstrip()
+            is_array = text[:1] == b"["
+            yield head + text.removeprefix(b"[")
+            head = b""
+            continue
+        yield chunk
+    if not is_array:
+        yield b"]"

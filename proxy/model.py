@@ -417,9 +417,12 @@ class Reply:
         if self._ending is not None:
             return
         self._ending = ending
-        if isinstance(self.body, Stream):
-            self.body.close()
         failure: Exception | None = None
+        if isinstance(self.body, Stream):
+            try:
+                self.body.close()
+            except Exception as error:
+                failure = error
         while self._tellers:
             try:
                 self._tellers.pop()(ending)

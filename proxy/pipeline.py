@@ -93,16 +93,20 @@ class Pipeline(Struct, frozen=True, kw_only=True):
                         raise
                     call.journey.refused(refused)
                     refusals.append((call, refused))
+            if not allowed:
+                return self.merge(None, refusals)
+            rest = self.without(batch, allowed) if refusals else batch
+            # The envelope of several permitted calls: every one of them was judged above.
+            permit = self.authorise(rest, principal)
         except BaseException as error:
             _release(leases, Ending.of(error))
             raise
-        if not allowed:
-            return self.merge(None, refusals)
-        rest = self.without(batch, allowed) if refusals else batch
-        # The envelope of several permitted calls: every one of them was judged above.
-        permit = self.authorise(rest, principal)
         reply = await self._serve_leased(permit, leases)
-        return self.merge(reply, refusals) if refusals else reply
+        try:
+            return self.merge(reply, refusals) if refusals else reply
+        except BaseException as error:
+            reply.done(Ending.of(error))
+            raise
 
     async def _judge(self, call: Call, principal: Principal, leases: list[Lease]) -> None:
         permit = self.authorise(call, principal)

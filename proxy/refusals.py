@@ -8,6 +8,7 @@ a tool call is a result with `isError`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -98,7 +99,12 @@ def explain(refused: Refused, call: Call | None, form: Form) -> Reply:
     status = refused.status or row.status
     if call is None or row.at_http or call.kind in (Kind.LISTEN, Kind.END):
         return _over_http(refused, status, refused.id if call is None else call.id)
-    if call.kind in (Kind.NOTIFICATION, Kind.ANSWER):
+    if call.kind is Kind.BATCH and call.wants_answer:
+        # Each request of it waits for its own answer.
+        words = [message(refused, each, form) for each in call.parts if each.wants_answer]
+        body = b"[" + b",".join(words) + b"]"
+        return Reply(status if form == "http" else 200, _fields(_JSON, refused), body)
+    if not call.wants_answer:
         # Nobody waits for an answer. Taken and dropped for policy and quota: a 4xx ends the sessions of Python
         # 1.x clients. An outage is told, because what was lost may have been `notifications/initialized`.
         return _over_http(refused, status, None) if status in _STANDS_FOR_OUTAGE else Reply(202, Headers())
@@ -158,7 +164,7 @@ def _error(refused: Refused, id: object) -> bytes:
 def _facts(refused: Refused) -> dict[str, object]:
     facts: dict[str, object] = {"reason": refused.reason.value, **refused.data}
     if refused.retry_after_s is not None:
-        facts["retryAfterMs"] = round(refused.retry_after_s * 1000)
+        facts["retryAfterMs"] = math.ceil(max(0.0, refused.retry_after_s * 1000))
     return facts
 
 
@@ -171,5 +177,5 @@ def _fields(content_type: tuple[bytes, bytes], refused: Refused) -> Headers:
     fields = [content_type, *refused.headers]
     if refused.retry_after_s is not None:
         # Whole seconds, rounded up: a client that obeys must not come back too early (RFC 9110, 10.2.3).
-        fields.append((b"Retry-After", str(-(-refused.retry_after_s // 1)).split(".")[0].encode()))
+        fields.append((b"Retry-After", b"%d" % math.ceil(max(0.0, refused.retry_after_s))))
     return Headers(fields)

@@ -19,6 +19,7 @@ from ..protocol.headers import media_type, named_by_connection
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\x00-\x20:\[\]/?#@\\]+)(?::[0-9]{0,5})?")
 _TARGET: Final = re.compile(r"[!$-;=?-Z_a-z~%\[\]]+")
 _ONCE: Final = (
     "host",
@@ -66,7 +67,10 @@ class Gate:
             raise _malformed("The header Host is missing.")
         if not request_target.startswith("/"):
             request_target = _origin_form(request_target, host)
-        if _bare(_without_port(host)) not in self._hosts:
+        named = _AUTHORITY.fullmatch(host)
+        if named is None or ".." in host:
+            raise _malformed("The header Host is not a host and a port.")
+        if _bare(named.group(1)) not in self._hosts:
             raise Refused(Reason.HOST_NOT_ALLOWED, "The operator lists the names in listen.allowed_hosts.")
         origin = headers.get("origin")
         if origin is not None and origin not in self._origins and not _is_same(origin, host):
@@ -172,12 +176,6 @@ def _is_same(origin: str, host: str) -> bool:
     """A page of the very authority that is asked; its Host was on the list, so no rebinding stands behind it."""
     scheme, _, authority = origin.partition("://")
     return scheme in ("http", "https") and authority.lower() == host.lower()
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
 
 
 def _bare(host: str) -> str:

@@ -80,7 +80,9 @@ def media_type(value: str | None) -> tuple[str, str | None]:
     for parameter in parameters:
         name, _, text = parameter.partition("=")
         if name.strip().lower() == "charset":
-            charset = text.strip().strip('"').lower()
+            text = text.strip().strip('"').lower()
+            # Two readers, two charsets: then it is none.
+            charset = text if charset in (None, text) else "ambiguous"
     return essence.strip().lower(), charset
 
 

@@ -74,7 +74,8 @@ _META: Final = frozenset(
     }
 )
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and an unclosed string reaches to the end: neither stack nor time beyond one pass.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _BLANKS: Final = b" \t\n\r"
 
@@ -111,7 +112,7 @@ def read_json(body: bytes, *, max_depth: int = MAX_DEPTH, max_structure: int = M
     except (ValueError, RecursionError, OverflowError, MemoryError) as error:
         # The parser's message names positions and keys; a key may be a secret, so it stays here.
         raise Refused(Reason.MALFORMED, _what_is_wrong(error), code=PARSE_ERROR) from None
-    _check_tree(value, max_depth)
+    check_tree(value, max_depth)
     return value
 
 
@@ -236,8 +237,8 @@ def _has_too_much_structure(body: bytes, limit: int) -> bool:
     if len(body) <= limit or _structure(body) <= limit:
         return False
     quotes = body.count(b'"') - body.count(b'\\"')
-    if quotes > 2 * limit:
-        return True  # every second string needs a comma; counting exactly would cost what it should save
+    if quotes > 4 * limit + 4:
+        return True  # at most two strings stand before each comma; counting exactly would cost what it should save
     return _structure(_STRING.sub(b"", body)) > limit
 
 
@@ -245,7 +246,7 @@ def _structure(body: bytes) -> int:
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
-def _check_tree(value: object, max_depth: int) -> None:
+def check_tree(value: object, max_depth: int) -> None:
     """One walk, without recursion: no nesting beyond `max_depth`, no number that overflowed to infinity."""
     level: list[object] = [value]
     room = max_depth

@@ -189,7 +189,7 @@ def _revision_of(message: Message, headers: Headers) -> Revision:
             raise Refused(
                 Reason.MALFORMED, f'`_meta["{META_VERSION}"]` must be a string.', code=INVALID_PARAMS
             )
-        if named is None or named.strip() != claim:
+        if named is None or named.strip(" \t") != claim:
             raise _mismatch("The header MCP-Protocol-Version and the body name different versions.")
         revision = BY_NAME.get(claim)
         if revision is None or not revision.is_modern:
@@ -220,11 +220,12 @@ def _of_handshake(message: Message) -> Revision:
     asked = message.params.get("protocolVersion") if message.method == "initialize" else None
     revision = BY_NAME.get(asked) if isinstance(asked, str) else None
     # An unknown version in `initialize` is negotiation, not an error: the server offers another.
-    return revision if revision is not None and not revision.answers_elsewhere else UNNAMED
+    fits = revision is not None and not revision.is_modern and not revision.answers_elsewhere
+    return revision if revision is not None and fits else UNNAMED
 
 
 def _known(name: str) -> Revision:
-    revision = BY_NAME.get(name.strip())
+    revision = BY_NAME.get(name.strip(" \t"))
     if revision is None:
         raise _unsupported(name, modern=None)
     return revision

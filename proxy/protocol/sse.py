@@ -17,7 +17,7 @@ _COLON: Final = ord(":")
 
 
 class TooLong(Exception):
-    """An event grew beyond the cap."""
+    """An event is beyond the cap."""
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class Event(Struct, frozen=True, kw_only=True):
 class Splitter:
     """A pure machine: `feed` takes bytes however they were cut, and returns the events they complete."""
 
-    __slots__ = ("_at_start", "_buffer", "_line", "_max_bytes", "_scanned")
+    __slots__ = ("_at_start", "_buffer", "_line", "_max_bytes", "_scanned", "is_full")
 
     def __init__(self, max_bytes: int) -> None:
         self._buffer = bytearray()
@@ -44,9 +44,13 @@ class Splitter:
         self._scanned = 0  # no line end before this position, from `_line` on
         self._max_bytes = max_bytes
         self._at_start = True
+        self.is_full = False
+        """An event beyond the cap came behind the events last returned; feeding more raises TooLong."""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events completed by `chunk`. Raises TooLong when the unfinished one exceeds the cap."""
+        """The events completed by `chunk`. Raises TooLong when the next one exceeds the cap."""
+        if self.is_full:
+            raise TooLong
         self._buffer += chunk
         events: list[Event] = []
         begin = 0
@@ -55,6 +59,8 @@ class Splitter:
             is_comment = begin == self._line and self._buffer[begin] == _COLON
             # A blank line dispatches. A comment between two events is a keep-alive: it waits for nothing.
             if stop == self._line or is_comment:
+                if after - begin > self._max_bytes:
+                    break
                 events.append(self._event(bytes(self._buffer[begin:after])))
                 begin = after
             self._line = self._scanned = after
@@ -62,7 +68,8 @@ class Splitter:
             del self._buffer[:begin]
             self._line -= begin
             self._scanned -= begin
-        if len(self._buffer) > self._max_bytes:
+        self.is_full = len(self._buffer) > self._max_bytes
+        if self.is_full and not events:
             raise TooLong
         return events
 
@@ -99,7 +106,8 @@ class Splitter:
         if self._at_start:
             self._at_start = False
             text = raw.removeprefix(_BOM)
-        name, id, data = "", None, None
+        name, id = "", None
+        lines: list[bytes] = []
         for line in text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
             field, colon, value = line.partition(b":")
             if not field:
@@ -107,12 +115,12 @@ class Splitter:
             if colon and value[:1] == b" ":
                 value = value[1:]
             if field == b"data":
-                data = value if data is None else data + b"\n" + value
+                lines.append(value)
             elif field == b"event":
                 name = value.decode("utf-8", "replace")
-            elif field == b"id":
+            elif field == b"id" and b"\0" not in value:
                 id = value
-        return Event(raw=raw, name=name, data=data, id=id)
+        return Event(raw=raw, name=name, data=b"\n".join(lines) if lines else None, id=id)
 
 
 def message(data: bytes) -> bytes:

@@ -52,9 +52,16 @@ _ENDINGS: Final = {
 class Journeys:
     """Opens journeys. Ids are unique within the process and across restarts, and say nothing else."""
 
-    def __init__(self, sinks: Sequence[Sink], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        now: Callable[[], float] = time.monotonic,
+        failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         self._sinks = tuple(sinks)
         self._now = now
+        self.failed = failed
+        """Told of a sink that raised."""
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
 
@@ -138,7 +145,10 @@ class Record:
         self.ending = ending
         self.duration_s = self._now() - self.received
         for sink in self._sinks:
-            sink(self)
+            try:
+                sink(self)
+            except Exception as error:  # the call is over, and other sinks wait
+                self._house.failed(error)
 
     @property
     def outcome(self) -> str:

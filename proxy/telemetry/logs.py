@@ -6,6 +6,7 @@ credential: what is logged is listed here field by field.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
 from collections.abc import Callable
@@ -74,5 +75,7 @@ def _now() -> str:
 
 
 def _to_stderr(line: bytes) -> None:
-    sys.stderr.buffer.write(line)
-    sys.stderr.buffer.flush()
+    # A closed or broken standard error costs lines, never a call.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()

@@ -218,7 +218,8 @@ class Forward:
                 yield pending
                 pending = chunk
             if checked and call.wants_answer:
-                judge.see(tail.ended())
+                for said in tail.ended():
+                    judge.see(said)
         except (Malformed, Foreign):
             call.journey.refused(nonsense("It was too long, not JSON-RPC, or answered another request."))
             raise Broken(told=False) from None
@@ -243,6 +244,8 @@ class Forward:
                     for event in splitter.feed(chunk):
                         judge.event(event)
                         released.append(event.raw)
+                    if splitter.is_full:
+                        raise TooLong
                 except (Malformed, Foreign, TooLong) as error:
                     trouble = nonsense(_TROUBLE[type(error)])
                 if released:

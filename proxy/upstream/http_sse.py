@@ -175,6 +175,8 @@ class TwoEndpoints:
                     else:
                         session.hear(event)
                         yield event.raw
+                if splitter.is_full:
+                    raise TooLong
             rest = splitter.rest()
             if rest is not None:
                 session.hear(rest)

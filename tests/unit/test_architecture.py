@@ -24,7 +24,10 @@ MAY_KNOW: dict[str, set[str]] = {
     "configuration.commands": {"settings"},  # a command that lives with what it is about
     "settings": {"configuration"},
     "demo": set(),
-    **dict.fromkeys(["assemble", "commands", "__main__"], {""}),
+    # Where everything is put together.
+    "assemble": {""},
+    "commands": {""},
+    "__main__": {""},
 }
 
 
@@ -35,9 +38,7 @@ def is_within(module: str, place: str) -> bool:
 def is_right(source: str, target: str) -> bool:
     """Whether the arrow may be drawn; a room that the table does not name may know what is shared."""
     room = source.partition(".")[0]
-    known = MAY_KNOW.get(source, MAY_KNOW.get(room, SHARED)) | (
-        {room} if "." in source or room == source else set()
-    )
+    known = {room, *MAY_KNOW.get(source, MAY_KNOW.get(room, SHARED))}
     joins_settings = source == "settings" and target.endswith(".settings")
     return joins_settings or any(is_within(target, place) for place in known)
 
@@ -67,13 +68,13 @@ def arrows() -> Iterator[tuple[str, str]]:
 
 
 def test_no_arrow_points_the_wrong_way() -> None:
-    """Style guide 2: imports point one way; a room never imports another room; inside the house they are relative."""
+    """Style guide 2: imports point one way; rooms never import each other; all imports are relative."""
     drawn = set(arrows())
-    assert {
-        ("pipeline", "model"),
-        ("upstream.forward", "refusals"),
-        ("downstream.connection", "downstream.settings"),
-    } <= drawn
+    # Relative imports of each depth are seen, one of them inside `if TYPE_CHECKING`.
+    assert ("pipeline", "model") in drawn
+    assert ("upstream.forward", "protocol.headers") in drawn
+    assert ("downstream.connection", "downstream.settings") in drawn
+    assert ("protocol.revisions.r2025_06_18", "model") in drawn
     assert sorted(arrow for arrow in drawn if not is_right(*arrow)) == []
 
 

@@ -134,23 +134,18 @@ def test_a_merged_stream_that_never_begins_is_closed() -> None:
     assert closings == ["never", "closed"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="batches.py: merge drops our words before a JSON body too large to hold"
-)
 async def test_no_refusal_is_lost_before_a_large_body() -> None:
     """protocol.md 3.3: a request without an answer waits until its timeout."""
     theirs = streamed(b'[{"id":1,"result":{}', b"}]", kind=b"application/json")
     assert b'"id":9' in await written(merge(theirs, [(REFUSED, NO)], form="result"))
 
 
-@pytest.mark.xfail(strict=True, reason="batches.py: merge drops our words when a 200 or 204 has no body")
 @pytest.mark.parametrize("status", [200, 204])
 def test_no_refusal_is_lost_when_the_server_has_nothing_to_say(status: int) -> None:
     """protocol.md 1.1: to notifications servers answer 202, or what they hold for the same (trap 15)."""
     assert shown(merge(Reply(status, Headers(), b""), [(REFUSED, NO)], form="result")) == (200, [(9, False)])
 
 
-@pytest.mark.xfail(strict=True, reason="batches.py: _whole makes new header fields and forgets the server's")
 def test_a_merged_answer_keeps_the_servers_fields() -> None:
     """design section 1: every header; trap 8: a lost Mcp-Session-Id fails the next call."""
     theirs = Reply(200, Headers([JSON, (b"Mcp-Session-Id", b"s")]), b'{"id":1,"result":{}}')

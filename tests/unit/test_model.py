@@ -179,7 +179,6 @@ def test_one_that_fails_does_not_silence_the_others() -> None:
     assert diary == [("b", Ending.COMPLETE), ("a", Ending.COMPLETE)]
 
 
-@pytest.mark.xfail(strict=True, reason="model.py: Reply.done closes its source outside of its try")
 def test_a_source_that_cannot_be_closed_silences_nobody() -> None:
     """Own promise: close the source and tell everybody, exactly once, whatever one of them raises."""
 

@@ -348,9 +348,6 @@ async def test_a_batch_without_an_identity_is_refused_whole() -> None:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pipeline.py: between the leases and _serve_leased nobody gives them back"
-)
 async def test_an_envelope_that_is_refused_gives_back_what_was_held() -> None:
     """design section 4: returned on every exit path; a rule may know the messages and not their envelope."""
     house = House(authorise={None: NO})
@@ -362,9 +359,6 @@ async def test_an_envelope_that_is_refused_gives_back_what_was_held() -> None:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pipeline.py: a reply that merge could not use is never told that it ended"
-)
 async def test_an_answer_that_cannot_be_merged_is_closed() -> None:
     """Style guide 4: whoever gets a Reply writes it or calls `done`."""
     house = House(authorise={2: NO}, merge=ValueError(SECRET))

@@ -206,7 +206,6 @@ def test_a_request_without_a_body_is_refused_over_http(reason: Reason, call: Cal
     assert shown(reply) == (EXPECTED[reason].status, dict([JSON]), error(reason, None))
 
 
-@pytest.mark.xfail(strict=True, reason="refusals.py: explain answers a batch with one error whose id is null")
 def test_every_request_of_a_refused_batch_is_answered() -> None:
     """design section 4: each ends with its own answer; with a wrong id all SDKs wait until timeout (3.3)."""
     batch = make_batch(make_call(id=0), make_call(id="a", method="ping"), NOTE)
@@ -248,9 +247,6 @@ def test_who_obeys_does_not_come_back_too_early(wait_s: float, seconds: str, mil
     assert body["result"]["_meta"] == {META_KEY: {"reason": "rate_limited", "retryAfterMs": milliseconds}}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="refusals.py: Retry-After is cut from a float's text, milliseconds are rounded"
-)
 @pytest.mark.parametrize(
     ("wait_s", "seconds", "milliseconds"),
     [(1e16, "10000000000000000", 10**19), (-0.5, "0", 0), (1.0004, "2", 1001)],

@@ -42,20 +42,12 @@ def test_loopback_names_are_served_when_no_name_is_listed(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "",
-        ":8080",
         "evil.example",
         "127.0.0.1.evil.example",
         "localhost.evil.example:8080",
-        "evil.example:127.0.0.1",
-        "user@localhost",
-        "localhost@evil.example",
-        "localhost, evil.example",
-        "localhost evil.example",
         "127.0.0.2",
         "127.1",
         "2130706433",
-        "::1",
         "[::2]",
         "[0:0:0:0:0:0:0:1]",
         "\u24db\u24de\u24d2alhost",
@@ -68,11 +60,18 @@ def test_another_name_is_misdirected(host: str, path: str) -> None:
     assert refused.reason is Reason.HOST_NOT_ALLOWED
 
 
-@pytest.mark.xfail(strict=True, reason="gate.py: _without_port and _bare drop what they do not understand")
 @pytest.mark.parametrize(
     "host",
     [
         "[::1",
+        "",
+        ":8080",
+        "evil.example:127.0.0.1",
+        "user@localhost",
+        "localhost@evil.example",
+        "localhost, evil.example",
+        "localhost evil.example",
+        "::1",
         "[::1]evil.example",
         "[::1].evil.example:8080",
         "localhost:evil",
@@ -338,7 +337,6 @@ def test_a_body_that_two_readers_would_frame_differently_is_refused(
     assert no(lambda: gate().body(headers, version)).reason is expected
 
 
-@pytest.mark.xfail(strict=True, reason="headers.py: media_type lets the last of two charsets win")
 def test_a_body_has_one_charset() -> None:
     """RFC 9110 5.6.6: a parameter that comes twice is read differently by different readers."""
     twice = fields(("Content-Type", "application/json; charset=utf-16; charset=utf-8"), length("5"))

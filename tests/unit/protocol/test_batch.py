@@ -44,7 +44,6 @@ def test_elements_keep_their_bytes(body: bytes, elements: list[bytes]) -> None:
     assert split_array(join_array(elements)) == elements
 
 
-@pytest.mark.xfail(strict=True, reason="batch.py: _MARK backtracks, 120 bytes of memory for a byte of text")
 def test_one_long_text_is_passed_over_without_memory_of_its_own() -> None:
     """design section 8: a sidecar of 64 MB; a batch of 4 MiB with one long argument took 500, and 1.4 s."""
     body = b'["' + b"x" * 500_000 + b'"]'

@@ -132,9 +132,6 @@ def message_method(body: object) -> object:
     return body.get("method", "")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="reading.py: _of_handshake lets `initialize` be modern, and _check refuses it"
-)
 @pytest.mark.parametrize("headers", [Headers(), named(MODERN)])
 def test_an_initialize_that_asks_for_a_modern_version_is_negotiated_by_the_server(headers: Headers) -> None:
     """protocol.md 1.2 (4): SDKs differ, forward it; 2.5: a 400 of ours changes the client's era for good."""
@@ -142,7 +139,6 @@ def test_an_initialize_that_asks_for_a_modern_version_is_negotiated_by_the_serve
     assert not call.revision.is_modern
 
 
-@pytest.mark.xfail(strict=True, reason="reading.py: strip() drops more than the blanks of RFC 9110")
 @pytest.mark.parametrize("version", ["2025-11-25\u00a0", "\u20282025-11-25", "2025-11-25\x0b"])
 def test_a_version_with_other_blanks_is_another_version(version: str) -> None:
     """Python servers send whatever they do not know down their modern path (protocol.md 1.1); we would not."""

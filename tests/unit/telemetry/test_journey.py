@@ -164,9 +164,6 @@ def test_what_was_not_refused_counts_as_it_was_answered_or_ended(
     assert outcome in STATUSES
 
 
-@pytest.mark.xfail(
-    strict=True, reason="journey.py: ended lets what a sink raises out, to the reply and its connection"
-)
 def test_a_sink_that_fails_harms_neither_the_call_nor_the_other_sinks() -> None:
     """Own promise (telemetry/__init__.py): one that fails harms no call."""
     heard: list[Record] = []
