@@ -13,7 +13,7 @@ from typing import Final, cast
 import uvloop
 
 from .messages import FIRST_ID, REVISIONS, Calls, listening
-from .processes import run_until_term
+from .processes import term
 from .wire import body_length, head_end
 
 AT_ONCE: Final = 32
@@ -45,6 +45,10 @@ class Member(asyncio.Protocol):
             self._arrived.set_result(None)
         else:
             self._arrived.set_exception(ConnectionError(repr(self._buffer[:60])))
+
+    def eof_received(self) -> None:
+        # Counted at once: what follows from it comes a turn of the loop later, and TERM may be in between.
+        self.is_open = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
@@ -80,8 +84,9 @@ def _same(member: Member) -> Member:
 
 async def main(port: int, kind: str, count: int) -> None:
     members = await hold(port, kind, count)
+    stopping = term()
     print("held", len(members), flush=True)
-    await run_until_term()
+    await stopping.wait()
     print("open", sum(each.is_open for each in members), flush=True)
 
 

@@ -119,7 +119,6 @@ async def run(port: int, *, connections: int, seconds: float, revision: str, wat
         callers.append(Caller(calls, ids.__next__, took.append, failed))
         return callers[-1]
 
-    gc.disable()  # pauses of our own would be counted as the other side's
     for _ in range(connections):
         await loop.create_connection(make, "127.0.0.1", port)
     try:
@@ -194,6 +193,7 @@ def _options() -> argparse.Namespace:
 
 if __name__ == "__main__":
     options = _options()
+    gc.disable()  # pauses of our own would be counted as the other side's
     outcome = uvloop.run(
         run(
             options.port,

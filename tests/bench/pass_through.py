@@ -12,7 +12,7 @@ import aiohttp
 import uvloop
 from aiohttp import web
 
-from .processes import run_until_term
+from .processes import term
 
 _OF_ONE_CONNECTION: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 
@@ -42,8 +42,9 @@ async def main(upstream_port: int) -> None:
         server = await asyncio.get_running_loop().create_server(
             web.Server(copy, access_log=None), "127.0.0.1", 0, backlog=4_096
         )
+        stopping = term()
         print("ready", server.sockets[0].getsockname()[1], flush=True)
-        await run_until_term()
+        await stopping.wait()
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ def raise_open_files() -> int:
     return hard
 
 
-async def run_until_term() -> None:
-    """Return when somebody sends TERM."""
+def term() -> asyncio.Event:
+    """Set when somebody sends TERM. Ask for it before you say that you are ready: TERM may follow at once."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    await stopping.wait()
+    return stopping
 
 
 def rss_bytes(pid: int) -> int:

@@ -10,7 +10,7 @@ from typing import cast
 import uvloop
 
 from .messages import MESSAGE_BYTES, answer, id_of
-from .processes import run_until_term
+from .processes import term
 from .wire import body_length, head_end
 
 _RESULT_HEAD = (
@@ -57,8 +57,9 @@ def _reply(head: bytes, body: bytes) -> bytes:
 
 async def main() -> None:
     server = await asyncio.get_running_loop().create_server(Responder, "127.0.0.1", 0, backlog=4_096)
+    stopping = term()
     print("ready", server.sockets[0].getsockname()[1], flush=True)
-    await run_until_term()
+    await stopping.wait()
 
 
 if __name__ == "__main__":

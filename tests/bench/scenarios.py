@@ -32,8 +32,8 @@ SETTLED_WITHIN: Final = 0.002
 """Of the whole: noise, not growth."""
 SETTLE_LIMIT_S: Final = 30.0
 WARM_UP_S: Final = 1.0
-MEANWHILE: Final = 50
-"""Calls made while the crowd is held."""
+MEANWHILE: Final = 200
+"""Calls made before the crowd comes, and again while it is held."""
 MANY: Final = 32
 DIRECT: Final = "direct"
 BARE: Final = "bare aiohttp"
@@ -87,16 +87,18 @@ async def _held(kind: str, one: str, count: int, at_most_kb: float, logs: Path) 
     async with program("responder", logs=logs) as upstream, sidecar(upstream.port, logs) as proxy:
         # What the first calls leave behind is not the crowd's.
         await _run(proxy, MANY, WARM_UP_S, REVISIONS[0], logs)
+        alone = await load.answer_times(proxy.port, count=MEANWHILE, revision=REVISIONS[0])
         before = await _settled(proxy.pid)
         async with holding(proxy.port, kind, count, logs):
             held = await _settled(proxy.pid)
-            times = await load.answer_times(proxy.port, count=MEANWHILE, revision=REVISIONS[0])
+            meanwhile = await load.answer_times(proxy.port, count=MEANWHILE, revision=REVISIONS[0])
         left = await _settled(proxy.pid)
     name = f"{count:,} idle {kind}"
     return [
         Figure(name=f"{name}, each", value=(held - before) / count / KB, unit="KB", at_most=at_most_kb),
         Figure(name=f"{name}, resident", value=held / MB, unit="MB"),
-        Figure(name=f"{name}, a call meanwhile p50", value=statistics.median(times) * 1e3, unit="ms"),
+        Figure(name=f"{name}, a call before, p50", value=statistics.median(alone) * 1e3, unit="ms"),
+        Figure(name=f"{name}, a call meanwhile, p50", value=statistics.median(meanwhile) * 1e3, unit="ms"),
         Figure(name=f"{name}, resident when they left", value=left / MB, unit="MB"),
     ]
 
