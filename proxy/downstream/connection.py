@@ -99,11 +99,12 @@ class Connection(RequestHandler):
         "_head_bytes",
         "_head_deadline",
         "_head_timeout_s",
-        "_is_deaf",
+        "_must_stay",
         "_peer_stopped",
         "_refuse_unparsed",
         "_stopped",
         "answered",
+        "is_deaf",
         "streams",
     )
 
@@ -132,7 +133,8 @@ class Connection(RequestHandler):
         self._head_bytes = 0
         self._framing_bytes = 0
         self._body: StreamReader | None = None
-        self._is_deaf = False
+        self.is_deaf = False
+        self._must_stay = False
         self._peer_stopped = False
         self._stopped: asyncio.Future[None] | None = None
         self.answered = 0
@@ -160,7 +162,7 @@ class Connection(RequestHandler):
             self._feed(data[at : at + SLICE_BYTES])
 
     def _feed(self, data: bytes) -> None:
-        if self._is_deaf:
+        if self.is_deaf:
             return
         body = self._body
         if body is not None and not body.is_eof():
@@ -175,7 +177,7 @@ class Connection(RequestHandler):
             body = None
         if len(self._messages):
             self._heads_arrived(body)
-        elif self._body is None and self._head_bytes > MAX_HEAD_BYTES:
+        elif body is None and self._head_bytes > MAX_HEAD_BYTES:
             self._deafen()
             self._refuse_unparsed(self, Refused(Reason.TOO_LARGE, "The head is too long.", status=431))
             self.force_close()
@@ -203,7 +205,7 @@ class Connection(RequestHandler):
 
     def _deafen(self) -> None:
         """Hear nothing more; the connection is closed after the answer under way."""
-        self._is_deaf = True
+        self.is_deaf = True
         self._head_arrived()
 
     def _await_head(self) -> None:
@@ -224,18 +226,38 @@ class Connection(RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio allows True: keep our half open
         self._peer_has_stopped()
-        body_is_whole = self._body is not None and self._body.is_eof()
-        if self.is_idle or not body_is_whole or self._is_deaf or self.streams:
+        body_is_under_way = self._body is not None and not self._body.is_eof()
+        if self.is_idle or body_is_under_way or self.streams or self._must_stay:
             return None
         # A FIN behind a whole request: the client may have left, or wait for the answer with its half closed.
         self.close()  # after this answer
         self._grace = self._loop.call_later(HALF_CLOSE_GRACE_S, self._has_left)
         return True
 
-    def must_stay(self) -> None:
-        """Whoever asked has cancelled by closing, even one half: what the request's revision says."""
-        if self._peer_stopped:
+    def must_stay(self, must: bool) -> None:
+        """Whether whoever asks cancels by closing, even one half: what the revision of the request says."""
+        self._must_stay = must
+        if must and self._peer_stopped:
             self._has_left()
+
+    def begin_stream(self) -> None:
+        """From here on only leaving matters: what is pipelined behind a stream must not hide it."""
+        self.streams = True
+        if self._buffer_paused or self._reading_paused:
+            self._deafen()
+            self._resume_transport_reading()
+
+    def pause_reading(self) -> None:
+        if self.streams:
+            self._deafen()
+        else:
+            super().pause_reading()
+
+    def _pause_reading_for_buffer(self) -> None:
+        if self.streams:
+            self._deafen()
+        else:
+            super()._pause_reading_for_buffer()
 
     def _has_left(self) -> None:
         self._grace = None
@@ -292,7 +314,11 @@ class Connection(RequestHandler):
 
     async def taken(self) -> None:
         """Wait until the client has taken enough of what was written."""
-        await self._drain_helper()
+        try:
+            await self._drain_helper()
+        except asyncio.CancelledError:
+            self._drain_waiter = None  # whoever waits next must not meet a cancelled future
+            raise
 
 
 def _unparsed(error: BaseException | None) -> Refused:

@@ -38,7 +38,8 @@ _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
 _BODILESS: Final = frozenset({204, 304})
-_METHODS: Final = frozenset({"DELETE", "GET", "OPTIONS", "POST"})
+_NEVER: Final = frozenset({"CONNECT", "TRACE"})
+"""Their targets are no paths, or their answers echo headers: not even the gate looks at them."""
 TOO_SLOW: Final = 408
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -87,6 +88,7 @@ class Listener:
             max_body_bytes=settings.max_body_bytes,
         )
         self._under_way: dict[Reply, Call | None] = {}
+        self._opening: set[asyncio.Task[object]] = set()
         self._refuses_new = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -113,22 +115,32 @@ class Listener:
         message = incoming.message
         headers = Headers(message.raw_headers)
         call: Call | None = None
+        cors = self._gate.cors(headers) if "origin" in headers else []
         try:
             read = await self._read(incoming, headers, journey, received)
             if isinstance(read, Call):
                 call = read
-                if call.revision.disconnect_cancels:
-                    incoming.connection.must_stay()
-                reply = await self._hall(call)
+                incoming.connection.must_stay(call.revision.disconnect_cancels)
+                reply = await self._admitted(call)
             else:
-                reply = read
+                reply, cors = read, []
                 reply.when_done(journey.ended)
         except Refused as refused:
             journey.refused(refused)
             reply = self._explain(refused)
             reply.when_done(journey.ended)
-        cors = self._gate.cors(headers) if "origin" in headers else []
         return await self._write(incoming, reply, call, cors)
+
+    async def _admitted(self, call: Call) -> Reply:
+        if not _is_open_ended(call):
+            return await self._hall(call)
+        task = asyncio.current_task()
+        assert task is not None
+        self._opening.add(task)
+        try:
+            return await self._hall(call)
+        finally:
+            self._opening.discard(task)
 
     async def _read(
         self, incoming: Incoming, headers: Headers, journey: Journey, received: float
@@ -136,8 +148,8 @@ class Listener:
         """The call of a request, or the answer to a browser's preflight. Raises Refused."""
         message = incoming.message
         version = (message.version.major, message.version.minor)
-        if message.method not in _METHODS:
-            raise Refused(Reason.METHOD_NOT_ALLOWED)
+        if message.method in _NEVER:
+            raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", b"DELETE, GET, OPTIONS, POST"),))
         target = self._gate.target(message.path, headers, version)
         if self._refuses_new:
             raise Refused(Reason.DRAINING, retry_after_s=1)
@@ -147,8 +159,9 @@ class Listener:
         if message.method == "OPTIONS":
             fields = self._gate.preflight(headers, ", ".join(sorted(endpoint.methods)).encode())
             if fields is not None:
+                incoming.is_read = incoming.body.is_eof()
                 return Reply(204, Headers(fields))
-        if message.method not in endpoint.methods:
+        if message.method not in endpoint.methods or message.method == "OPTIONS":
             allow = ", ".join(sorted(endpoint.methods)).encode()
             raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
         if message.method in _KINDS:
@@ -197,6 +210,8 @@ class Listener:
         connection = incoming.connection
         # A peer that breaks the rules of HTTP may mean another message by its next bytes than we do.
         keep = incoming.is_read and not incoming.message.should_close and not self._refuses_new
+        if incoming.message.method == "HEAD":
+            reply.body = b""  # the status is all it asked for
         try:
             async with reply:
                 head, is_chunked, keep = self._head(incoming, reply, cors, keep)
@@ -220,7 +235,7 @@ class Listener:
             connection.streams = False
         if not incoming.is_read and reply.status != TOO_SLOW:
             await connection.linger()
-        return KEEP if keep else CLOSE
+        return KEEP if keep and not connection.is_deaf else CLOSE
 
     def _head(
         self, incoming: Incoming, reply: Reply, cors: list[tuple[bytes, bytes]], keep: bool
@@ -256,7 +271,7 @@ class Listener:
 
     async def _stream(self, connection: Connection, head: bytes, body: Stream, is_chunked: bool) -> None:
         """Write a stream as it comes, and end it as it ended."""
-        connection.streams = True
+        connection.begin_stream()
         self._send(connection, head)
 
         def write(chunk: bytes) -> None:
@@ -290,13 +305,16 @@ class Listener:
 
     async def _taken(self, connection: Connection) -> None:
         """Wait for a slow reader, and so let the server wait; not for one that takes nothing at all."""
-        try:
-            async with asyncio.timeout(self._settings.write_idle_timeout_s):
-                await connection.taken()
-        except TimeoutError:
-            if connection.transport is not None:
-                connection.transport.abort()
-            raise ConnectionResetError("the client takes nothing") from None
+        transport = connection.transport
+        while transport is not None and connection.is_slow:
+            waits = transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self._settings.write_idle_timeout_s):
+                    await connection.taken()
+            except TimeoutError:
+                if transport.get_write_buffer_size() >= waits:
+                    transport.abort()
+                    raise ConnectionResetError("the client takes nothing") from None
 
     def _refuse_unparsed(self, connection: Connection, refused: Refused) -> Done:
         """Answer what could not be parsed, or what nobody caught, and close."""
@@ -322,11 +340,11 @@ class Listener:
 
     def end_listening(self) -> None:
         """End the streams that would never end by themselves; their clients come back elsewhere."""
+        for task in self._opening:
+            task.cancel()
         for reply, call in list(self._under_way.items()):
-            open_ended = call is not None and (
-                call.kind is Kind.LISTEN or call.method == "subscriptions/listen"
-            )
-            if open_ended and isinstance(reply.body, Stream):
+            if call is not None and _is_open_ended(call) and isinstance(reply.body, Stream):
+                call.journey.ended(Ending.COMPLETE)  # our doing, not the server's failure
                 reply.body.close()
 
     async def finished(self) -> None:
@@ -336,3 +354,8 @@ class Listener:
     @property
     def requests_under_way(self) -> int:
         return self._requests
+
+
+def _is_open_ended(call: Call) -> bool:
+    """Whether its stream ends only when somebody leaves."""
+    return call.kind is Kind.LISTEN or call.method == "subscriptions/listen"

@@ -82,7 +82,7 @@ class Forward:
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
         self._catalog.check(permit.principal, call)
-        answer = await self.send(call, _with_query(self._target, call.query))
+        answer = await self.send(call, with_query(self._target, call.query))
         try:
             return await self._judged(permit, answer)
         except BaseException:
@@ -130,7 +130,10 @@ class Forward:
     def _redirected(self, target: str, location: str | None) -> str:
         """Path and query of a redirect within the origin: SDK clients would not follow it for a POST."""
         base = f"{urlsplit(self._settings.url).scheme}://{self._host.decode()}"
-        where = urlsplit(urljoin(base + target, location or ""))
+        try:
+            where = urlsplit(urljoin(base + target, location or ""))
+        except ValueError:
+            raise nonsense("It redirected to what is no URL.") from None
         if not location or f"{where.scheme}://{where.netloc}" != base:
             raise nonsense("It redirected to another origin.")
         return (where.path or "/") + (f"?{where.query}" if where.query else "")
@@ -163,12 +166,14 @@ class Forward:
     async def _whole(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
         length = answer.headers.get("content-length")
         if length is not None and length.isdecimal() and int(length) > self._settings.max_answer_bytes:
-            raise nonsense(f"It was longer than {self._settings.max_answer_bytes} bytes.")
+            raise self._too_long()
         held = bytearray()
         chunks = aiter(answer.chunks)
         try:
             async for chunk in chunks:
                 held += chunk
+                if len(held) > self._settings.max_answer_bytes:
+                    raise self._too_long()
                 if len(held) > HELD_BYTES:
                     rest = self._watched(call, bytes(held), chunks, judge, checked=answer.status < 300)
                     return Reply(answer.status, fields, Stream(rest, answer.close))
@@ -178,6 +183,9 @@ class Forward:
         self._check_whole(call, answer.status, body, judge)
         answer.close()
         return Reply(answer.status, fields, body)
+
+    def _too_long(self) -> Refused:
+        return nonsense(f"It was longer than {self._settings.max_answer_bytes} bytes.")
 
     def _check_whole(self, call: Call, status: int, body: bytes, judge: Judge) -> None:
         if not call.wants_answer:
@@ -256,7 +264,8 @@ class Forward:
                 rest = splitter.rest()
                 if rest is not None:
                     judge.event(rest)
-                    yield rest.raw
+                    if not judge.waiting:
+                        yield rest.raw  # else it would run into our last word; clients drop it anyway
         except (Malformed, Foreign) as error:
             trouble = nonsense(_TROUBLE[type(error)])
         except Lost:
@@ -310,7 +319,7 @@ def _may_have_run(call: Call) -> bool:
     return any(each.method == "tools/call" for each in (call.parts or (call,)))
 
 
-def _with_query(target: str, query: str) -> str:
+def with_query(target: str, query: str) -> str:
     if not query:
         return target
     return f"{target}{'&' if '?' in target else '?'}{query}"

@@ -8,6 +8,7 @@ long as its stream. Source: 2024-11-05 basic/transports, "HTTP with SSE".
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -18,7 +19,7 @@ from ..protocol.headers import end_to_end, media_type
 from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
-from .forward import Forward, lost, nonsense
+from .forward import Forward, lost, nonsense, with_query
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
 
@@ -55,6 +56,8 @@ class Session:
         self.stream: Stream | None = None
         self._form = form
         self._waiting: dict[tuple[type, RequestId], tuple[Call, Acknowledged | None]] = {}
+        self._cancelled: OrderedDict[tuple[type, RequestId], None] = OrderedDict()
+        """Requests the client gave up: they wait no more, and may still be answered."""
 
     def expect(self, call: Call) -> None:
         """A request is about to be sent. Raises Refused."""
@@ -81,6 +84,21 @@ class Session:
         if call.kind is Kind.REQUEST and call.id is not None:
             self._waiting.pop((type(call.id), call.id), None)
 
+    def cancel(self, call: Call) -> None:
+        """The client gives a request of its own up; what its server still says to it is not foreign."""
+        id = call.params.get("requestId")
+        if call.method != "notifications/cancelled" or not isinstance(id, int | str):
+            return
+        key = (type(id), id)
+        if key not in self._waiting:
+            return
+        _, reply = self._waiting.pop(key)
+        self._cancelled[key] = None
+        if len(self._cancelled) > MAX_WAITING:
+            self._cancelled.popitem(last=False)
+        if reply is not None:
+            reply.settle(Ending.CLIENT_GONE)
+
     def hear(self, event: Event) -> None:
         """Judge one event and settle what it answers. Raises Malformed, or KeyError for a foreign answer."""
         data = event.data
@@ -91,7 +109,11 @@ class Session:
                 continue
             if not isinstance(said.id, int | str):
                 raise KeyError
-            call, reply = self._waiting.pop((type(said.id), said.id))
+            key = (type(said.id), said.id)
+            if key in self._cancelled and key not in self._waiting:
+                del self._cancelled[key]
+                continue
+            call, reply = self._waiting.pop(key)
             if said.verdict is not None:
                 call.journey.answered(said.verdict)
             if reply is not None:
@@ -140,7 +162,7 @@ class TwoEndpoints:
         return Reply(202, Headers()) if session is not None and session.say(refused, call) else None
 
     async def _open(self, call: Call) -> Reply:
-        answer = await self._forward.send(call, self._target)
+        answer = await self._forward.send(call, with_query(self._target, call.query))
         try:
             kind, _ = media_type(answer.headers.get("content-type"))
             if answer.status != 200 or kind != "text/event-stream":
@@ -238,6 +260,7 @@ class TwoEndpoints:
             raise lost(call) from error
         answer.close()
         fields = Headers(end_to_end(answer.headers, lambda name: name == b"set-cookie"))
+        session.cancel(call)
         if call.kind is not Kind.REQUEST or answer.status >= 300:
             session.forget(call)
             return Reply(answer.status, fields, bytes(body))

@@ -40,8 +40,16 @@ class _Listening(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         if self.awaits_answer:
             super().data_received(data)
-        elif self.transport is not None:
+            # The end of a body gives the connection back while bytes behind it are still being parsed.
+            planted = self._is_idle() and self.should_close
+        else:
+            # Without data it is aiohttp itself that looks for more, having read the last of a body.
+            planted = bool(data)
+        if planted and self.transport is not None:
             self.transport.abort()
+
+    def _is_idle(self) -> bool:
+        return not self.awaits_answer
 
 
 class _Connector(aiohttp.TCPConnector):

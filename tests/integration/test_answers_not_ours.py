@@ -277,14 +277,7 @@ async def test_an_answer_that_is_cut_short_is_never_complete(
     "framing",
     [
         "length",
-        pytest.param(
-            "chunked",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="Forward._whole compares max_answer_bytes with Content-Length and with what is beyond "
-                "256 KiB, never with a held body",
-            ),
-        ),
+        "chunked",
     ],
 )
 async def test_an_answer_over_the_limit_is_refused(
@@ -319,7 +312,8 @@ async def test_a_large_answer_over_the_limit_is_never_complete(
     exchange.end()
     await client.head()
     got, was_cut = await client.rest_or_cut()
-    assert was_cut
+    # Cut off on its way, or refused whole where so much of it came at once that nothing was passed on yet.
+    assert was_cut or reason_of(got) == "upstream_nonsense"
     assert len(got) <= 400_000
 
 
@@ -381,10 +375,6 @@ async def test_a_stream_that_can_be_resumed_gets_no_last_word(
     assert await client.rest_or_cut() == (b"", ends == "broken")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Forward._events passes an event without its blank line on, and the last word runs into it",
-)
 @pytest.mark.parametrize("unfinished", [b"data:", b"data: " + NOTE + b"\n"])
 async def test_a_last_word_stands_alone_behind_an_unfinished_event(
     side: Sidecar, client: Client, upstream: Upstream, unfinished: bytes
@@ -412,9 +402,6 @@ async def test_a_last_word_fits_into_a_stream_of_announced_length(
     assert [reason_of(data) for data in got[1:]] == ["outcome_unknown"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="answers.Tail takes an array for nonsense, so a batch answer over 256 KiB is cut off"
-)
 async def test_a_large_answer_to_a_batch_arrives_whole(
     side: Sidecar, client: Client, upstream: Upstream
 ) -> None:

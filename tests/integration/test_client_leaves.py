@@ -91,10 +91,6 @@ async def test_a_modern_client_that_is_reset_before_an_answer_cancels_upstream(
     assert await seconds_until_noticed(client, Client.reset, exchange) < NOTICED_WITHIN_S
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Connection.eof_received grants the legacy grace of 1 s to modern calls too: must_stay looks only once",
-)
 async def test_a_modern_client_that_closes_before_an_answer_cancels_upstream_at_once(
     side: Sidecar, client: Client, upstream: Upstream
 ) -> None:
@@ -155,11 +151,6 @@ async def test_leaving_after_the_answer_is_no_ending_of_the_call(
     assert [(line["outcome"], line["ending"]) for line in lines] == [("ok", "complete")]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="aiohttp pauses reading when its queue or a pipelined body is full, and the disconnect is never seen",
-)
 @pytest.mark.parametrize(
     "behind",
     [

@@ -135,10 +135,6 @@ async def test_a_listening_stream_is_ended_properly(
     assert await running.exit_code() == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="end_listening closes the stream's source, and Forward tells the journey that the server broke it off",
-)
 async def test_a_drained_stream_is_no_failure_of_the_server(
     running: Process, upstream: Upstream, connect: Connect
 ) -> None:
@@ -153,11 +149,6 @@ async def test_a_drained_stream_is_no_failure_of_the_server(
     assert [line["outcome"] for line in running.lines.calls] == ["ok"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="end_listening looks once: a GET without its head yet is never ended",
-)
 async def test_a_listening_stream_that_begins_late_does_not_hold_the_drain(
     running: Process, upstream: Upstream, connect: Connect
 ) -> None:

@@ -229,9 +229,6 @@ async def test_each_path_has_its_method(
     assert upstream.seen == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="TwoEndpoints._open sends its own target only: the query of the GET is lost"
-)
 async def test_the_query_of_the_stream_goes_on(side: Sidecar, client: Client, upstream: Upstream) -> None:
     """Promise 1; servers choose a profile or a workspace by it."""
     client.send(get("/sse?profile=a"))
@@ -241,10 +238,6 @@ async def test_the_query_of_the_stream_goes_on(side: Sidecar, client: Client, up
     assert stream.request.target == "/sse?profile=a"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Session._waiting keeps a cancelled call for ever: 1,024 of them and the session is full",
-)
 async def test_a_cancelled_call_makes_room_in_its_session(
     side: Sidecar, client: Client, upstream: Upstream, connect: Connect
 ) -> None:

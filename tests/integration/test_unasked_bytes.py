@@ -56,10 +56,6 @@ async def test_an_answer_planted_behind_the_head_and_body_is_dropped(
     assert await bob_gets(side, upstream, connect) == result(1, "honest")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="transport_aiohttp: the connection is released inside the parser, before the planted answer is queued",
-)
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 async def test_an_answer_planted_behind_a_last_chunk_is_dropped(
     side: Sidecar, client: Client, upstream: Upstream, connect: Connect, kind: str
@@ -89,11 +85,6 @@ async def reading(side: Sidecar) -> None:
         await side.probe("/healthz")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="transport_aiohttp: reading the last bytes makes aiohttp call data_received(b'') on the released "
-    "connection, which aborts it: no answer that comes in one piece leaves a connection to reuse",
-)
 async def test_calls_share_one_kept_connection(side: Sidecar, client: Client, upstream: Upstream) -> None:
     """upstream: a keep-alive pool."""
     upstream.follow(serve_honestly)

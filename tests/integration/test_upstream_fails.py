@@ -178,11 +178,6 @@ async def test_the_next_call_after_a_death_is_served(
     assert (await client.answer()).body == result(2)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Pipeline explains a refused batch as one call without id: 200 with one error of id null, and every "
-    "request of the batch waits on",
-)
 async def test_a_batch_whose_server_is_gone_is_answered_call_by_call(
     open_sidecar: OpenSidecar, connect: Connect, nowhere: str
 ) -> None:
