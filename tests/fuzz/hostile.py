@@ -33,6 +33,8 @@ KEYS: Final = [
     ),
 ]
 TEXTS: Final = ["2.0", "echo", "other", *VERSIONS, *METHODS, '"', "\\", ",", "[", "\u2028", "\U0001f600"]
+CODED: Final = b"=?base64?ZWNobw==?="
+"""`echo`, wrapped."""
 NUMBERS: Final = [
     "0",
     "-0",
@@ -100,6 +102,27 @@ def messages(draw: st.DrawFn) -> str:
     return "{" + ",".join(kept) + "}"
 
 
+MODERN_META: Final = (
+    '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
+    '"io.modelcontextprotocol/clientCapabilities":{}}'
+)
+sound = st.builds(
+    '{{"jsonrpc":"2.0",{}{},"x-more":{}}}'.format,
+    st.sampled_from(['"id":1,', '"id":0,', '"id":"1",', '"id":"",', ""]),
+    st.sampled_from(
+        [
+            '"method":"tools/call","params":{"name":"echo","arguments":{"name":"other","METHOD":[1.0]}}',
+            '"params":{"arguments":null,"name":"echo",' + MODERN_META + '},"method":"tools/call"',
+            '"method":"resources/read","params":{"uri":"file:///a"}',
+            '"method":"initialize","params":{"protocolVersion":"2025-06-18"}',
+            '"method":"notifications/progress"',
+        ]
+    ),
+    scalars.filter(lambda text: text not in ('"\\ud800"', *NUMBERS)),
+)
+"""Messages that are right; whatever stands beside them must not matter."""
+
+
 @st.composite
 def damaged(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
     """Bytes with a piece cut out, put in or turned round."""
@@ -113,8 +136,8 @@ def damaged(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
     )
 
 
-batches = st.lists(messages(), max_size=4).map(lambda each: "[" + " , ".join(each) + "]")
-well_formed = (messages() | messages() | batches | values).map(
+batches = st.lists(sound | messages(), max_size=4).map(lambda each: "[" + " , ".join(each) + "]")
+well_formed = (sound | sound | messages() | batches | values).map(
     lambda text: text.encode("utf-8", "surrogatepass")
 )
 bodies = well_formed | well_formed | damaged(well_formed) | st.binary(max_size=80)
@@ -147,7 +170,9 @@ header_values = st.sampled_from(
         ),
     ]
 ) | st.binary(max_size=8)
-strange = st.lists(st.tuples(header_names, header_values), max_size=4)
+strange = st.lists(
+    st.tuples(header_names, header_values), max_size=4, unique_by=lambda pair: pair[0]
+) | st.lists(st.tuples(header_names, header_values), max_size=4)
 fitting = st.sampled_from(
     [
         [],
