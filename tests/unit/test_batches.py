@@ -134,10 +134,32 @@ def test_a_merged_stream_that_never_begins_is_closed() -> None:
     assert closings == ["never", "closed"]
 
 
-async def test_no_refusal_is_lost_before_a_large_body() -> None:
-    """protocol.md 3.3: a request without an answer waits until its timeout."""
-    theirs = streamed(b'[{"id":1,"result":{}', b"}]", kind=b"application/json")
-    assert b'"id":9' in await written(merge(theirs, [(REFUSED, NO)], form="result"))
+BLANK = pytest.mark.xfail(
+    strict=True, reason="batches.py: _before_json looks for the array in the first piece only"
+)
+EMPTY = pytest.mark.xfail(strict=True, reason="batches.py: _before_json writes a comma before an empty array")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "answers"),
+    [
+        ([b'[{"id":1,"result":{}', b"}]"], [(9, False), (1, True)]),
+        (
+            [b" \n[", b'{"id":1,"result":{}},{"id":2,"error":{}}', b"] \n"],
+            [(9, False), (1, True), (2, False)],
+        ),
+        ([b'{"id":1,"result":[', b"]}\n"], [(9, False), (1, True)]),
+        pytest.param([b" \n", b'[{"id":1,"result":{}}]'], [(9, False), (1, True)], marks=BLANK),
+        pytest.param([b"", b'[{"id":1,"result":{}}]'], [(9, False), (1, True)], marks=BLANK),
+        pytest.param([b"[ ", b" ]"], [(9, False)], marks=EMPTY),
+    ],
+)
+async def test_our_words_come_first_in_a_body_too_large_to_hold(chunks: list[bytes], answers: object) -> None:
+    """protocol.md 3.3: a request without an answer waits until its timeout; both answers are one array."""
+    reply = merge(streamed(*chunks, kind=b"application/json"), [(REFUSED, NO)], form="result")
+    assert reply.headers.pairs == ((b"Content-Type", b"application/json"), (b"Mcp-Session-Id", b"s"))
+    told = json.loads(await written(reply))
+    assert [(each["id"], "result" in each) for each in told] == answers
 
 
 @pytest.mark.parametrize("status", [200, 204])

@@ -408,6 +408,12 @@ def test_a_batch_without_a_version_is_read() -> None:
     assert (batch.revision, len(batch.parts), batch.wants_answer) == (UNNAMED, MAX_BATCH, True)
 
 
+def test_two_ids_of_a_batch_may_differ_by_their_type_alone() -> None:
+    """protocol.md 3.1: 1 is not "1"; an answer may even repeat the id of a request, for it is the server's."""
+    batch = post([message(id=1), message(id="1"), {**ANSWER, "id": 1}])
+    assert [part.id for part in batch.parts] == [1, "1", 1]
+
+
 @pytest.mark.parametrize("body", [message("tools/list"), NOTE, ANSWER])
 def test_an_endpoint_decides_where_it_speaks_one_revision(body: object) -> None:
     """2024-11-05: its wire never names a version; headers cannot talk it out of that."""
