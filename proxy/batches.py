@@ -67,15 +67,23 @@ async def _before_events(ours: list[bytes], rest: Stream) -> AsyncIterator[bytes
 
 async def _before_json(ours: list[bytes], rest: Stream) -> AsyncIterator[bytes]:
     """One array of our messages and theirs, of which the server's text may be an array or a lone object."""
-    head = b"[" + b",".join(ours) + b","
-    is_array = False
+    head = b"[" + b",".join(ours)
+    is_array: bool | None = None  # None until the first byte that is not blank
     async for chunk in rest:
-        if head:
+        text = chunk
+        if is_array is None:
             text = chunk.lstrip()
-            is_array = text[:1] == b"["
-            yield head + text.removeprefix(b"[")
+            if text:
+                is_array = text[:1] == b"["
+                text = text.removeprefix(b"[")
+        if head and is_array is not None:
+            # An empty array adds nothing, and no comma stands before its end.
+            text = text.lstrip()
+            if not text:
+                continue
+            text = head + (text if text[:1] == b"]" else b"," + text)
             head = b""
-            continue
-        yield chunk
+        if is_array is not None:
+            yield text
     if not is_array:
-        yield b"]"
+        yield head + b"]"

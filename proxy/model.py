@@ -41,6 +41,10 @@ class Headers:
             self._index = index
         return index
 
+    def forget_index(self) -> None:
+        """Give back what look-ups built; the next one builds it again."""
+        self._index = None
+
     def get(self, name: str) -> str | None:
         """The first value of `name` (lower case), or None."""
         values = self._by_name().get(name)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from msgspec import Struct
 
 from ..model import Headers, Reason, Refused
-from ..protocol.headers import media_type, named_by_connection
+from ..protocol.headers import PARAM_PREFIX, TOKEN, media_type, named_by_connection
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -136,7 +136,7 @@ class Gate:
         params = b"".join(
             b", " + name.strip().encode("ascii", "ignore")
             for name in asked.lower().split(",")
-            if name.strip().startswith("mcp-param-")
+            if name.strip().startswith(PARAM_PREFIX) and TOKEN.fullmatch(name.strip())
         )
         return [
             *self.cors(headers),

@@ -99,8 +99,8 @@ def _said(value: object) -> Said:
         raise Malformed
     method = value.get("method")
     if method is not None:
-        if not isinstance(method, str):
-            raise Malformed
+        if not isinstance(method, str) or "result" in value or "error" in value:
+            raise Malformed  # two readers, two messages
         return Said(id=id, is_answer=False, method=method)
     if "error" in value and value.get("result") is None:
         return Said(id=id, is_answer=True, verdict=Verdict.RPC_ERROR)

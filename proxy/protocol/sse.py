@@ -8,12 +8,15 @@ the client sees.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from msgspec import Struct
 
 _BOM: Final = b"\xef\xbb\xbf"
 _COLON: Final = ord(":")
+_LF: Final = ord("\n")
+_BLANK_LINES: Final = re.compile(rb"[\r\n]*")
 
 
 class TooLong(Exception):
@@ -36,12 +39,13 @@ class Event(Struct, frozen=True, kw_only=True):
 class Splitter:
     """A pure machine: `feed` takes bytes however they were cut, and returns the events they complete."""
 
-    __slots__ = ("_at_start", "_buffer", "_line", "_max_bytes", "_scanned", "is_full")
+    __slots__ = ("_at_start", "_buffer", "_lf", "_line", "_max_bytes", "_scanned", "is_full")
 
     def __init__(self, max_bytes: int) -> None:
         self._buffer = bytearray()
         self._line = 0  # where the line under way begins
         self._scanned = 0  # no line end before this position, from `_line` on
+        self._lf = 0  # no LF before this position, from `_scanned` on
         self._max_bytes = max_bytes
         self._at_start = True
         self.is_full = False
@@ -61,6 +65,8 @@ class Splitter:
             if stop == self._line or is_comment:
                 if after - begin > self._max_bytes:
                     break
+                # Blank lines behind it say nothing: 65,536 events of one byte would block the loop.
+                after = _BLANK_LINES.match(self._buffer, after).end()  # type: ignore[union-attr]  # always matches
                 events.append(self._event(bytes(self._buffer[begin:after])))
                 begin = after
             self._line = self._scanned = after
@@ -68,6 +74,7 @@ class Splitter:
             del self._buffer[:begin]
             self._line -= begin
             self._scanned -= begin
+            self._lf -= begin
         self.is_full = len(self._buffer) > self._max_bytes
         if self.is_full and not events:
             raise TooLong
@@ -79,14 +86,14 @@ class Splitter:
             return None
         raw = bytes(self._buffer)
         self._buffer.clear()
-        self._line = self._scanned = 0
+        self._line = self._scanned = self._lf = 0
         return self._event(raw)
 
     def _line_end(self) -> tuple[int, int] | None:
         """Where the line under way stops and the next begins; None when that is not known yet."""
         buffer = self._buffer
-        lf = buffer.find(b"\n", self._scanned)
-        cr = buffer.find(b"\r", self._scanned, lf if lf >= 0 else len(buffer))
+        lf = self._next_lf()
+        cr = buffer.find(b"\r", self._scanned, lf)
         if cr >= 0:
             if cr + 1 == len(buffer):
                 if cr != self._line:
@@ -96,10 +103,19 @@ class Splitter:
                 # waiting for that would hold back a whole event. The LF is released by itself when it comes.
                 return cr, cr + 1
             return cr, cr + (2 if buffer[cr + 1] == 0x0A else 1)
-        if lf >= 0:
+        if lf < len(buffer):
             return lf, lf + 1
         self._scanned = len(buffer)
         return None
+
+    def _next_lf(self) -> int:
+        """Where the next LF stands, or the end of the buffer; every byte is looked at once."""
+        buffer = self._buffer
+        lf = max(self._lf, self._scanned)
+        if lf < len(buffer) and buffer[lf] != _LF:
+            lf = buffer.find(b"\n", lf)
+        self._lf = lf if 0 <= lf < len(buffer) else len(buffer)
+        return self._lf
 
     def _event(self, raw: bytes) -> Event:
         text = raw

@@ -226,8 +226,11 @@ class Forward:
                 yield pending
                 pending = chunk
             if checked and call.wants_answer:
-                for said in tail.ended():
-                    judge.see(said)
+                said = tail.ended()
+                for each in said:
+                    judge.see(each)
+                if judge.waiting or not all(each.is_answer for each in said):
+                    raise Malformed
         except (Malformed, Foreign):
             call.journey.refused(nonsense("It was too long, not JSON-RPC, or answered another request."))
             raise Broken(told=False) from None
@@ -239,14 +242,16 @@ class Forward:
     def _streamed(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
         # A last word of ours would not fit into a length the server announced.
         fields = Headers(pair for pair in fields.pairs if pair[0].lower() != b"content-length")
-        return Reply(answer.status, fields, Stream(self._events(call, answer, judge), answer.close))
+        # Open for hours: what the look-ups of its head built is not kept beside it.
+        call.headers.forget_index()
+        return Reply(answer.status, fields, Stream(self._events(call, answer.chunks, judge), answer.close))
 
-    async def _events(self, call: Call, answer: Answer, judge: Judge) -> AsyncIterator[bytes]:
+    async def _events(self, call: Call, chunks: AsyncIterator[bytes], judge: Judge) -> AsyncIterator[bytes]:
         """The server's events as they are, each released when it is whole and ours."""
         splitter = Splitter(self._settings.max_event_bytes)
         trouble: Refused | None = None
         try:
-            async for chunk in answer.chunks:
+            async for chunk in chunks:
                 released: list[bytes] = []
                 try:
                     for event in splitter.feed(chunk):

@@ -176,7 +176,8 @@ class TwoEndpoints:
             for pair in end_to_end(answer.headers, lambda name: name == b"set-cookie")
             if pair[0].lower() != b"content-length"  # the endpoint event changes its length
         ]
-        stream = Stream(self._events(call, answer, session), answer.close)
+        call.headers.forget_index()
+        stream = Stream(self._events(call, answer.chunks, session), answer.close)
         session.stream = stream
         reply = Reply(200, Headers(fields), stream)
         reply.when_done(lambda ending: self._close(session, ending))
@@ -187,10 +188,12 @@ class TwoEndpoints:
             del self._sessions[key]
         session.ended(ending)
 
-    async def _events(self, call: Call, answer: Answer, session: Session) -> AsyncIterator[bytes]:
+    async def _events(
+        self, call: Call, chunks: AsyncIterator[bytes], session: Session
+    ) -> AsyncIterator[bytes]:
         splitter = Splitter(self._settings.max_event_bytes)
         try:
-            async for chunk in answer.chunks:
+            async for chunk in chunks:
                 for event in splitter.feed(chunk):
                     if event.name == "endpoint":
                         yield self._own_endpoint(call, session, event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -70,6 +70,7 @@ class AiohttpTransport:
 
     def __init__(self, url: str, *, connect_timeout_s: float) -> None:
         self._origin = URL(url, encoded=True).origin()
+        self._last_target, self._last_url = "", self._origin
         self._session = aiohttp.ClientSession(
             # No limit: how many calls may be under way is a question of capacity, not of sockets.
             connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
@@ -89,7 +90,7 @@ class AiohttpTransport:
         try:
             response = await self._session.request(
                 method,
-                URL(f"{self._origin}{target}", encoded=True),
+                self._url(target),
                 headers=fields,
                 data=body,
                 allow_redirects=False,
@@ -101,20 +102,39 @@ class AiohttpTransport:
         return Answer(
             status=response.status,
             headers=Headers(response.raw_headers),
-            chunks=_chunks(response),
+            chunks=_Chunks(response),
             close=functools.partial(_finish, response),
         )
+
+    def _url(self, target: str) -> URL:
+        # Nearly every request has the same target.
+        if target != self._last_target:
+            self._last_target, self._last_url = target, URL(f"{self._origin}{target}", encoded=True)
+        return self._last_url
 
     async def close(self) -> None:
         await self._session.close()
 
 
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise Lost from error
+class _Chunks:
+    """The body as it arrives. A class, because an open stream holds it: a generator costs twice as much."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._content.readany()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Lost from error
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 def _finish(response: aiohttp.ClientResponse) -> None:

@@ -134,12 +134,6 @@ def test_a_merged_stream_that_never_begins_is_closed() -> None:
     assert closings == ["never", "closed"]
 
 
-BLANK = pytest.mark.xfail(
-    strict=True, reason="batches.py: _before_json looks for the array in the first piece only"
-)
-EMPTY = pytest.mark.xfail(strict=True, reason="batches.py: _before_json writes a comma before an empty array")
-
-
 @pytest.mark.parametrize(
     ("chunks", "answers"),
     [
@@ -149,9 +143,9 @@ EMPTY = pytest.mark.xfail(strict=True, reason="batches.py: _before_json writes a
             [(9, False), (1, True), (2, False)],
         ),
         ([b'{"id":1,"result":[', b"]}\n"], [(9, False), (1, True)]),
-        pytest.param([b" \n", b'[{"id":1,"result":{}}]'], [(9, False), (1, True)], marks=BLANK),
-        pytest.param([b"", b'[{"id":1,"result":{}}]'], [(9, False), (1, True)], marks=BLANK),
-        pytest.param([b"[ ", b" ]"], [(9, False)], marks=EMPTY),
+        pytest.param([b" \n", b'[{"id":1,"result":{}}]'], [(9, False), (1, True)]),
+        pytest.param([b"", b'[{"id":1,"result":{}}]'], [(9, False), (1, True)]),
+        pytest.param([b"[ ", b" ]"], [(9, False)]),
     ],
 )
 async def test_our_words_come_first_in_a_body_too_large_to_hold(chunks: list[bytes], answers: object) -> None:

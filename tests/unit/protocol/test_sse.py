@@ -220,9 +220,6 @@ def test_an_event_of_many_lines_is_read_in_linear_time() -> None:
         fed([b"data:x\n" * 300_000 + b"\n"], max_bytes=4_000_000)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="sse.py: _line_end looks for an LF to the end of the chunk, for every CR"
-)
 def test_lines_that_end_in_cr_are_read_in_linear_time() -> None:
     """design section 8: no loop lag beyond 100 ms; nobody sends CR alone but those who mean it."""
     with processor_seconds(1.5):
