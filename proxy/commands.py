@@ -17,11 +17,11 @@ def run_command(words: list[str]) -> int:
     if command == "run":
         return _run(options)
     if command == "check":
-        from .configuration.commands import check
+        from .check import check
 
         return check(options.config, _overrides(options), os.environ, sys.stdout)
     if command == "schema":
-        from .configuration.commands import print_schema
+        from .check import print_schema
 
         return print_schema(sys.stdout)
     from .demo import run as demo

@@ -21,7 +21,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "batches": {"model", "protocol", "refusals"},
     "pipeline": {"model"},
     "configuration": {"secret"},
-    "configuration.commands": {"settings"},  # a command that lives with what it is about
+    "check": {"settings", "configuration"},
     "settings": {"configuration"},
     "demo": set(),
     # Where everything is put together.

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from ..settings import Settings, SettingsError, load
-from .mistakes import shown
+from .configuration.mistakes import shown
+from .settings import Settings, SettingsError, load
 
 CLEAN: Final = 0
 BAD_CONFIGURATION: Final = 2
@@ -27,8 +27,8 @@ def check(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str
 
 def print_schema(out: TextIO) -> int:
     """Print the JSON Schema of a settings file, for editors."""
-    from ..settings import schema
-    from .schema import as_text
+    from .configuration.schema import as_text
+    from .settings import schema
 
     out.write(as_text(schema()))
     return CLEAN

@@ -4,7 +4,7 @@ import io
 import json
 from pathlib import Path
 
-from proxy.configuration.commands import check, print_schema
+from proxy.check import check, print_schema
 from tests.unit.configuration.reading import written
 from tests.unit.test_settings import TEN_LINES, TEN_MISTAKES, UPSTREAM
 
