@@ -7,7 +7,7 @@ long as its stream. Source: 2024-11-05 basic/transports, "HTTP with SSE".
 
 from __future__ import annotations
 
-import itertools
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
@@ -144,7 +144,6 @@ class TwoEndpoints:
         self._messages_path = messages_path
         self._form = form
         self._sessions: dict[str, Session] = {}
-        self._count = itertools.count(1)
         parts = urlsplit(settings.url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -227,8 +226,9 @@ class TwoEndpoints:
         session.endpoint = (where.path or "/") + (f"?{where.query}" if where.query else "")
         key = where.query
         if not key or key in self._sessions:
-            # A server that tells its sessions apart by path, or not at all: we do by a number of ours.
-            key = f"{key}{'&' if key else ''}sidecar_session={next(self._count)}"
+            # A server that tells its sessions apart by path, or not at all: we do by a name of ours. Nobody may
+            # guess it: whoever knows the endpoint speaks in the session.
+            key = f"{key}{'&' if key else ''}sidecar_session={secrets.token_urlsafe(16)}"
         self._sessions[key] = session
         call.journey.altered("endpoint")
         newline = b"\r\n" if b"\r\n" in event.raw else b"\n"

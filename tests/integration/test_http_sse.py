@@ -193,6 +193,22 @@ async def test_sessions_do_not_hear_each_other(side: Sidecar, upstream: Upstream
         assert await client.until(b"\n\n") == event(result(1, f"for {number}"))
 
 
+async def test_an_endpoint_of_ours_cannot_be_guessed(
+    side: Sidecar, upstream: Upstream, connect: Connect
+) -> None:
+    """Promise 3: where the server keeps its secret in the path, whoever knows our endpoint is in the session."""
+    uris = []
+    for number in range(2):
+        _, uri = await opened(await connect(side.port), upstream, f"/sessions/secret-{number}/messages")
+        uris.append(urlsplit(uri).query.removeprefix("sidecar_session="))
+    assert uris[0] != uris[1]
+    assert all(len(uri) >= 22 for uri in uris), "128 bits"
+    guesser = await connect(side.port)
+    for guess in ("0", "1", "2"):
+        answer = await guesser.asked(to(f"/messages?sidecar_session={guess}", tool_call(REVISION)))
+        assert answer.status == 404
+
+
 async def test_server_requests_and_their_answers_pass(
     side: Sidecar, client: Client, upstream: Upstream, connect: Connect
 ) -> None:
