@@ -143,8 +143,12 @@ class Forward:
         status = answer.status
         if not 200 <= status <= 599 or 300 <= status <= 399:
             raise nonsense(f"Its HTTP status was {status}.")
-        if answer.headers.get("content-encoding") not in (None, "", "identity") and status < 300:
+        codings = answer.headers.all("content-encoding")
+        if not {"", "identity"}.issuperset(codings) and status < 300:
             raise nonsense("It compressed an answer although it was asked not to.")
+        if len(answer.headers.all("content-type")) > 1:
+            # Clients that take another one than we do would read other messages than were judged.
+            raise nonsense("It has several types.")
         if any(_SPLITS_LINES.search(value) for _, value in answer.headers.pairs):
             raise nonsense("One of its header fields holds control characters.")
         kind, charset = media_type(answer.headers.get("content-type"))

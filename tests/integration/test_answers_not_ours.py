@@ -80,6 +80,8 @@ async def test_a_wrong_body_is_refused_as_nonsense(
         ("200 OK", "text/html", "X: y"),
         ("200 OK", "application/json; charset=iso-8859-1", "X: y"),
         ("200 OK", "application/json", "Content-Encoding: gzip"),
+        ("200 OK", "text/event-stream", "Content-Encoding: identity\r\nContent-Encoding: gzip"),
+        ("200 OK", "application/json", "Content-Type: text/event-stream"),
         ("304 Not Modified", "application/json", "X: y"),
     ],
 )
