@@ -48,6 +48,9 @@ _NEVER_UP: Final = frozenset(
         b"forwarded",
         b"host",
         b"origin",  # checked by us; the server would compare it with its own
+        b"x-http-method",  # frameworks would take a judged POST for a DELETE
+        b"x-http-method-override",
+        b"x-method-override",
         b"x-original-url",
         b"x-real-ip",
         b"x-rewrite-url",
