@@ -123,7 +123,7 @@ def _read_batch(
         message = read_message(item, text)
         if message.method == "initialize":
             raise _batch("`initialize` is never part of a batch.")
-        if message.meta.get(META_VERSION) is not None:
+        if META_VERSION in message.meta:
             raise _batch("A message of a modern revision is never part of a batch.")
         _check(message, headers, revision)
         if message.shape == "request":
@@ -184,8 +184,8 @@ def _revision_of(message: Message, headers: Headers) -> Revision:
     claim = message.meta.get(META_VERSION)
     named = headers.get("mcp-protocol-version")
     # 1. The body claims a version: header and body must agree, and the version must be a modern one.
-    if claim is not None:
-        if not isinstance(claim, str):
+    if META_VERSION in message.meta:
+        if not isinstance(claim, str):  # null too: readers disagree on whether that is a claim
             raise Refused(
                 Reason.MALFORMED, f'`_meta["{META_VERSION}"]` must be a string.', code=INVALID_PARAMS
             )

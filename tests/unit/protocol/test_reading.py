@@ -86,6 +86,8 @@ NOTE = message("notifications/x", id=ABSENT)
         (message(claim=5), MODERN, (MALFORMED, INVALID_PARAMS)),
         (message(claim=[MODERN]), MODERN, (MALFORMED, INVALID_PARAMS)),
         (message(claim={}), MODERN, (MALFORMED, INVALID_PARAMS)),
+        (message(claim=None), None, (MALFORMED, INVALID_PARAMS)),
+        (message(claim=None), LEGACY, (MALFORMED, INVALID_PARAMS)),
         # 4. No claim, and the header names a modern version.
         (message(), MODERN, (MALFORMED, INVALID_PARAMS)),
         (message("server/discover"), MODERN, (MALFORMED, INVALID_PARAMS)),
@@ -350,6 +352,7 @@ def test_only_one_revision_takes_arrays(version: str) -> None:
         ([message(id="a"), NOTE, message(id="a")], INVALID_REQUEST),
         ([message(id=0), message(id=-0)], INVALID_REQUEST),
         ([message(), message(claim=MODERN, id=2)], INVALID_REQUEST),
+        ([message(), message(claim=None, id=2)], INVALID_REQUEST),
         ([message(), 1], INVALID_REQUEST),
         ([message(), None], INVALID_REQUEST),
         ([message(), []], INVALID_REQUEST),
