@@ -31,7 +31,7 @@ from ..protocol.sse import Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
 from .catalog import Catalog
-from .judge import Foreign, Judge
+from .judge import Foreign, Judge, look
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, Transport, Unreached
 
@@ -226,7 +226,7 @@ class Forward:
                 if size > self._settings.max_answer_bytes:
                     raise Malformed
                 if checked:
-                    tail.feed(pending)
+                    await look(tail, pending)
                 chunk = await anext(chunks, None)
                 if chunk is None:
                     break
@@ -262,7 +262,7 @@ class Forward:
                 released: list[bytes] = []
                 try:
                     for event in splitter.feed(chunk):
-                        judge.event(event)
+                        await judge.event_in_turns(event)
                         released.append(event.raw)
                     if splitter.is_full:
                         raise TooLong
@@ -275,7 +275,7 @@ class Forward:
             else:
                 rest = splitter.rest()
                 if rest is not None:
-                    judge.event(rest)
+                    await judge.event_in_turns(rest)
                     if not judge.waiting:
                         yield rest.raw  # else it would run into our last word; clients drop it anyway
         except (Malformed, Foreign) as error:

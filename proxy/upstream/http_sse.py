@@ -14,12 +14,13 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from ..model import Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, RequestId, Stream
-from ..protocol.answers import Malformed, read_answers
+from ..protocol.answers import Malformed
 from ..protocol.headers import end_to_end, media_type
 from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
 from .forward import Forward, lost, nonsense, with_query
+from .judge import messages_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
 
@@ -99,12 +100,9 @@ class Session:
         if reply is not None:
             reply.settle(Ending.CLIENT_GONE)
 
-    def hear(self, event: Event) -> None:
+    async def hear(self, event: Event) -> None:
         """Judge one event and settle what it answers. Raises Malformed, or KeyError for a foreign answer."""
-        data = event.data
-        if not data or data.lstrip(b" \t\r\n")[:1] not in (b"{", b"["):
-            return
-        for said in read_answers(data):
+        for said in await messages_of(event):
             if not said.is_answer:
                 continue
             if not isinstance(said.id, int | str):
@@ -197,13 +195,13 @@ class TwoEndpoints:
                     if event.name == "endpoint":
                         yield self._own_endpoint(call, session, event)
                     else:
-                        session.hear(event)
+                        await session.hear(event)
                         yield event.raw
                 if splitter.is_full:
                     raise TooLong
             rest = splitter.rest()
             if rest is not None:
-                session.hear(rest)
+                await session.hear(rest)
                 yield rest.raw
         except (Malformed, KeyError, TooLong, Refused) as error:
             refused = error if isinstance(error, Refused) else nonsense("An event was not acceptable.")

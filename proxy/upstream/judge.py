@@ -5,11 +5,41 @@ In: what the server said. Out: nothing, or `Foreign`. Tells each call's journey 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from ..model import Call, Ending, Kind, RequestId
-from ..protocol.answers import Malformed, Said, read_answers
+from ..protocol.answers import HELD_BYTES, Malformed, Said, Tail, read_answers
 from ..protocol.sse import Event
+
+SLICE_BYTES: Final = 16_384
+"""Of a large answer looked at before other calls have their turn: 10 ms at the worst, of brackets alone."""
+
+
+async def look(tail: Tail, piece: bytes) -> None:
+    """Feed `tail` in slices. Raises Malformed."""
+    for at in range(0, len(piece), SLICE_BYTES):
+        if at:
+            await asyncio.sleep(0)
+        tail.feed(piece[at : at + SLICE_BYTES])
+
+
+def speaks(data: bytes) -> bool:
+    """Whether the data of an event is JSON-RPC's business: a priming event or a ping is none."""
+    return data.lstrip(b" \t\r\n")[:1] in (b"{", b"[")
+
+
+async def messages_of(event: Event) -> list[Said]:
+    """The messages of one event; other calls have their turns while a large one is read. Raises Malformed."""
+    data = event.data
+    if data is None or not speaks(data):
+        return []
+    if len(data) <= HELD_BYTES:
+        return read_answers(data)
+    tail = Tail()
+    await look(tail, data)
+    return tail.ended()
 
 
 class Foreign(Exception):
@@ -51,16 +81,20 @@ class Judge:
         return said
 
     def event(self, event: Event) -> list[Said]:
-        """Judge one event, whatever its name: a client might not look at it. Raises Malformed or Foreign.
-
-        Data that is no JSON object or array is none of JSON-RPC's business: a priming event, a ping.
-        """
+        """Judge one event, whatever its name: a client might not look at it. Raises Malformed or Foreign."""
         if event.id:
             self.saw_event_id = True
-        data = event.data
-        if not data or data.lstrip(b" \t\r\n")[:1] not in (b"{", b"["):
-            return []
-        return self.whole(data)
+        return self.whole(event.data) if event.data is not None and speaks(event.data) else []
+
+    async def event_in_turns(self, event: Event) -> None:
+        """The same, and other calls have their turns while a large one is read."""
+        if event.data is None or len(event.data) <= HELD_BYTES:
+            self.event(event)
+            return
+        if event.id:
+            self.saw_event_id = True
+        for each in await messages_of(event):
+            self.see(each)
 
     def see(self, said: Said) -> None:
         """Judge one message. Raises Foreign."""
@@ -82,4 +116,4 @@ class Judge:
             call.journey.ended(Ending.COMPLETE)
 
 
-__all__ = ["Foreign", "Judge", "Malformed"]
+__all__ = ["Foreign", "Judge", "Malformed", "look", "messages_of"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.model import Verdict
 from proxy.protocol.answers import HELD_BYTES, MAX_ANSWER_DEPTH, Malformed, Said, Tail, read_answers
+from tests.unit.protocol.patience import processor_seconds
 
 
 def watched(chunks: list[bytes]) -> Said:
@@ -273,3 +274,11 @@ def test_a_large_answer_to_a_batch_is_read() -> None:
     """protocol.md 3.4: answers to a batch may be an array; two long tool lists are more than 256 KiB."""
     body = b"[" + large('{"id":1,"result":{},') + b"," + large('{"id":2,"result":{},') + b"]"
     assert [said.id for said in read_answers(body)] == [1, 2]
+
+
+@pytest.mark.parametrize("item", [b"0.123", b'"a"', b'"\\n\\"]"'])
+def test_many_small_values_cost_little(item: bytes) -> None:
+    """design section 8: embeddings are long lists of numbers; 16 MiB of them took seconds, and take 0.1 s."""
+    body = b'{"id":1,"result":[' + b",".join([item] * (16_000_000 // (len(item) + 1))) + b"]}"
+    with processor_seconds(1):
+        assert watched([body]).id == 1

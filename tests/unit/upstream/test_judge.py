@@ -1,10 +1,14 @@
 """Whose answer is it? Foreign ones never pass, ours are told to the journey they belong to, once."""
 
+import asyncio
+from collections.abc import Coroutine
+
 import pytest
 
 from proxy.model import Call, Ending, Kind, Verdict
+from proxy.protocol.answers import Tail
 from proxy.protocol.sse import Event
-from proxy.upstream.judge import Foreign, Judge, Malformed
+from proxy.upstream.judge import SLICE_BYTES, Foreign, Judge, Malformed, look
 from tests.fakes import Diary, FakeJourney, make_call
 
 
@@ -133,3 +137,36 @@ def test_who_learns_hears_results_of_ours_only() -> None:
     with pytest.raises(Foreign):
         judge.whole(b'{"id":3,"result":{"tools":[]}}')
     assert heard == [(calls[0], {"tools": []})]
+
+
+LARGE = b'{"id":1,"result":[' + b"[]," * 200_000 + b"1]}"
+
+
+async def turns_during(work: Coroutine[object, object, object]) -> int:
+    """How often another task had its turn until `work` was done."""
+    task = asyncio.ensure_future(work)
+    turns = 0
+    while not task.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await task
+    return turns
+
+
+async def test_others_have_their_turns_while_a_large_answer_is_read() -> None:
+    """design section 8: the loop never waits 100 ms; 16 MiB in one go cost it ten seconds."""
+    judge = Judge(asked([], 1))
+    assert await turns_during(judge.event_in_turns(Event(raw=b"", data=LARGE))) >= len(LARGE) // SLICE_BYTES
+    assert judge.waiting == {}
+    assert await turns_during(look(Tail(), LARGE)) >= len(LARGE) // SLICE_BYTES
+
+
+async def test_a_large_event_is_judged_as_a_small_one() -> None:
+    """design section 4: an answer that is not this request's never reaches the client."""
+    with pytest.raises(Foreign):
+        await Judge(asked([], 2)).event_in_turns(Event(raw=b"", data=LARGE))
+    with pytest.raises(Malformed):
+        await Judge(asked([], 1)).event_in_turns(Event(raw=b"", data=LARGE[:-1]))
+    judge = Judge(asked([], 1))
+    await judge.event_in_turns(Event(raw=b"", data=b" " * 300_000 + b"ping", id=b"7"))
+    assert (judge.saw_event_id, len(judge.waiting)) == (True, 1)
