@@ -237,24 +237,29 @@ class Connection(RequestHandler):
     def must_stay(self, must: bool) -> None:
         """Whether whoever asks cancels by closing, even one half: what the revision of the request says."""
         self._must_stay = must
-        if must and self._peer_stopped:
-            self._has_left()
+        if must:
+            self._keep_hearing()
+            if self._peer_stopped:
+                self._has_left()
 
     def begin_stream(self) -> None:
         """From here on only leaving matters: what is pipelined behind a stream must not hide it."""
         self.streams = True
+        self._keep_hearing()
+
+    def _keep_hearing(self) -> None:
         if self._buffer_paused or self._reading_paused:
             self._deafen()
             self._resume_transport_reading()
 
     def pause_reading(self) -> None:
-        if self.streams:
+        if self.streams or self._must_stay:
             self._deafen()
         else:
             super().pause_reading()
 
     def _pause_reading_for_buffer(self) -> None:
-        if self.streams:
+        if self.streams or self._must_stay:
             self._deafen()
         else:
             super()._pause_reading_for_buffer()

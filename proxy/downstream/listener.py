@@ -107,6 +107,7 @@ class Listener:
             raise
         finally:
             incoming.connection.answered += 1
+            incoming.connection.must_stay(False)
             self._requests -= 1
             if not self._requests:
                 self._idle.set()

@@ -169,3 +169,35 @@ async def test_what_is_pipelined_behind_a_stream_does_not_hide_that_the_client_l
     client.more(behind)
     await side.probe("/healthz")
     assert await seconds_until_noticed(client, Client.reset, exchange) < NOTICED_WITHIN_S
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param(post(tool_call(MODERN), MODERN) * 200, id="200 calls"),
+        pytest.param(post(b"x" * 1_000_000, LEGACY), id="a large body"),
+    ],
+)
+@WAYS
+async def test_what_is_pipelined_behind_a_modern_call_does_not_hide_that_the_client_left(
+    side: Sidecar, client: Client, upstream: Upstream, behind: bytes, leave: Leave
+) -> None:
+    """basic/patterns/cancellation: leaving cancels, also before the answer begins."""
+    client.send(post(tool_call(MODERN), MODERN))
+    exchange = await upstream.next()
+    client.more(behind)
+    await side.probe("/healthz")
+    assert await seconds_until_noticed(client, leave, exchange) < NOTICED_WITHIN_S
+
+
+async def test_a_large_body_on_a_connection_that_carried_a_modern_call_arrives(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """What is said of a call ends with it."""
+    for text in ("a", "b" * 1_000_000):
+        body = message("tools/call", MODERN, 1, name="echo", arguments={"text": text})
+        client.send(post(body, MODERN))
+        exchange = await upstream.next()
+        assert exchange.request.body == body
+        exchange.answer(result())
+        assert (await client.answer()).status == 200
