@@ -1,6 +1,6 @@
 """Which revisions of MCP do we read? One module each; this is the ordered register.
 
-A sixth revision is one module here, one line in `REGISTER`, and its ids in the requirements manifest.
+A sixth revision is one module here and one line in `REGISTER`; what it can do is said in capabilities.
 """
 
 from typing import Final
