@@ -144,16 +144,7 @@ class Forward:
     async def _judged(self, permit: Permit, answer: Answer) -> Reply:
         call = permit.call
         status = answer.status
-        if not 200 <= status <= 599 or 300 <= status <= 399:
-            raise nonsense(f"Its HTTP status was {status}.")
-        codings = answer.headers.all("content-encoding")
-        if not {"", "identity"}.issuperset(codings) and status < 300:
-            raise nonsense("It compressed an answer although it was asked not to.")
-        if len(answer.headers.all("content-type")) > 1:
-            # Clients that take another one than we do would read other messages than were judged.
-            raise nonsense("It has several types.")
-        if any(_SPLITS_LINES.search(value) for _, value in answer.headers.pairs):
-            raise nonsense("One of its header fields holds control characters.")
+        check_head(answer)
         kind, charset = media_type(answer.headers.get("content-type"))
         fields = Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
         judge = Judge(
@@ -316,6 +307,21 @@ _TROUBLE: Final[dict[type[Exception], str]] = {
     Foreign: "It answered another request.",
     TooLong: "An event was too long.",
 }
+
+
+def check_head(answer: Answer) -> None:
+    """Raise Refused (upstream_nonsense) unless status and fields may be passed on."""
+    status = answer.status
+    if not 200 <= status <= 599 or 300 <= status <= 399:
+        raise nonsense(f"Its HTTP status was {status}.")
+    codings = answer.headers.all("content-encoding")
+    if not {"", "identity"}.issuperset(codings) and status < 300:
+        raise nonsense("It compressed an answer although it was asked not to.")
+    if len(answer.headers.all("content-type")) > 1:
+        # Clients that take another one than we do would read other messages than were judged.
+        raise nonsense("It has several types.")
+    if any(_SPLITS_LINES.search(value) for _, value in answer.headers.pairs):
+        raise nonsense("One of its header fields holds control characters.")
 
 
 def nonsense(why: str) -> Refused:

@@ -14,12 +14,12 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from ..model import Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, RequestId, Stream
-from ..protocol.answers import Malformed
+from ..protocol.answers import Malformed, read_answers
 from ..protocol.headers import end_to_end, media_type
 from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
-from .forward import Forward, lost, nonsense, with_query
+from .forward import Forward, check_head, lost, nonsense, with_query
 from .judge import messages_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
@@ -164,6 +164,7 @@ class TwoEndpoints:
             kind, _ = media_type(answer.headers.get("content-type"))
             if answer.status != 200 or kind != "text/event-stream":
                 raise nonsense(f"Its HTTP status was {answer.status}, and no stream of events came.")
+            check_head(answer)
         except BaseException:
             answer.close()
             raise
@@ -259,6 +260,8 @@ class TwoEndpoints:
                     raise nonsense("It acknowledged a message with a long body.")
         except Lost as error:
             raise lost(call) from error
+        check_head(answer)
+        _check_acknowledgement(call, bytes(body))
         answer.close()
         fields = Headers(end_to_end(answer.headers, lambda name: name == b"set-cookie"))
         session.cancel(call)
@@ -268,3 +271,13 @@ class TwoEndpoints:
         reply = Acknowledged(answer.status, fields, bytes(body))
         session.acknowledge(call, reply)
         return reply
+
+
+def _check_acknowledgement(call: Call, body: bytes) -> None:
+    """Raise Refused where it answers another request; mostly it is empty, or a word like "Accepted"."""
+    try:
+        said = read_answers(body)
+    except Malformed:
+        return
+    if any(each.is_answer and each.id not in (None, call.id) for each in said):
+        raise nonsense("It answered another request.")

@@ -209,6 +209,34 @@ async def test_an_endpoint_of_ours_cannot_be_guessed(
         assert answer.status == 404
 
 
+@pytest.mark.parametrize(
+    ("status", "field", "body"),
+    [
+        ("302 Found", "Location: http://127.0.0.2/", b""),
+        ("202 Accepted", "Content-Encoding: gzip", b"x"),
+        ("200 OK", "X: y", result(2)),
+        ("400 Bad Request", "X: y", result(2)),
+    ],
+)
+async def test_an_acknowledgement_is_checked_like_any_answer(
+    side: Sidecar,
+    client: Client,
+    upstream: Upstream,
+    connect: Connect,
+    status: str,
+    field: str,
+    body: bytes,
+) -> None:
+    """design section 4: no redirects elsewhere, and no answer to another request."""
+    _, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+    poster.send(to(uri, tool_call(REVISION)))
+    (await upstream.next()).answer(body, field, status=status)
+    answer = await poster.answer()
+    assert (answer.status, answer.body) == (202, b"")
+    assert reason_of(events(await client.until(b"\n\n"))[0]) == "upstream_nonsense"
+
+
 async def test_server_requests_and_their_answers_pass(
     side: Sidecar, client: Client, upstream: Upstream, connect: Connect
 ) -> None:
