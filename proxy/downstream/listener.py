@@ -41,6 +41,9 @@ _BODILESS: Final = frozenset({204, 304})
 _NEVER: Final = frozenset({"CONNECT", "TRACE"})
 """Their targets are no paths, or their answers echo headers: not even the gate looks at them."""
 TOO_SLOW: Final = 408
+MAX_UNTAKEN_BYTES: Final = 1_048_576
+"""Of our own words between a server's events. Nobody waits after these, so a client that takes nothing and goes
+on provoking them is dropped."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -279,7 +282,20 @@ class Listener:
             if chunk:
                 self._send(connection, b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
 
-        body.written_by(write)
+        untaken = 0
+
+        def interject(chunk: bytes) -> None:
+            nonlocal untaken
+            transport = connection.transport
+            if transport is None or transport.is_closing():
+                return  # whoever would hear it has left
+            untaken = untaken + len(chunk) if connection.is_slow else 0
+            if untaken > MAX_UNTAKEN_BYTES:
+                transport.abort()
+            else:
+                write(chunk)
+
+        body.written_by(interject)
         try:
             async for chunk in body:
                 write(chunk)

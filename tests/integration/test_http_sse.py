@@ -123,6 +123,29 @@ async def test_our_own_no_arrives_on_the_stream(
     assert [line["outcome"] for line in await side.lines.next_calls()] == ["outcome_unknown"]
 
 
+async def test_whoever_takes_nothing_and_provokes_our_no_is_dropped(
+    side: Sidecar, upstream: Upstream, connect: Connect
+) -> None:
+    """style guide 4: bound the slow reader. Nobody waits behind our own words, so they would pile up."""
+    listener = await connect(side.port, receive_bytes=4096)
+    stream, uri = await opened(listener, upstream)
+    listener.pause()
+    stream.chunk(b":" + b"x" * 8_000_000 + b"\n")
+    poster = await connect(side.port)
+
+    async def die(exchange: Exchange) -> None:
+        exchange.link.reset()
+
+    upstream.follow(die)
+    for number in range(2_000):
+        poster.send(to(uri, tool_call(REVISION, f"{number}-{'x' * 1_000}")))
+        if (await poster.answer()).status == 404:
+            break
+    else:
+        raise AssertionError("2 MB of refusals wait for somebody who takes nothing")
+    await stream.left()
+
+
 async def test_a_session_nobody_opened_is_unknown(side: Sidecar, client: Client, upstream: Upstream) -> None:
     """design section 5: foreign and unknown sessions answer 404."""
     answer = await client.asked(to("/messages?session_id=made-up", tool_call(REVISION)))
