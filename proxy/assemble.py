@@ -33,6 +33,8 @@ from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
 BACKLOG = 4_096
+IDLE_S = 15.0
+"""How long the operations port waits for a request, also for the first one."""
 
 
 class House:
@@ -95,7 +97,9 @@ class House:
     async def open(self) -> None:
         """Listen on both ports. Raises OSError naming the address that cannot be had."""
         loop = asyncio.get_running_loop()
-        runner = web.AppRunner(operations(self.health), access_log=None, handle_signals=False)
+        runner = web.AppRunner(
+            operations(self.health), access_log=None, handle_signals=False, keepalive_timeout=IDLE_S
+        )
         await runner.setup()
         self._operations = runner
         where = self.settings.operations.address

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Final, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 RequestId: TypeAlias = int | str
 """A JSON-RPC id as MCP allows it: an integer or a string, never null. 1 and "1" are two ids."""
@@ -69,6 +69,9 @@ class Headers:
     def __repr__(self) -> str:
         # Names only: values may be credentials.
         return f"Headers({', '.join(name.decode('latin-1') for name, _ in self.pairs)})"
+
+
+_NO_HEADERS: Final = Headers()
 
 
 class Era(Enum):
@@ -253,6 +256,7 @@ class Journey(Protocol):
     def altered(self, what: str) -> None: ...
     def refused(self, refused: Refused) -> None: ...
     def ended(self, ending: Ending) -> None: ...
+    def forget_payload(self) -> None: ...
     def sibling(self) -> Journey: ...
 
 
@@ -286,6 +290,10 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
         """`params.arguments`, or nothing."""
         value = self.params.get("arguments")
         return value if isinstance(value, dict) else {}
+
+    def without_payload(self) -> Call:
+        """What there is to say of the call when it has been forwarded, without what it said itself."""
+        return structs.replace(self, params={}, headers=_NO_HEADERS, body=b"")
 
     @property
     def wants_answer(self) -> bool:
@@ -353,7 +361,7 @@ class Stream:
     before the first byte. `close` is called exactly once.
     """
 
-    __slots__ = ("_chunks", "_close", "_early", "_taps", "_write")
+    __slots__ = ("_chunks", "_close", "_early", "_is_ending", "_taps", "_write", "awaited")
 
     def __init__(self, chunks: AsyncIterator[bytes], close: Callable[[], None]) -> None:
         self._chunks = chunks
@@ -361,6 +369,9 @@ class Stream:
         self._taps: list[Callable[[bytes], None]] = []
         self._write: Callable[[bytes], None] | None = None
         self._early: list[bytes] = []
+        self._is_ending = False
+        self.awaited: Callable[[], bool] = lambda: False
+        """Whether answers to other requests are still to come on this stream."""
 
     def tap(self, see: Callable[[bytes], None]) -> None:
         """Let `see` look at every chunk: synchronous, must not keep the chunk, must not raise."""
@@ -379,6 +390,16 @@ class Stream:
             self._early.append(chunk)
         else:
             self._write(chunk)
+
+    def end(self) -> None:
+        """Close the source as soon as nobody awaits anything of it."""
+        self._is_ending = True
+        self.settled()
+
+    def settled(self) -> None:
+        """Something that was awaited has come."""
+        if self._is_ending and not self.awaited():
+            self.close()
 
     def close(self) -> None:
         close, self._close = self._close, None

@@ -72,6 +72,9 @@ class FakeJourney:
     def ended(self, ending: Ending) -> None:
         self._write("ended", ending)
 
+    def forget_payload(self) -> None:
+        self._write("forgot the payload")
+
     def sibling(self) -> FakeJourney:
         return FakeJourney(self.diary, f"j{next(self._count)}", self._count)
 

@@ -234,6 +234,13 @@ class Connection(RequestHandler):
         self._grace = self._loop.call_later(HALF_CLOSE_GRACE_S, self._has_left)
         return True
 
+    def request_ended(self) -> None:
+        """A request has had its answer. What has arrived of the next head has its own time from here."""
+        self.answered += 1
+        self._must_stay = False
+        if self._head_bytes and self._head_deadline is None and self.transport is not None:
+            self._await_head()
+
     def must_stay(self, must: bool) -> None:
         """Whether whoever asks cancels by closing, even one half: what the revision of the request says."""
         self._must_stay = must

@@ -40,6 +40,7 @@ _STATUS_LINES: Final = {
 _BODILESS: Final = frozenset({204, 304})
 _NEVER: Final = frozenset({"CONNECT", "TRACE"})
 """Their targets are no paths, or their answers echo headers: not even the gate looks at them."""
+BROKEN: Final = 400
 TOO_SLOW: Final = 408
 MAX_UNTAKEN_BYTES: Final = 1_048_576
 """Of our own words between a server's events. Nobody waits after these, so a client that takes nothing and goes
@@ -109,8 +110,7 @@ class Listener:
             journey.ended(Ending.of(error))
             raise
         finally:
-            incoming.connection.answered += 1
-            incoming.connection.must_stay(False)
+            incoming.connection.request_ended()
             self._requests -= 1
             if not self._requests:
                 self._idle.set()
@@ -170,7 +170,8 @@ class Listener:
             raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
         if message.method in _KINDS:
             self._gate.no_body(headers)
-            incoming.is_read = True
+            # aiohttp holds what follows an Upgrade back, whatever we answer: the connection cannot go on.
+            incoming.is_read = not message.upgrade
             return read_bodiless(
                 _KINDS[message.method],
                 headers,
@@ -180,7 +181,7 @@ class Listener:
                 spoken=endpoint.revision,
             )
         length = self._gate.body(headers, version)
-        if "expect" in headers and incoming.connection.transport is not None:
+        if "expect" in headers and version == (1, 1) and incoming.connection.transport is not None:
             incoming.connection.transport.write(_CONTINUE)
         body = await self._body(incoming.body, length)
         incoming.is_read = True
@@ -237,7 +238,9 @@ class Listener:
         finally:
             self._under_way.pop(reply, None)
             connection.streams = False
-        if not incoming.is_read and reply.status != TOO_SLOW:
+        # What is known to have no body leaves nothing to throw away; broken framing may have anything behind it.
+        leaves_rest = not incoming.body.is_eof() or reply.status == BROKEN
+        if not incoming.is_read and leaves_rest and reply.status != TOO_SLOW:
             await connection.linger()
         return KEEP if keep and not connection.is_deaf else CLOSE
 
@@ -362,7 +365,7 @@ class Listener:
         for reply, call in list(self._under_way.items()):
             if call is not None and _is_open_ended(call) and isinstance(reply.body, Stream):
                 call.journey.ended(Ending.COMPLETE)  # our doing, not the server's failure
-                reply.body.close()
+                reply.body.end()
 
     async def finished(self) -> None:
         """Wait until nothing is under way."""

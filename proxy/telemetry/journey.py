@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
+import msgspec
+
 from ..model import Call, Ending, Kind, Permit, Principal, Reason, Refused, Verdict
 
 Sink: TypeAlias = Callable[["Record"], None]
@@ -137,6 +139,13 @@ class Record:
 
     def refused(self, refused: Refused) -> None:
         self.refusal = refused
+
+    def forget_payload(self) -> None:
+        """The call was forwarded and will be waited for: what it carried is not kept meanwhile."""
+        if self.call is not None:
+            self.call = self.call.without_payload()
+        if self.permit is not None and self.call is not None:
+            self.permit = msgspec.structs.replace(self.permit, call=self.call)
 
     def ended(self, ending: Ending) -> None:
         """The last word; later ones are not heard."""

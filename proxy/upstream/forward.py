@@ -24,6 +24,7 @@ from ..model import (
     Refused,
     Reply,
     Stream,
+    Verdict,
 )
 from ..protocol.answers import HELD_BYTES, Malformed, Tail
 from ..protocol.headers import end_to_end, media_type
@@ -152,7 +153,7 @@ class Forward:
             any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
             heard=functools.partial(self._catalog.heard, permit.principal),
         )
-        if kind == "text/event-stream" and status < 300:
+        if kind == "text/event-stream":
             return self._streamed(call, answer, fields, judge)
         if status < 300 and call.wants_answer:
             if kind not in ("application/json", ""):
@@ -186,22 +187,25 @@ class Forward:
         return nonsense(f"It was longer than {self._settings.max_answer_bytes} bytes.")
 
     def _check_whole(self, call: Call, status: int, body: bytes, judge: Judge) -> None:
-        if not call.wants_answer:
-            return
         try:
             said = judge.whole(body)
         except Malformed:
             # An HTTP error need not be JSON-RPC (Express answers HTML); a success must be.
-            if status < 300:
+            if status < 300 and call.wants_answer:
                 raise nonsense("It was not JSON-RPC.") from None
             return
         except Foreign as foreign:
-            if status >= 400 and foreign.id is None:
-                return  # the server could not read the id, and the HTTP error ends the request all the same
+            # An HTTP error ends the request whatever its body says, and servers put odd ids there: null where
+            # they read none, "server-error" in the Python SDK. A result has no business in one.
+            is_error = foreign.said.verdict is Verdict.RPC_ERROR
+            if status >= 400 and (is_error or foreign.said.id is None):
+                return
             raise nonsense("It answered another request.") from None
-        if status < 300 and (judge.waiting or not all(each.is_answer for each in said)):
+        if status >= 300 or not call.wants_answer:
+            return
+        if judge.waiting or not all(each.is_answer for each in said):
             raise nonsense("It did not answer the request.")
-        if status < 300 and not call.parts and body.lstrip()[:1] == b"[":
+        if not call.parts and body.lstrip()[:1] == b"[":
             raise nonsense("It was an array although one request was sent.")
 
     async def _watched(
@@ -315,7 +319,7 @@ def check_head(answer: Answer) -> None:
     if not 200 <= status <= 599 or 300 <= status <= 399:
         raise nonsense(f"Its HTTP status was {status}.")
     codings = answer.headers.all("content-encoding")
-    if not {"", "identity"}.issuperset(codings) and status < 300:
+    if not {"", "identity"}.issuperset(codings):
         raise nonsense("It compressed an answer although it was asked not to.")
     if len(answer.headers.all("content-type")) > 1:
         # Clients that take another one than we do would read other messages than were judged.

@@ -60,6 +60,10 @@ class Session:
         self._cancelled: OrderedDict[tuple[type, RequestId], None] = OrderedDict()
         """Requests the client gave up: they wait no more, and may still be answered."""
 
+    def is_awaited(self) -> bool:
+        """Whether answers are still to come on the stream."""
+        return bool(self._waiting)
+
     def expect(self, call: Call) -> None:
         """A request is about to be sent. Raises Refused."""
         if call.kind is not Kind.REQUEST or call.id is None:
@@ -75,7 +79,9 @@ class Session:
         """The POST was taken; the answer may have been quicker."""
         key = (type(call.id), call.id) if call.id is not None else None
         if key in self._waiting:
-            self._waiting[key] = (call, reply)
+            # A thousand of them may wait, and nobody needs their bodies any more.
+            call.journey.forget_payload()
+            self._waiting[key] = (call.without_payload(), reply)
         else:
             reply.settle(Ending.COMPLETE)
 
@@ -116,6 +122,8 @@ class Session:
                 call.journey.answered(said.verdict)
             if reply is not None:
                 reply.settle(Ending.COMPLETE)
+            if self.stream is not None:
+                self.stream.settled()
 
     def say(self, refused: Refused, call: Call) -> bool:
         """Our own no, on the stream where the client looks for answers. False when there is no stream."""
@@ -176,6 +184,7 @@ class TwoEndpoints:
         ]
         call.headers.forget_index()
         stream = Stream(self._events(call, answer.chunks, session), answer.close)
+        stream.awaited = session.is_awaited
         session.stream = stream
         reply = Reply(200, Headers(fields), stream)
         reply.when_done(lambda ending: self._close(session, ending))
@@ -223,11 +232,9 @@ class TwoEndpoints:
         if f"{where.scheme}://{where.netloc}" != self._origin:
             raise nonsense("Its endpoint lies on another origin.")
         session.endpoint = (where.path or "/") + (f"?{where.query}" if where.query else "")
-        key = where.query
-        if not key or key in self._sessions:
-            # A server that tells its sessions apart by path, or not at all: we do by a name of ours. Nobody may
-            # guess it: whoever knows the endpoint speaks in the session.
-            key = f"{key}{'&' if key else ''}sidecar_session={secrets.token_urlsafe(16)}"
+        # Whoever knows the endpoint speaks in the session, and the server's secret may stand in its path, which
+        # is not ours: so ours has one of its own, behind the server's query.
+        key = f"{where.query}{'&' if where.query else ''}sidecar_session={secrets.token_urlsafe(16)}"
         self._sessions[key] = session
         call.journey.altered("endpoint")
         newline = b"\r\n" if b"\r\n" in event.raw else b"\n"

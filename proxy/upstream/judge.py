@@ -45,9 +45,9 @@ async def messages_of(event: Event) -> list[Said]:
 class Foreign(Exception):
     """An answer to a request that this exchange did not carry, or a second one to the same."""
 
-    def __init__(self, id: object) -> None:
+    def __init__(self, said: Said) -> None:
         super().__init__()
-        self.id = id
+        self.said = said
 
 
 class Judge:
@@ -106,7 +106,7 @@ class Judge:
         if call is None:
             if self._any_answer:
                 return
-            raise Foreign(said.id)
+            raise Foreign(said)
         if said.verdict is not None:
             call.journey.answered(said.verdict)
         if self._heard is not None and said.result is not None:

@@ -30,7 +30,8 @@ class Answer(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Transport(Protocol):
-    """One origin, a pool of connections. No redirects, no cookies, no retries, no total timeout."""
+    """One origin, a pool of connections. No redirects, no cookies, no total timeout. Nothing is
+    sent twice, but for a GET or DELETE that met the closing of an idle connection."""
 
     async def send(
         self, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes | None

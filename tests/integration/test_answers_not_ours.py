@@ -18,6 +18,7 @@ from tests.integration.wire import (
     listen,
     message,
     post,
+    request,
     result,
     tool_call,
 )
@@ -109,6 +110,28 @@ async def test_the_body_of_an_http_error_need_not_be_json_rpc_but_is_never_anoth
         assert (answer.status, reason_of(answer.body)) == (200, "upstream_nonsense")
     else:
         assert (answer.status, answer.body) == (400, answered)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+async def test_the_python_sdks_error_about_a_session_passes(
+    side: Sidecar, client: Client, upstream: Upstream, method: str
+) -> None:
+    """mcp 1.x answers 404 with the id "server-error"; without it a client would never initialise again."""
+    gone = b'{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session not found"}}'
+    client.send(post(LIST) if method == "POST" else request(method))
+    (await upstream.next()).answer(gone, status="404 Not Found")
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (404, gone)
+
+
+async def test_a_result_in_reply_to_a_notification_is_refused(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """design section 4: an answer that is not this request's never reaches the client."""
+    client.send(post(NOTE))
+    (await upstream.next()).answer(result(7))
+    answer = await client.answer()
+    assert (answer.status, b'"result"' in answer.body) == (502, False)
 
 
 BAD_EVENTS = {

@@ -1,10 +1,12 @@
 """HTTP+SSE (2024-11-05): answers, and our own no, arrive on the stream, each where it belongs."""
 
+import gc
 import json
 from urllib.parse import urlsplit
 
 import pytest
 
+from proxy.model import Call
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar
@@ -303,6 +305,41 @@ async def test_the_query_of_the_stream_goes_on(side: Sidecar, client: Client, up
     stream.answer(b"", status="404 Not Found", kind="")
     await client.answer()
     assert stream.request.target == "/sse?profile=a"
+
+
+async def test_a_drain_waits_for_answers_that_arrive_on_the_stream(
+    side: Sidecar, client: Client, upstream: Upstream, connect: Connect
+) -> None:
+    """design section 4, lifecycle: in-flight finishes; here what is in flight is on another connection."""
+    stream, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+    poster.send(to(uri, tool_call()))
+    (await upstream.next()).answer(b"", status="202 Accepted", kind="")
+    assert (await poster.answer()).status == 202
+    side.house.listener.refuse_new()
+    side.house.listener.end_listening()
+    stream.chunk(event(result()))
+    assert await client.until(b"\n\n") == event(result())
+    assert await client.rest() == b""  # and ended properly, now that nothing is awaited
+    await side.house.listener.finished()
+
+
+async def test_a_waiting_call_keeps_nothing_of_what_it_carried(
+    side: Sidecar, client: Client, upstream: Upstream, connect: Connect
+) -> None:
+    """design section 8: 1,024 calls of 4 MiB may wait in one session of a sidecar of 64 MB."""
+    _, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+    poster.send(to(uri, tool_call()))
+    (await upstream.next()).answer(b"", status="202 Accepted", kind="")
+    assert (await poster.answer()).status == 202
+    poster.send(to(uri, NOTE))  # answered when the handler of the call is done and its frame is gone
+    (await upstream.next()).answer(b"", status="202 Accepted", kind="")
+    assert (await poster.answer()).status == 202
+    gc.collect()
+    waiting = [each for each in gc.get_objects() if isinstance(each, Call) and each.method == "tools/call"]
+    assert waiting
+    assert all(not each.body and not each.params for each in waiting)
 
 
 async def test_a_cancelled_call_makes_room_in_its_session(
