@@ -330,14 +330,16 @@ async def test_a_waiting_call_keeps_nothing_of_what_it_carried(
     """design section 8: 1,024 calls of 4 MiB may wait in one session of a sidecar of 64 MB."""
     _, uri = await opened(client, upstream)
     poster = await connect(side.port)
-    poster.send(to(uri, tool_call()))
+    poster.send(to(uri, tool_call(tool="waits-for-long")))
     (await upstream.next()).answer(b"", status="202 Accepted", kind="")
     assert (await poster.answer()).status == 202
     poster.send(to(uri, NOTE))  # answered when the handler of the call is done and its frame is gone
     (await upstream.next()).answer(b"", status="202 Accepted", kind="")
     assert (await poster.answer()).status == 202
     gc.collect()
-    waiting = [each for each in gc.get_objects() if isinstance(each, Call) and each.method == "tools/call"]
+    waiting = [
+        each for each in gc.get_objects() if isinstance(each, Call) and each.target == "waits-for-long"
+    ]
     assert waiting
     assert all(not each.body and not each.params for each in waiting)
 
