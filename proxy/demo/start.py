@@ -127,7 +127,7 @@ def _serve(scene: Scene) -> int:
     accept = "accept: application/json, text/event-stream"
     curl = ["curl", "-i", scene.url, "-H", "content-type: application/json", "-H", accept, "-d", INITIALIZE]
     print(f"mcp-sidecar in front of mcp-server-time: {scene.url}")
-    print(f"health and metrics: http://{scene.operations}/readyz http://{scene.operations}/metrics")
+    print(f"health: http://{scene.operations}/readyz")
     print(f"log: {scene.sidecar.log}")
     print(f"\nTry it:\n\n{shlex.join(curl)}")
     print(f"\n{scene.python} - <<'PY'\n{SNIPPET % scene.url}PY\n\nCtrl-C ends it.", flush=True)
