@@ -354,6 +354,10 @@ class Stage(Protocol):
 Tell: TypeAlias = Callable[[Ending], None]
 
 
+def _nobody_waits() -> bool:
+    return False
+
+
 class Stream:
     """Bytes still arriving, who may look at them, and how to close their source.
 
@@ -366,28 +370,28 @@ class Stream:
     def __init__(self, chunks: AsyncIterator[bytes], close: Callable[[], None]) -> None:
         self._chunks = chunks
         self._close: Callable[[], None] | None = close
-        self._taps: list[Callable[[bytes], None]] = []
+        self._taps: tuple[Callable[[bytes], None], ...] = ()
         self._write: Callable[[bytes], None] | None = None
-        self._early: list[bytes] = []
+        self._early = b""
         self._is_ending = False
-        self.awaited: Callable[[], bool] = lambda: False
+        self.awaited: Callable[[], bool] = _nobody_waits
         """Whether answers to other requests are still to come on this stream."""
 
     def tap(self, see: Callable[[bytes], None]) -> None:
         """Let `see` look at every chunk: synchronous, must not keep the chunk, must not raise."""
-        self._taps.append(see)
+        self._taps = (*self._taps, see)
 
     def written_by(self, write: Callable[[bytes], None]) -> None:
         """The writer introduces itself; what was interjected before it came goes out first."""
         self._write = write
-        early, self._early = self._early, []
-        for chunk in early:
-            write(chunk)
+        early, self._early = self._early, b""
+        if early:
+            write(early)
 
     def interject(self, chunk: bytes) -> None:
         """Put whole events of our own between those of the server, at once."""
         if self._write is None:
-            self._early.append(chunk)
+            self._early += chunk
         else:
             self._write(chunk)
 

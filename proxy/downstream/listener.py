@@ -222,7 +222,10 @@ class Listener:
                 head, is_chunked, keep = self._head(incoming, reply, cors, keep)
                 if isinstance(reply.body, Stream):
                     self._under_way[reply] = call
-                    await self._stream(connection, head, reply.body, is_chunked)
+                    connection.begin_stream()
+                    self._send(connection, head)
+                    del head  # streams are open for hours
+                    await self._stream(connection, reply.body, is_chunked)
                 else:
                     self._send(connection, head + reply.body)
                     if connection.is_slow:
@@ -276,10 +279,8 @@ class Listener:
         lines.append(b"\r\n")
         return b"".join(lines), is_chunked, keep
 
-    async def _stream(self, connection: Connection, head: bytes, body: Stream, is_chunked: bool) -> None:
+    async def _stream(self, connection: Connection, body: Stream, is_chunked: bool) -> None:
         """Write a stream as it comes, and end it as it ended."""
-        connection.begin_stream()
-        self._send(connection, head)
 
         def write(chunk: bytes) -> None:
             if chunk:
