@@ -1,6 +1,7 @@
-"""Is this answer ours? A pure machine that knows which requests of an exchange still wait.
+"""Is this answer ours? A machine that knows which requests of an exchange still wait.
 
-In: what the server said. Out: nothing, or `Foreign`. Tells each call's journey what its answer was.
+In: what the server said. Out: nothing, or `Foreign`. Tells each call's journey what its answer was. No IO and no
+clock; all it ever awaits is that other calls have their turn while something large is read.
 """
 
 from __future__ import annotations
