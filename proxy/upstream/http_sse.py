@@ -57,8 +57,8 @@ class Session:
         self.stream: Stream | None = None
         self._form = form
         self._waiting: dict[tuple[type, RequestId], tuple[Call, Acknowledged | None]] = {}
-        self._cancelled: OrderedDict[tuple[type, RequestId], None] = OrderedDict()
-        """Requests the client gave up: they wait no more, and may still be answered."""
+        self._given_up: OrderedDict[tuple[type, RequestId], None] = OrderedDict()
+        """Requests that wait no more and may still be answered: cancelled, or lost on their way."""
 
     def is_awaited(self) -> bool:
         """Whether answers are still to come on the stream."""
@@ -89,22 +89,36 @@ class Session:
         """The request will have no answer. An answer the client posts has its id from the server's own count,
         and must not be taken for the request of the same number."""
         if call.kind is Kind.REQUEST and call.id is not None:
-            self._waiting.pop((type(call.id), call.id), None)
+            self._take((type(call.id), call.id))
+
+    def give_up(self, call: Call) -> None:
+        """Nobody knows whether the request arrived. Its answer, should one come, is not foreign."""
+        if call.kind is Kind.REQUEST and call.id is not None:
+            self._give_up((type(call.id), call.id))
 
     def cancel(self, call: Call) -> None:
         """The client gives a request of its own up; what its server still says to it is not foreign."""
         id = call.params.get("requestId")
         if call.method != "notifications/cancelled" or not isinstance(id, int | str):
             return
-        key = (type(id), id)
-        if key not in self._waiting:
-            return
-        _, reply = self._waiting.pop(key)
-        self._cancelled[key] = None
-        if len(self._cancelled) > MAX_WAITING:
-            self._cancelled.popitem(last=False)
+        reply = self._give_up((type(id), id))
         if reply is not None:
             reply.settle(Ending.CLIENT_GONE)
+
+    def _give_up(self, key: tuple[type, RequestId]) -> Acknowledged | None:
+        if key not in self._waiting:
+            return None
+        self._given_up[key] = None
+        if len(self._given_up) > MAX_WAITING:
+            self._given_up.popitem(last=False)
+        return self._take(key)
+
+    def _take(self, key: tuple[type, RequestId]) -> Acknowledged | None:
+        """Nothing waits under this key any more; a stream that is to end may have waited for just that."""
+        _, reply = self._waiting.pop(key, (None, None))
+        if self.stream is not None:
+            self.stream.settled()
+        return reply
 
     async def hear(self, event: Event) -> None:
         """Judge one event and settle what it answers. Raises Malformed, or KeyError for a foreign answer."""
@@ -114,16 +128,15 @@ class Session:
             if not isinstance(said.id, int | str):
                 raise KeyError
             key = (type(said.id), said.id)
-            if key in self._cancelled and key not in self._waiting:
-                del self._cancelled[key]
+            if key in self._given_up and key not in self._waiting:
+                del self._given_up[key]
                 continue
-            call, reply = self._waiting.pop(key)
+            call, _ = self._waiting[key]
             if said.verdict is not None:
                 call.journey.answered(said.verdict)
+            reply = self._take(key)
             if reply is not None:
                 reply.settle(Ending.COMPLETE)
-            if self.stream is not None:
-                self.stream.settled()
 
     def say(self, refused: Refused, call: Call) -> bool:
         """Our own no, on the stream where the client looks for answers. False when there is no stream."""
@@ -248,13 +261,18 @@ class TwoEndpoints:
         session.expect(call)
         try:
             answer = await self._forward.send(call, session.endpoint)
+        except Refused as refused:
+            never_arrived = refused.reason is Reason.UPSTREAM_UNREACHABLE
+            (session.forget if never_arrived else session.give_up)(call)
+            raise
         except BaseException:
-            session.forget(call)
+            # Leaving the POST is not leaving the session: the answer arrives on the other connection.
+            session.give_up(call)
             raise
         try:
             return await self._acknowledged(call, session, answer)
         except BaseException:
-            session.forget(call)
+            session.give_up(call)
             answer.close()
             raise
 

@@ -324,6 +324,22 @@ async def test_a_drain_waits_for_answers_that_arrive_on_the_stream(
     await side.house.listener.finished()
 
 
+async def test_leaving_the_post_is_not_leaving_the_session(
+    side: Sidecar, client: Client, upstream: Upstream, connect: Connect
+) -> None:
+    """2024-11-05: the answer arrives on the other connection, also when its request's own one broke."""
+    stream, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+    poster.send(to(uri, tool_call()))
+    post = await upstream.next()  # arrived, not acknowledged
+    poster.reset()
+    await post.left()
+    stream.chunk(event(result()))
+    assert await client.until(b"\n\n") == event(result())
+    stream.chunk(event(NOTE))
+    assert await client.until(b"\n\n") == event(NOTE)
+
+
 async def test_a_waiting_call_keeps_nothing_of_what_it_carried(
     side: Sidecar, client: Client, upstream: Upstream, connect: Connect
 ) -> None:
