@@ -22,7 +22,7 @@ from .model import Call, Refused, Reply, Stage
 from .pipeline import Pipeline
 from .policy.rules import Rules
 from .protocol.revisions import TWO_ENDPOINTS
-from .refusals import explain, is_at_http
+from .refusals import Form, explain, is_at_http
 from .settings import Settings
 from .telemetry.journey import Journeys, Sink
 from .telemetry.logs import Log
@@ -54,7 +54,7 @@ class House:
         )
         forward = Forward(settings.upstream, self._transport, form)
         serve: Stage = forward
-        explained: Callable[[Refused, Call], Reply] = functools.partial(_explain, form=form)
+        explained: Callable[[Refused, Call], Reply] = functools.partial(explain, form=form)
         endpoints = [
             Endpoint(path=settings.listen.path, methods=frozenset({"POST", "GET", "DELETE", "OPTIONS"}))
         ]
@@ -185,12 +185,8 @@ def _identity(settings: Settings) -> str:
     return f"anonymous, tenant {listed[0].tenant if listed else 'local'}"
 
 
-def _explain(refused: Refused, call: Call, *, form: str) -> Reply:
-    return explain(refused, call, form)  # type: ignore[arg-type]  # `Settings.refusals` is a `Form`
-
-
-def _explain_elsewhere(refused: Refused, call: Call, *, two: TwoEndpoints, form: str) -> Reply:
-    return two.refuse(refused, call) or _explain(refused, call, form=form)
+def _explain_elsewhere(refused: Refused, call: Call, *, two: TwoEndpoints, form: Form) -> Reply:
+    return two.refuse(refused, call) or explain(refused, call, form)
 
 
 def _bound(where: Sequence[object]) -> Address:

@@ -4,6 +4,7 @@ In: a `Permit`. Out: the server's `Reply`, checked, or `Refused`. Keeps connecti
 sessions. Foreign exceptions are translated here, at the border that meets them, and nowhere else.
 
     settings.py            which server, and how it is reached
+    origin.py              where it lives, and what stays within
     transport.py           what any transport must do
     transport_aiohttp.py   the one that works everywhere
     forward.py             one permitted call to one reply (streamable HTTP)

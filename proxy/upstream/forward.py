@@ -12,7 +12,6 @@ import functools
 import re
 from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import urljoin, urlsplit
 
 from ..model import (
     Broken,
@@ -33,6 +32,7 @@ from ..protocol.sse import message as as_event
 from ..refusals import Form, message
 from .catalog import Catalog
 from .judge import Foreign, Judge, look
+from .origin import Origin
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, Transport, Unreached
 
@@ -72,21 +72,15 @@ class Forward:
         self._catalog = catalog or Catalog()
         self._transport = transport
         self._form = form
-        parts = urlsplit(settings.url)
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._host = parts.netloc.encode("ascii")
-        self._own = tuple(
-            (name.encode("ascii"), secret.reveal().encode("utf-8"))
-            for name, secret in settings.headers.items()
-        )
-        replaced = {name.lower() for name, _ in self._own}
+        self._origin = Origin(settings)
+        replaced = {name.lower() for name, _ in self._origin.own}
         kept = {b"authorization"} if settings.forward_client_authorization else set()
         self._stops_here = frozenset((_NEVER_UP - kept) | replaced)
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
         self._catalog.check(permit.principal, call)
-        answer = await self.send(call, with_query(self._target, call.query))
+        answer = await self.send(call, self._origin.with_query(call.query))
         try:
             return await self._judged(permit, answer)
         except BaseException:
@@ -120,11 +114,11 @@ class Forward:
             raise lost(call) from error
 
     def _fields(self, call: Call) -> list[tuple[bytes, bytes]]:
-        fields = [(b"Host", self._host), *end_to_end(call.headers, self._stays)]
+        fields = [(b"Host", self._origin.host), *end_to_end(call.headers, self._stays)]
         if "accept-encoding" in call.headers:
             fields.append((b"Accept-Encoding", b"identity"))
             call.journey.altered("accept-encoding")
-        fields.extend(self._own)
+        fields.extend(self._origin.own)
         return fields
 
     def _stays(self, name: bytes) -> bool:
@@ -133,21 +127,20 @@ class Forward:
 
     def _redirected(self, target: str, location: str | None) -> str:
         """Path and query of a redirect within the origin: SDK clients would not follow it for a POST."""
-        base = f"{urlsplit(self._settings.url).scheme}://{self._host.decode()}"
         try:
-            where = urlsplit(urljoin(base + target, location or ""))
+            within = self._origin.resolve(target, location or "")
         except ValueError:
             raise nonsense("It redirected to what is no URL.") from None
-        if not location or f"{where.scheme}://{where.netloc}" != base:
+        if not location or within is None:
             raise nonsense("It redirected to another origin.")
-        return (where.path or "/") + (f"?{where.query}" if where.query else "")
+        return within
 
     async def _judged(self, permit: Permit, answer: Answer) -> Reply:
         call = permit.call
         status = answer.status
         check_head(answer)
         kind, charset = media_type(answer.headers.get("content-type"))
-        fields = Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
+        fields = passed_on(answer)
         judge = Judge(
             call.parts or (call,),
             any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
@@ -242,11 +235,10 @@ class Forward:
         yield pending
 
     def _streamed(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
-        # A last word of ours would not fit into a length the server announced.
-        fields = Headers(pair for pair in fields.pairs if pair[0].lower() != b"content-length")
         # Open for hours: what the look-ups of its head built is not kept beside it.
         call.headers.forget_index()
-        return Reply(answer.status, fields, Stream(self._events(call, answer.chunks, judge), answer.close))
+        events = Stream(self._events(call, answer.chunks, judge), answer.close)
+        return Reply(answer.status, without_length(fields), events)
 
     async def _events(self, call: Call, chunks: AsyncIterator[bytes], judge: Judge) -> AsyncIterator[bytes]:
         """The server's events as they are, each released when it is whole and ours."""
@@ -313,6 +305,16 @@ _TROUBLE: Final[dict[type[Exception], str]] = {
 }
 
 
+def passed_on(answer: Answer) -> Headers:
+    """The fields of an answer that the client gets."""
+    return Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
+
+
+def without_length(fields: Headers) -> Headers:
+    """For a body we may lengthen: a last word would not fit into a length the server announced."""
+    return Headers(pair for pair in fields.pairs if pair[0].lower() != b"content-length")
+
+
 def check_head(answer: Answer) -> None:
     """Raise Refused (upstream_nonsense) unless status and fields may be passed on."""
     status = answer.status
@@ -339,9 +341,3 @@ def lost(call: Call) -> Refused:
 
 def _may_have_run(call: Call) -> bool:
     return any(each.method == "tools/call" for each in (call.parts or (call,)))
-
-
-def with_query(target: str, query: str) -> str:
-    if not query:
-        return target
-    return f"{target}{'&' if '?' in target else '?'}{query}"

@@ -11,16 +11,16 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import urljoin, urlsplit
 
 from ..model import Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, RequestId, Stream
 from ..protocol.answers import Malformed, read_answers
-from ..protocol.headers import end_to_end, media_type
+from ..protocol.headers import media_type
 from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
-from .forward import Forward, check_head, lost, nonsense, with_query
+from .forward import Forward, check_head, lost, nonsense, passed_on, without_length
 from .judge import messages_of
+from .origin import Origin
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
 
@@ -163,9 +163,7 @@ class TwoEndpoints:
         self._messages_path = messages_path
         self._form = form
         self._sessions: dict[str, Session] = {}
-        parts = urlsplit(settings.url)
-        self._origin = f"{parts.scheme}://{parts.netloc}"
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._origin = Origin(settings)
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
@@ -180,7 +178,7 @@ class TwoEndpoints:
         return Reply(202, Headers()) if session is not None and session.say(refused, call) else None
 
     async def _open(self, call: Call) -> Reply:
-        answer = await self._forward.send(call, with_query(self._target, call.query))
+        answer = await self._forward.send(call, self._origin.with_query(call.query))
         try:
             kind, _ = media_type(answer.headers.get("content-type"))
             if answer.status != 200 or kind != "text/event-stream":
@@ -190,16 +188,11 @@ class TwoEndpoints:
             answer.close()
             raise
         session = Session(self._form)
-        fields = [
-            pair
-            for pair in end_to_end(answer.headers, lambda name: name == b"set-cookie")
-            if pair[0].lower() != b"content-length"  # the endpoint event changes its length
-        ]
         call.headers.forget_index()
         stream = Stream(self._events(call, answer.chunks, session), answer.close)
         stream.awaited = session.is_awaited
         session.stream = stream
-        reply = Reply(200, Headers(fields), stream)
+        reply = Reply(200, without_length(passed_on(answer)), stream)
         reply.when_done(lambda ending: self._close(session, ending))
         return reply
 
@@ -239,15 +232,17 @@ class TwoEndpoints:
         if session.endpoint is not None or event.data is None or len(event.data) > MAX_ENDPOINT_BYTES:
             raise nonsense("Its endpoint event was not acceptable.")
         try:
-            where = urlsplit(urljoin(self._origin + self._target, event.data.decode("ascii").strip()))
+            reference = event.data.decode("ascii").strip()
+            endpoint = self._origin.resolve(self._origin.target, reference)
         except ValueError:
             raise nonsense("Its endpoint event was not acceptable.") from None
-        if f"{where.scheme}://{where.netloc}" != self._origin:
+        if endpoint is None:
             raise nonsense("Its endpoint lies on another origin.")
-        session.endpoint = (where.path or "/") + (f"?{where.query}" if where.query else "")
+        session.endpoint = endpoint
+        query = endpoint.partition("?")[2]
         # Whoever knows the endpoint speaks in the session, and the server's secret may stand in its path, which
         # is not ours: so ours has one of its own, behind the server's query.
-        key = f"{where.query}{'&' if where.query else ''}sidecar_session={secrets.token_urlsafe(16)}"
+        key = f"{query}{'&' if query else ''}sidecar_session={secrets.token_urlsafe(16)}"
         self._sessions[key] = session
         call.journey.altered("endpoint")
         newline = b"\r\n" if b"\r\n" in event.raw else b"\n"
@@ -288,7 +283,7 @@ class TwoEndpoints:
         check_head(answer)
         _check_acknowledgement(call, bytes(body))
         answer.close()
-        fields = Headers(end_to_end(answer.headers, lambda name: name == b"set-cookie"))
+        fields = passed_on(answer)
         session.cancel(call)
         if call.kind is not Kind.REQUEST or answer.status >= 300:
             session.forget(call)

@@ -11,13 +11,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from ..configuration.values import url_host_and_port
 from ..protocol.jsonrpc import META_CAPABILITIES, META_PREFIX, META_VERSION
 from ..protocol.revisions import NEWEST
+from .origin import Origin
 from .settings import UpstreamSettings
 from .transport import Lost, Transport, Unreached
 
@@ -88,19 +88,17 @@ class Probe:
         return True
 
     async def _discover(self) -> None:
-        parts = urlsplit(self._settings.url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        own = [(name.encode(), value.reveal().encode()) for name, value in self._settings.headers.items()]
+        origin = Origin(self._settings)
         answer = await self._transport.send(
             "POST",
-            target,
+            origin.target,
             [
-                (b"Host", parts.netloc.encode("ascii")),
+                (b"Host", origin.host),
                 (b"Content-Type", b"application/json"),
                 (b"Accept", b"application/json, text/event-stream"),
                 (b"MCP-Protocol-Version", NEWEST.name.encode()),
                 (b"Mcp-Method", b"server/discover"),
-                *own,
+                *origin.own,
             ],
             _BODY,
         )

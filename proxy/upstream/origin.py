@@ -1,0 +1,42 @@
+"""Where the server lives: its origin, its endpoint, and what we add to every request.
+
+In: the `upstream` settings, and references the server gives. Out: request targets (path and query) within the
+origin. Keeps nothing else; pure. Source: RFC 9112 section 3.2 (origin-form), RFC 3986 section 5 (resolution).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from .settings import UpstreamSettings
+
+
+class Origin:
+    """One server. `target` is its endpoint, `host` its authority, `own` the fields of ours."""
+
+    __slots__ = ("_base", "host", "own", "target")
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        parts = urlsplit(settings.url)
+        self._base = f"{parts.scheme}://{parts.netloc}"
+        self.host = parts.netloc.encode("ascii")
+        self.target = _target_of(parts)
+        self.own = tuple(
+            (name.encode("ascii"), secret.reveal().encode("utf-8"))
+            for name, secret in settings.headers.items()
+        )
+
+    def with_query(self, query: str) -> str:
+        """The endpoint with a client's query behind its own."""
+        if not query:
+            return self.target
+        return f"{self.target}{'&' if '?' in self.target else '?'}{query}"
+
+    def resolve(self, target: str, reference: str) -> str | None:
+        """What `reference` means at `target`; None on another origin. Raises ValueError when it is no URL."""
+        where = urlsplit(urljoin(self._base + target, reference))
+        return _target_of(where) if f"{where.scheme}://{where.netloc}" == self._base else None
+
+
+def _target_of(parts: SplitResult) -> str:
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
