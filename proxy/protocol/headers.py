@@ -9,9 +9,10 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..model import Headers
+if TYPE_CHECKING:  # the settings use the lists below, and `check` must not pay for a runtime
+    from ..model import Headers
 
 HOP_BY_HOP: Final = frozenset(
     {

@@ -12,32 +12,19 @@ from msgspec import Meta, Struct, field
 
 from ..configuration.mistakes import Unfit
 from ..configuration.values import check_http_url, fit, url_path
+from ..protocol.headers import HOP_BY_HOP, TOKEN
 from ..secret import Secret
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e]*", re.ASCII)
-_HOP_BY_HOP: Final = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
 _FRAMING: Final = frozenset(("content-encoding", "content-length", "content-type", "expect", "host"))
 
 
 def check_header_name(name: str) -> None:
     """Raise Unfit unless a header of this name may be added to every request."""
     remedy = "remove it"
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise Unfit("is no header name", "RFC 9110 allows letters, digits and !#$%&'*+-.^_`|~", "rename it")
-    if name.lower() in _HOP_BY_HOP:
+    if name.lower().encode() in HOP_BY_HOP:
         raise Unfit("cannot be set", "this header belongs to one connection, not to the request", remedy)
     if name.lower() in _FRAMING:
         raise Unfit("cannot be set", "this header frames or routes the message", remedy)
