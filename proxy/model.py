@@ -18,6 +18,14 @@ RequestId: TypeAlias = int | str
 """A JSON-RPC id as MCP allows it: an integer or a string, never null. 1 and "1" are two ids."""
 
 
+IdKey: TypeAlias = tuple[type, RequestId]
+
+
+def id_key(id: RequestId) -> IdKey:
+    """The id as a key of a table, with its type: to Python 1, 1.0 and True are one key."""
+    return type(id), id
+
+
 class Headers:
     """Header fields in the order of the wire, several of one name allowed.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ..model import Call, Headers, Journey, Kind, Reason, Refused, Revision
+from ..model import Call, Headers, IdKey, Journey, Kind, Reason, Refused, Revision, id_key
 from .batch import split_array
 from .headers import MIRRORS, PARAM_PREFIX, decode_value
 from .jsonrpc import (
@@ -118,7 +118,7 @@ def _read_batch(
     if len(value) > MAX_BATCH:
         raise _batch(f"A batch holds at most {MAX_BATCH} messages.")
     messages: list[Message] = []
-    ids: set[tuple[type, object]] = set()
+    ids: set[IdKey] = set()
     for item, text in zip(value, split_array(body), strict=True):
         message = read_message(item, text)
         if message.method == "initialize":
@@ -126,8 +126,8 @@ def _read_batch(
         if META_VERSION in message.meta:
             raise _batch("A message of a modern revision is never part of a batch.")
         _check(message, headers, revision)
-        if message.shape == "request":
-            key = (type(message.id), message.id)
+        if message.shape == "request" and message.id is not None:
+            key = id_key(message.id)
             if key in ids:
                 raise _batch("Two requests of a batch have the same id.")
             ids.add(key)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
 
-from ..model import Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, RequestId, Stream
+from ..model import Broken, Call, Ending, Headers, IdKey, Kind, Permit, Reason, Refused, Reply, Stream, id_key
 from ..protocol.answers import Malformed, read_answers
 from ..protocol.headers import media_type
 from ..protocol.sse import Event, Splitter, TooLong
@@ -56,8 +56,8 @@ class Session:
         """Path and query at the server; None until its `endpoint` event has come."""
         self.stream: Stream | None = None
         self._form = form
-        self._waiting: dict[tuple[type, RequestId], tuple[Call, Acknowledged | None]] = {}
-        self._given_up: OrderedDict[tuple[type, RequestId], None] = OrderedDict()
+        self._waiting: dict[IdKey, tuple[Call, Acknowledged | None]] = {}
+        self._given_up: OrderedDict[IdKey, None] = OrderedDict()
         """Requests that wait no more and may still be answered: cancelled, or lost on their way."""
 
     def is_awaited(self) -> bool:
@@ -68,7 +68,7 @@ class Session:
         """A request is about to be sent. Raises Refused."""
         if call.kind is not Kind.REQUEST or call.id is None:
             return
-        key = (type(call.id), call.id)
+        key = id_key(call.id)
         if key in self._waiting:
             raise Refused(Reason.MALFORMED, "A request with this id still waits for its answer.", id=call.id)
         if len(self._waiting) >= MAX_WAITING:
@@ -77,7 +77,7 @@ class Session:
 
     def acknowledge(self, call: Call, reply: Acknowledged) -> None:
         """The POST was taken; the answer may have been quicker."""
-        key = (type(call.id), call.id) if call.id is not None else None
+        key = id_key(call.id) if call.id is not None else None
         if key in self._waiting:
             # A thousand of them may wait, and nobody needs their bodies any more.
             call.journey.forget_payload()
@@ -89,23 +89,23 @@ class Session:
         """The request will have no answer. An answer the client posts has its id from the server's own count,
         and must not be taken for the request of the same number."""
         if call.kind is Kind.REQUEST and call.id is not None:
-            self._take((type(call.id), call.id))
+            self._take(id_key(call.id))
 
     def give_up(self, call: Call) -> None:
         """Nobody knows whether the request arrived. Its answer, should one come, is not foreign."""
         if call.kind is Kind.REQUEST and call.id is not None:
-            self._give_up((type(call.id), call.id))
+            self._give_up(id_key(call.id))
 
     def cancel(self, call: Call) -> None:
         """The client gives a request of its own up; what its server still says to it is not foreign."""
         id = call.params.get("requestId")
         if call.method != "notifications/cancelled" or not isinstance(id, int | str):
             return
-        reply = self._give_up((type(id), id))
+        reply = self._give_up(id_key(id))
         if reply is not None:
             reply.settle(Ending.CLIENT_GONE)
 
-    def _give_up(self, key: tuple[type, RequestId]) -> Acknowledged | None:
+    def _give_up(self, key: IdKey) -> Acknowledged | None:
         if key not in self._waiting:
             return None
         self._given_up[key] = None
@@ -113,7 +113,7 @@ class Session:
             self._given_up.popitem(last=False)
         return self._take(key)
 
-    def _take(self, key: tuple[type, RequestId]) -> Acknowledged | None:
+    def _take(self, key: IdKey) -> Acknowledged | None:
         """Nothing waits under this key any more; a stream that is to end may have waited for just that."""
         _, reply = self._waiting.pop(key, (None, None))
         if self.stream is not None:
@@ -127,7 +127,7 @@ class Session:
                 continue
             if not isinstance(said.id, int | str):
                 raise KeyError
-            key = (type(said.id), said.id)
+            key = id_key(said.id)
             if key in self._given_up and key not in self._waiting:
                 del self._given_up[key]
                 continue

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..model import Call, Ending, Kind, RequestId
+from ..model import Call, Ending, IdKey, Kind, id_key
 from ..protocol.answers import HELD_BYTES, Malformed, Said, Tail, read_answers
 from ..protocol.sse import Event
 
@@ -64,10 +64,8 @@ class Judge:
         self._heard = heard
         """Learns from results that are ours."""
         self._several = len(calls) > 1
-        self.waiting: dict[tuple[type, RequestId], Call] = {
-            (type(call.id), call.id): call
-            for call in calls
-            if call.kind is Kind.REQUEST and call.id is not None
+        self.waiting: dict[IdKey, Call] = {
+            id_key(call.id): call for call in calls if call.kind is Kind.REQUEST and call.id is not None
         }
         self._any_answer = any_answer
         """A resumed stream brings answers to requests that other connections carried."""
@@ -103,7 +101,7 @@ class Judge:
             return
         call = None
         if isinstance(said.id, int | str):
-            call = self.waiting.pop((type(said.id), said.id), None)
+            call = self.waiting.pop(id_key(said.id), None)
         if call is None:
             if self._any_answer:
                 return
