@@ -16,6 +16,7 @@ from .batches import merge, without
 from .configuration.values import Address
 from .downstream.listener import Endpoint, Listener
 from .identity.anonymous import build as build_identity
+from .identity.settings import in_words
 from .lifecycle.drain import drain
 from .lifecycle.probes import Health, operations
 from .model import Call, Refused, Reply, Stage
@@ -169,7 +170,7 @@ async def serve(settings: Settings, log: Log) -> int:
         listen=f"http://{house.data_address}{settings.listen.path}",
         operations=f"http://{house.operations_address}",
         upstream=settings.upstream.url,
-        identity=_identity(settings),
+        identity=[in_words(each) for each in settings.identity.chosen],
         enforces="caps and protocol rules",
     )
     await stopping.wait()
@@ -178,11 +179,6 @@ async def serve(settings: Settings, log: Log) -> int:
     cut_off = await house.close(grace_s=None if patient else 0)
     log.life("stopped", cut_off=cut_off)
     return 0
-
-
-def _identity(settings: Settings) -> str:
-    listed = settings.identity.authenticators
-    return f"anonymous, tenant {listed[0].tenant if listed else 'local'}"
 
 
 def _explain_elsewhere(refused: Refused, call: Call, *, two: TwoEndpoints, form: Form) -> Reply:

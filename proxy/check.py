@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from .configuration.mistakes import shown
+from .identity.settings import in_words
 from .settings import Settings, SettingsError, load
 
 CLEAN: Final = 0
@@ -38,11 +39,8 @@ def notes(settings: Settings) -> Iterator[str]:
     """What a mistake it is not, but an operator should know: who is let in, and from where."""
     where = "loopback only" if settings.listen.address.is_loopback else "reachable from outside"
     yield f"data port {settings.listen.address}{settings.listen.path}: {where}"
-    if settings.identity.authenticators is None:
-        yield "identity: everybody is anonymous in tenant local"
-    else:
-        for authenticator in settings.identity.authenticators:
-            yield f"identity: everybody is anonymous in tenant {shown(authenticator.tenant)}"
+    for authenticator in settings.identity.chosen:
+        yield f"identity: {shown(in_words(authenticator), 200)}"
     where = "loopback only" if settings.operations.address.is_loopback else "reachable from outside"
     yield f"operations port {settings.operations.address}: {where}"
     if settings.upstream.forward_client_authorization:

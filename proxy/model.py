@@ -8,6 +8,7 @@ Pure values and the one owner of a stream's closing; no IO, no clock.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -170,6 +171,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
     SESSION_UNKNOWN = "session_unknown"
+    TASK_UNKNOWN = "task_unknown"
+    TOO_MANY_FAILURES = "too_many_failures"
 
 
 class Refused(Exception):
@@ -178,6 +181,7 @@ class Refused(Exception):
     `why` reaches the client and perhaps a model: a fixed text that names the thing, the limit and the remedy,
     never a credential, an argument or a body. `code` overrides the row's JSON-RPC code, `data` adds to its
     machine-readable part, `headers` are set on the HTTP answer, `id` is the request's id where it was read.
+    `scopes` are those a challenge asks for: what the operation needs, and what of it was granted already.
     """
 
     def __init__(
@@ -191,6 +195,7 @@ class Refused(Exception):
         headers: Sequence[tuple[bytes, bytes]] = (),
         id: RequestId | None = None,
         retry_after_s: float | None = None,
+        scopes: Sequence[str] = (),
     ) -> None:
         super().__init__(reason, why)
         self.reason = reason
@@ -201,6 +206,7 @@ class Refused(Exception):
         self.headers = tuple(headers)
         self.id = id
         self.retry_after_s = retry_after_s
+        self.scopes = tuple(scopes)
 
 
 class Broken(Exception):
@@ -268,6 +274,18 @@ class Journey(Protocol):
     def sibling(self) -> Journey: ...
 
 
+class Peer(Struct, frozen=True):
+    """The other end of a client's connection."""
+
+    address: str = ""
+    """Its IP address, without port."""
+    certificate: bytes | None = None
+    """The client certificate (DER) that TLS has verified."""
+
+
+NOBODY: Final = Peer()
+
+
 class Call(Struct, frozen=True, kw_only=True, eq=False):
     """One message from the client, read once and never changed."""
 
@@ -291,6 +309,7 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     """The messages of a batch, each with its own bytes and its own journey."""
     received: float
     """Seconds, monotonic, stamped by the listener."""
+    peer: Peer = NOBODY
     journey: Journey
 
     @property
@@ -308,6 +327,10 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
         return self.kind is Kind.REQUEST or any(part.kind is Kind.REQUEST for part in self.parts)
 
 
+Identity: TypeAlias = tuple[str, str, str]
+"""Issuer, subject and tenant: what stays the same when a credential is renewed."""
+
+
 class Principal(Struct, frozen=True, kw_only=True):
     """Who calls, proven."""
 
@@ -318,6 +341,12 @@ class Principal(Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
     fingerprint: str = ""
     """Names the credential without being it."""
+    valid_until: float = math.inf
+    """When the proof ends: seconds, monotonic."""
+
+    @property
+    def identity(self) -> Identity:
+        return self.issuer, self.subject, self.tenant
 
 
 class Rule(Struct, frozen=True, kw_only=True):

@@ -48,7 +48,11 @@ ROWS: Final[Mapping[Reason, Row]] = {
     Reason.BAD_CREDENTIAL: Row(401, "The credential is not valid.", at_http=True),
     Reason.SCOPE_MISSING: Row(403, "The credential lacks a scope.", at_http=True),
     Reason.IDP_UNAVAILABLE: Row(503, "The identity provider does not answer.", at_http=True),
+    Reason.TOO_MANY_FAILURES: Row(
+        429, "Too many credentials from this address were not valid.", at_http=True
+    ),
     Reason.SESSION_UNKNOWN: Row(404, "No such session.", at_http=True),
+    Reason.TASK_UNKNOWN: Row(404, "Unknown task.", -32602),
     # May they?
     Reason.NOT_ALLOWED: Row(403, "This call is not allowed."),
     Reason.NOT_VISIBLE: Row(404, "Unknown tool.", -32602),

@@ -17,7 +17,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from ..model import Reason, Refused
+from ..model import NOBODY, Peer, Reason, Refused
 
 if TYPE_CHECKING:
     from .settings import ListenSettings
@@ -105,6 +105,7 @@ class Connection(RequestHandler):
         "_stopped",
         "answered",
         "is_deaf",
+        "peer",
         "streams",
     )
 
@@ -137,6 +138,7 @@ class Connection(RequestHandler):
         self._must_stay = False
         self._peer_stopped = False
         self._stopped: asyncio.Future[None] | None = None
+        self.peer = NOBODY
         self.answered = 0
         """How many of the requests that arrived here have had their answer."""
         self.streams = False
@@ -144,6 +146,7 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.peer = _peer(transport)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -331,6 +334,11 @@ class Connection(RequestHandler):
         except asyncio.CancelledError:
             self._drain_waiter = None  # whoever waits next must not meet a cancelled future
             raise
+
+
+def _peer(transport: asyncio.BaseTransport) -> Peer:
+    name = transport.get_extra_info("peername")
+    return Peer(str(name[0])) if isinstance(name, tuple) else NOBODY
 
 
 def _unparsed(error: BaseException | None) -> Refused:

@@ -179,6 +179,7 @@ class Listener:
                 journey=journey,
                 query=target.query,
                 spoken=endpoint.revision,
+                peer=incoming.connection.peer,
             )
         length = self._gate.body(headers, version)
         if "expect" in headers and version == (1, 1) and incoming.connection.transport is not None:
@@ -186,7 +187,13 @@ class Listener:
         body = await self._body(incoming.body, length)
         incoming.is_read = True
         return read_post(
-            headers, body, received=received, journey=journey, query=target.query, spoken=endpoint.revision
+            headers,
+            body,
+            received=received,
+            journey=journey,
+            query=target.query,
+            spoken=endpoint.revision,
+            peer=incoming.connection.peer,
         )
 
     async def _body(self, reader: StreamReader, length: int | None) -> bytes:

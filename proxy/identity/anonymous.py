@@ -23,5 +23,6 @@ class Anonymous:
 
 def build(settings: IdentitySettings) -> Identify:
     """The authenticator the settings name; the single tenant `local` where they name none."""
-    authenticators = settings.authenticators or (AnonymousSettings(tenant="local"),)
-    return Anonymous(authenticators[0])
+    chosen = settings.chosen[0]
+    assert isinstance(chosen, AnonymousSettings)
+    return Anonymous(chosen)

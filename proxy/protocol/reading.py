@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ..model import Call, Headers, IdKey, Journey, Kind, Reason, Refused, Revision, id_key
+from ..model import NOBODY, Call, Headers, IdKey, Journey, Kind, Peer, Reason, Refused, Revision, id_key
 from .batch import split_array
 from .headers import MIRRORS, PARAM_PREFIX, decode_value
 from .jsonrpc import (
@@ -45,11 +45,14 @@ def read_post(
     journey: Journey,
     query: str = "",
     spoken: Revision | None = None,
+    peer: Peer = NOBODY,
 ) -> Call:
     """The Call a POST carries. `spoken` names the revision where the endpoint, not the message, decides it."""
     refuse_duplicates(headers)
     if is_batch(body):
-        return _read_batch(headers, body, received=received, journey=journey, query=query, spoken=spoken)
+        return _read_batch(
+            headers, body, received=received, journey=journey, query=query, spoken=spoken, peer=peer
+        )
     message = read_message(read_json(body), body)
     try:
         revision = spoken or _revision_of(message, headers)
@@ -57,7 +60,7 @@ def read_post(
     except Refused as refused:
         refused.id = message.id
         raise
-    return _call(message, revision, headers, received=received, journey=journey, query=query)
+    return _call(message, revision, headers, received=received, journey=journey, query=query, peer=peer)
 
 
 def read_bodiless(
@@ -68,6 +71,7 @@ def read_bodiless(
     journey: Journey,
     query: str = "",
     spoken: Revision | None = None,
+    peer: Peer = NOBODY,
 ) -> Call:
     """The Call of a GET or DELETE. Modern revisions have neither: 405, as their servers SHOULD answer."""
     refuse_duplicates(headers)
@@ -89,6 +93,7 @@ def read_bodiless(
         session=headers.get("mcp-session-id"),
         last_event_id=headers.get("last-event-id"),
         received=received,
+        peer=peer,
         journey=journey,
     )
     journey.read(call)
@@ -106,7 +111,14 @@ def refuse_duplicates(headers: Headers) -> None:
 
 
 def _read_batch(
-    headers: Headers, body: bytes, *, received: float, journey: Journey, query: str, spoken: Revision | None
+    headers: Headers,
+    body: bytes,
+    *,
+    received: float,
+    journey: Journey,
+    query: str,
+    spoken: Revision | None,
+    peer: Peer,
 ) -> Call:
     value = read_json(body)
     named = headers.get("mcp-protocol-version")
@@ -141,6 +153,7 @@ def _read_batch(
             received=received,
             journey=journey.sibling() if at else journey,
             query=query,
+            peer=peer,
         )
         for at, each in enumerate(messages)
     ]
@@ -153,12 +166,20 @@ def _read_batch(
         session=headers.get("mcp-session-id"),
         parts=tuple(parts),
         received=received,
+        peer=peer,
         journey=journey,
     )
 
 
 def _call(
-    message: Message, revision: Revision, headers: Headers, *, received: float, journey: Journey, query: str
+    message: Message,
+    revision: Revision,
+    headers: Headers,
+    *,
+    received: float,
+    journey: Journey,
+    query: str,
+    peer: Peer,
 ) -> Call:
     call = Call(
         revision=revision,
@@ -173,6 +194,7 @@ def _call(
         session=headers.get("mcp-session-id"),
         last_event_id=headers.get("last-event-id"),
         received=received,
+        peer=peer,
         journey=journey,
     )
     journey.read(call)

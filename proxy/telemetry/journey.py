@@ -21,6 +21,7 @@ OUTCOMES: Final = {
     Reason.NO_CREDENTIAL: "unauthenticated",
     Reason.BAD_CREDENTIAL: "unauthenticated",
     Reason.IDP_UNAVAILABLE: "unauthenticated",
+    Reason.TOO_MANY_FAILURES: "unauthenticated",
     Reason.RATE_LIMITED: "rate_limited",
     Reason.QUOTA_SPENT: "rate_limited",
     Reason.OVERLOADED: "overloaded",

@@ -21,7 +21,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "batches": {"model", "protocol", "refusals"},
     "pipeline": {"model"},
     "configuration": {"secret"},
-    "check": {"settings", "configuration"},
+    "check": {"settings", "configuration", "identity.settings"},
     "settings": {"configuration"},
     "demo": set(),
     # Where everything is put together.

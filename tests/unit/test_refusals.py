@@ -29,6 +29,8 @@ EXPECTED = {
     Reason.SCOPE_MISSING: Expected(403, 403, "http"),
     Reason.IDP_UNAVAILABLE: Expected(503, 503, "http"),
     Reason.SESSION_UNKNOWN: Expected(404, 404, "http"),
+    Reason.TASK_UNKNOWN: Expected(404, -32602, "form"),
+    Reason.TOO_MANY_FAILURES: Expected(429, 429, "http"),
     Reason.NOT_ALLOWED: Expected(403, 403, "form"),
     Reason.NOT_VISIBLE: Expected(404, -32602, "form"),
     Reason.APPROVAL_REQUIRED: Expected(403, 403, "form"),
@@ -298,8 +300,14 @@ def test_what_is_at_http_refuses_a_whole_batch(reason: Reason) -> None:
 def test_our_codes_lie_outside_every_reserved_range(reason: Reason) -> None:
     """protocol.md 2.3: only the specification's own errors use its numbers."""
     code = EXPECTED[reason].code
-    ours = {Reason.MALFORMED, Reason.HEADER_MISMATCH, Reason.VERSION_UNSUPPORTED, Reason.NOT_VISIBLE}
-    assert code is None or code > 0 or reason in ours
+    theirs = {
+        Reason.MALFORMED,
+        Reason.HEADER_MISMATCH,
+        Reason.VERSION_UNSUPPORTED,
+        Reason.NOT_VISIBLE,
+        Reason.TASK_UNKNOWN,
+    }
+    assert code is None or code > 0 or reason in theirs
     assert ROWS[reason].text.endswith(".")
     assert ROWS[reason].text.isprintable()
 

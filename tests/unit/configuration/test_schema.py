@@ -76,7 +76,7 @@ def test_what_the_reader_takes_fits(tmp_path: Path, document: object) -> None:
                 "upstream": UPSTREAM,
                 "identity": {"authenticators": [{"kind": "x", "tenant": "t"}]},
             },
-            ["$.identity.authenticators[0].kind"],
+            ["$.identity.authenticators[0]"],
         ),
         ({"version": 1, "upstream": {"url": "ftp://a/"}}, ["$.upstream.url"]),
     ],

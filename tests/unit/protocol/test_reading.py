@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from proxy.model import Call, Headers, Kind, Reason, Refused, Revision
+from proxy.model import NOBODY, Call, Headers, Kind, Reason, Refused, Revision
 from proxy.protocol.jsonrpc import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -318,6 +318,7 @@ def test_a_call_holds_what_was_read_and_tells_its_journey_once() -> None:
         "last_event_id": "e",
         "parts": (),
         "received": 7.0,
+        "peer": NOBODY,
         "journey": journey,
     }
     assert (journey.calls, journey.diary) == ([call], [])

@@ -104,6 +104,8 @@ OUTCOMES = {
     Reason.QUARANTINED: "circuit_open",
     Reason.MODE: "denied",
     Reason.IDP_UNAVAILABLE: "unauthenticated",
+    Reason.TOO_MANY_FAILURES: "unauthenticated",
+    Reason.TASK_UNKNOWN: "denied",
     Reason.UPSTREAM_UNREACHABLE: "upstream_error",
     Reason.UPSTREAM_BROKE: "upstream_error",
     Reason.UPSTREAM_NONSENSE: "upstream_error",
