@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Final, Protocol, TypeAlias
 
@@ -502,3 +502,25 @@ class Reply:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.done(Ending.COMPLETE if error is None else Ending.of(error))
+
+
+class PageRequest(Struct, frozen=True, kw_only=True, eq=False):
+    """A request for something on the data port that is not MCP."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Headers
+    body: bytes = b""
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """What is served without a credential beside MCP: documents that say how to get one."""
+
+    methods: frozenset[str]
+    answer: Callable[[PageRequest], Awaitable[Reply]]
+    """Raises Refused."""
+
+
+FindPage: TypeAlias = Callable[[str], Page | None]
+"""The page at an exact path, or None."""

@@ -47,13 +47,10 @@ class Target(Struct, frozen=True):
 class Gate:
     """Host and Origin lists, and what every request must look like."""
 
-    def __init__(
-        self, *, hosts: Iterable[str], origins: Iterable[str], address_host: str, max_body_bytes: int
-    ) -> None:
+    def __init__(self, *, hosts: Iterable[str], origins: Iterable[str], address_host: str) -> None:
         listed = {_bare(host) for host in hosts}
         self._hosts = listed or {*LOOPBACK_NAMES, _bare(address_host)}
         self._origins = frozenset(origins)
-        self._max_body_bytes = max_body_bytes
 
     def target(self, request_target: str, headers: Headers, version: tuple[int, int]) -> Target:
         """The endpoint a request means. Host and Origin come first, whatever the path."""
@@ -93,8 +90,14 @@ class Gate:
         if (headers.get("upgrade") or "").lower() == "websocket":
             raise _malformed("There is no WebSocket here.")
 
-    def body(self, headers: Headers, version: tuple[int, int]) -> int | None:
-        """Framing, coding and type of a body that is about to be read. Returns its announced length."""
+    def is_json(self, headers: Headers) -> None:
+        """What a message is written in."""
+        kind, charset = media_type(headers.get("content-type"))
+        if kind != "application/json" or charset not in (None, "utf-8", "utf8"):
+            raise Refused(Reason.MEDIA_TYPE)
+
+    def body(self, headers: Headers, version: tuple[int, int], limit: int) -> int | None:
+        """Framing and coding of a body that is about to be read. Returns its announced length."""
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding is not None:
             if coding.strip().lower() != "chunked" or version != (1, 1) or length is not None:
@@ -105,13 +108,10 @@ class Gate:
             raise _malformed("The body has neither Content-Length nor Transfer-Encoding.")
         elif not _LENGTH.fullmatch(length):
             raise _malformed("Content-Length is not a plain decimal number.")
-        if length is not None and int(length) > self._max_body_bytes:
-            raise too_large(self._max_body_bytes)
+        if length is not None and int(length) > limit:
+            raise too_large(limit)
         if (headers.get("content-encoding") or "identity").strip().lower() != "identity":
             raise Refused(Reason.MEDIA_TYPE, "Content codings are not decoded here.")
-        kind, charset = media_type(headers.get("content-type"))
-        if kind != "application/json" or charset not in (None, "utf-8", "utf8"):
-            raise Refused(Reason.MEDIA_TYPE)
         expect = headers.get("expect")
         if expect is not None and expect.lower() != "100-continue":
             raise Refused(Reason.EXPECTATION_FAILED)

@@ -20,9 +20,12 @@ from ..model import (
     Broken,
     Call,
     Ending,
+    FindPage,
     Headers,
     Journey,
     Kind,
+    Page,
+    PageRequest,
     Reason,
     Refused,
     Reply,
@@ -31,7 +34,7 @@ from ..model import (
 )
 from ..protocol.reading import read_bodiless, read_post
 from .connection import CLOSE, KEEP, Connection, Done, Incoming, Server
-from .gate import Gate, too_large
+from .gate import Gate, Target, too_large
 from .settings import ListenSettings
 
 _STATUS_LINES: Final = {
@@ -62,6 +65,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 _KINDS: Final = {"GET": Kind.LISTEN, "DELETE": Kind.END}
+MAX_PAGE_BODY_BYTES: Final = 65_536
+"""Of a request for a page: a form at most."""
+
+
+def no_pages(path: str) -> Page | None:
+    return None
 
 
 class Listener:
@@ -76,10 +85,12 @@ class Listener:
         open_journey: Callable[[float], Journey],
         explain: Callable[[Refused], Reply],
         report: Callable[[Exception], None],
+        pages: FindPage = no_pages,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._pages = pages
         self._hall = hall
         self._open_journey = open_journey
         self._explain = explain
@@ -89,7 +100,6 @@ class Listener:
             hosts=settings.allowed_hosts,
             origins=settings.allowed_origins,
             address_host=settings.address.host,
-            max_body_bytes=settings.max_body_bytes,
         )
         self._under_way: dict[Reply, Call | None] = {}
         self._opening: set[asyncio.Task[object]] = set()
@@ -158,20 +168,22 @@ class Listener:
         if self._refuses_new:
             raise Refused(Reason.DRAINING, retry_after_s=1)
         endpoint = self._endpoints.get(target.path)
-        if endpoint is None:
+        served = endpoint or self._pages(target.path)
+        if served is None:
             raise Refused(Reason.PATH_UNKNOWN)
+        allow = ", ".join(sorted(served.methods)).encode()
         if message.method == "OPTIONS":
-            fields = self._gate.preflight(headers, ", ".join(sorted(endpoint.methods)).encode())
+            fields = self._gate.preflight(headers, allow)
             if fields is not None:
                 incoming.is_read = incoming.body.is_eof()
                 return Reply(204, Headers(fields))
-        if message.method not in endpoint.methods or message.method == "OPTIONS":
-            allow = ", ".join(sorted(endpoint.methods)).encode()
+        if message.method not in served.methods or message.method == "OPTIONS":
             raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
+        if isinstance(served, Page):
+            return await self._page(served, incoming, headers, target)
+        endpoint = served
         if message.method in _KINDS:
-            self._gate.no_body(headers)
-            # aiohttp holds what follows an Upgrade back, whatever we answer: the connection cannot go on.
-            incoming.is_read = not message.upgrade
+            self._bodiless(incoming, headers)
             return read_bodiless(
                 _KINDS[message.method],
                 headers,
@@ -181,11 +193,9 @@ class Listener:
                 spoken=endpoint.revision,
                 peer=incoming.connection.peer,
             )
-        length = self._gate.body(headers, version)
-        if "expect" in headers and version == (1, 1) and incoming.connection.transport is not None:
-            incoming.connection.transport.write(_CONTINUE)
-        body = await self._body(incoming.body, length)
-        incoming.is_read = True
+        length = self._gate.body(headers, version, self._settings.max_body_bytes)
+        self._gate.is_json(headers)
+        body = await self._body(incoming, headers, length, self._settings.max_body_bytes)
         return read_post(
             headers,
             body,
@@ -196,11 +206,36 @@ class Listener:
             peer=incoming.connection.peer,
         )
 
-    async def _body(self, reader: StreamReader, length: int | None) -> bytes:
+    async def _page(self, page: Page, incoming: Incoming, headers: Headers, target: Target) -> Reply:
+        """The answer of a page; who asks is not asked for a credential."""
+        method = incoming.message.method
+        if method == "GET":
+            self._bodiless(incoming, headers)
+            body = b""
+        else:
+            version = (incoming.message.version.major, incoming.message.version.minor)
+            length = self._gate.body(headers, version, MAX_PAGE_BODY_BYTES)
+            body = await self._body(incoming, headers, length, MAX_PAGE_BODY_BYTES)
+        asked = PageRequest(method=method, path=target.path, query=target.query, headers=headers, body=body)
+        return await page.answer(asked)
+
+    def _bodiless(self, incoming: Incoming, headers: Headers) -> None:
+        self._gate.no_body(headers)
+        # aiohttp holds what follows an Upgrade back, whatever we answer: the connection cannot go on.
+        incoming.is_read = not incoming.message.upgrade
+
+    async def _body(self, incoming: Incoming, headers: Headers, length: int | None, limit: int) -> bytes:
         """The whole body within its size and its time."""
+        transport = incoming.connection.transport
+        if "expect" in headers and incoming.message.version.minor == 1 and transport is not None:
+            transport.write(_CONTINUE)
+        body = await self._arrived(incoming.body, length, limit)
+        incoming.is_read = True
+        return body
+
+    async def _arrived(self, reader: StreamReader, length: int | None, limit: int) -> bytes:
         if reader.is_eof() and reader.total_bytes == length:
             return reader.read_nowait(-1)  # it came with the head, as nearly all do
-        limit = self._settings.max_body_bytes
         pieces: list[bytes] = []
         size = 0
         try:
