@@ -323,6 +323,11 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
         return structs.replace(self, params={}, headers=_NO_HEADERS, body=b"")
 
     @property
+    def is_open_ended(self) -> bool:
+        """Whether its stream ends only when somebody leaves."""
+        return self.kind is Kind.LISTEN or self.method == "subscriptions/listen"
+
+    @property
     def wants_answer(self) -> bool:
         return self.kind is Kind.REQUEST or any(part.kind is Kind.REQUEST for part in self.parts)
 
@@ -431,6 +436,11 @@ class Stream:
             self._early += chunk
         else:
             self._write(chunk)
+
+    @property
+    def is_ending(self) -> bool:
+        """It stops because we want it to."""
+        return self._is_ending
 
     def end(self) -> None:
         """Close the source as soon as nobody awaits anything of it."""

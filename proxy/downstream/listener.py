@@ -146,7 +146,7 @@ class Listener:
         return await self._write(incoming, reply, call, cors)
 
     async def _admitted(self, call: Call) -> Reply:
-        if not _is_open_ended(call):
+        if not call.is_open_ended:
             return await self._hall(call)
         task = asyncio.current_task()
         assert task is not None
@@ -348,7 +348,7 @@ class Listener:
                 if connection.is_slow:
                     await self._taken(connection)
         except Broken as broken:
-            if broken.told or self._refuses_new:
+            if broken.told or body.is_ending or self._refuses_new:
                 self._end(connection, is_chunked)
             elif connection.transport is not None:
                 # Cut off as the server cut it off: a proper end would make a whole of what is none.
@@ -406,7 +406,7 @@ class Listener:
         for task in self._opening:
             task.cancel()
         for reply, call in list(self._under_way.items()):
-            if call is not None and _is_open_ended(call) and isinstance(reply.body, Stream):
+            if call is not None and call.is_open_ended and isinstance(reply.body, Stream):
                 call.journey.ended(Ending.COMPLETE)  # our doing, not the server's failure
                 reply.body.end()
 
@@ -417,8 +417,3 @@ class Listener:
     @property
     def requests_under_way(self) -> int:
         return self._requests
-
-
-def _is_open_ended(call: Call) -> bool:
-    """Whether its stream ends only when somebody leaves."""
-    return call.kind is Kind.LISTEN or call.method == "subscriptions/listen"

@@ -37,6 +37,10 @@ class Credential(Struct, frozen=True, kw_only=True, eq=False):
 class Authenticator(Protocol):
     """One way to prove who calls."""
 
+    def known(self, credential: Credential) -> Principal | None:
+        """Who was proven by the very same credential a moment ago, without any work; None: ask."""
+        ...
+
     async def __call__(self, credential: Credential) -> Principal | None:
         """Who is proven by the credential. None: not of this authenticator's kind, another may know it.
 
