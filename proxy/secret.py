@@ -1,24 +1,72 @@
-"""How is a credential kept from being seen? Text goes in once; only `reveal` gives it out again."""
+"""How is a credential kept from being seen? Text goes in once; only `reveal` gives it out again.
+
+A credential that lies in files can be read from them again: `renewed`.
+"""
 
 from _operator import _compare_digest
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 _CREDENTIAL_NAMES: Final = ("authorization", "cookie", "key", "token", "secret", "password")
 
 
-class Secret:
-    """A text that no log line, message, traceback, JSON or pickle shows by accident."""
+class Source(Protocol):
+    """Where a secret comes from."""
 
-    __slots__ = ("_text",)
+    @property
+    def files(self) -> tuple[str, ...]: ...
+
+    def read(self) -> str:
+        """What is there now. Raises Unfit. IO: reads `files`."""
+        ...
+
+
+Check: TypeAlias = Callable[["Secret"], object]
+"""Raises Unfit for a secret that cannot be used."""
+
+
+class Secret:
+    """A text that no log line, message, traceback, JSON or pickle shows by accident.
+
+    Two secrets are equal when their texts are, wherever they come from.
+    """
+
+    __slots__ = ("_checks", "_source", "_text")
 
     _text: str
+    _source: Source | None
+    _checks: tuple[Check, ...]
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, source: Source | None = None, checks: tuple[Check, ...] = ()) -> None:
         object.__setattr__(self, "_text", text)
+        object.__setattr__(self, "_source", source)
+        object.__setattr__(self, "_checks", checks)
 
     def reveal(self) -> str:
         """The text itself, for the one place that sends or compares it."""
         return self._text
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The absolute paths of the files it was read from, each once; none where it never changes."""
+        return () if self._source is None else self._source.files
+
+    def renewed(self) -> "Secret":
+        """What the files hold now. Raises Unfit when they cannot be read, or hold what does not fit.
+
+        Reads files: small ones, but not for every call.
+        """
+        if self._source is None:
+            return self
+        now = Secret(self._source.read(), self._source, self._checks)
+        for check in self._checks:
+            check(now)
+        return now
+
+    def checked(self, check: Check) -> "Secret":
+        """The same secret, found fit by `check`; whatever it is renewed to must be, too."""
+        check(self)
+        return Secret(self._text, self._source, (*self._checks, check))
 
     def __repr__(self) -> str:
         return "Secret(…)"

@@ -16,7 +16,7 @@ from ..secret import Secret, names_a_credential
 from .files import ReadFile
 from .kinds import alternatives, bare, present
 from .mistakes import Position, Report, Unfit, did_you_mean, joined
-from .references import Resolved, resolve
+from .references import Resolved, Template, resolve
 from .tree import Broken, Items, Node, Scalar, Table
 from .typed import fit_scalar
 
@@ -82,14 +82,13 @@ class Converter:
         if value is FAILED:
             return FAILED
         try:
-            _check(kind, value)
+            return _check(kind, value)
         except Unfit as unfit:
             at, path = node.at, spot.path
             if unfit.key is not None and isinstance(node, Table):
                 at, path = node.entries[unfit.key].key_at, joined(spot.path, unfit.key)
             self._report.add_unfit(at, path, unfit)
             return FAILED
-        return value
 
     def _struct(self, node: Node, kind: kinds.StructType, spot: Spot, at: Position) -> object:
         if not isinstance(node, Table):
@@ -188,15 +187,18 @@ class Converter:
         if not isinstance(node, Scalar) or node.value is None:
             return self._no(node.at, spot, f"is {_form(node)}", "a single value is needed", "write one value")
         value, is_typed, is_clear = node.value, node.is_typed, node.is_clear
+        source: Template | None = None
         if isinstance(value, str):
             resolved = self._resolve(value, node.at, spot)
             if resolved is None:
                 return FAILED
+            if resolved.files:
+                source = Template(value, resolved.files, self._environ, self._read_file)
             value, is_clear = resolved.text, is_clear and resolved.is_clear
             is_typed = is_typed and not resolved.has_references
         try:
             if isinstance(kind, kinds.CustomType) and kind.cls is Secret:
-                return _secret(value, spot, is_clear=is_clear)
+                return _secret(value, source, spot, is_clear=is_clear)
             return fit_scalar(value, kind, spot.name, is_typed=is_typed)
         except Unfit as unfit:
             self._report.add_unfit(node.at, spot.path, unfit)
@@ -227,22 +229,27 @@ class Converter:
         return FAILED
 
 
-def _secret(value: str | int | float | bool, spot: Spot, *, is_clear: bool) -> Secret:
+def _secret(
+    value: str | int | float | bool, source: Template | None, spot: Spot, *, is_clear: bool
+) -> Secret:
     """Wrap a secret. One that stands in the settings in clear is refused, unless its name says it is none."""
     if not isinstance(value, str):
         raise Unfit("is no text", "a text is needed", "quote it")
     if is_clear and (not spot.is_own_key or names_a_credential(spot.name)):
         why = "settings are copied, logged and kept in version control"
         raise Unfit("is a secret in clear", why, "write ${file:/path} or ${VAR}")
-    return Secret(value)
+    return Secret(value, source)
 
 
-def _check(kind: kinds.Type, value: object) -> None:
-    """Ask the check that stands beside a type. Raises Unfit."""
+def _check(kind: kinds.Type, value: object) -> object:
+    """The value, found fit by the check that stands beside a type. Raises Unfit."""
     if isinstance(kind, kinds.Metadata) and kind.extra:
         check: Callable[[object], None] | None = kind.extra.get("fit")
+        if check is not None and isinstance(value, Secret):
+            return value.checked(check)
         if check is not None:
             check(value)
+    return value
 
 
 def _is_text(text: str) -> bool:

@@ -16,6 +16,7 @@ from .mistakes import Unfit, shown
 MOST_REFERENCES: Final = 16
 """In one scalar: a header holds one or two."""
 
+_FILE: Final = "file:"
 _PIECE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)", re.DOTALL)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -27,6 +28,31 @@ class Resolved(Struct, frozen=True):
     has_references: bool = False
     is_clear: bool = True
     unfits: tuple[Unfit, ...] = ()
+    files: tuple[str, ...] = ()
+    """The files it refers to, each once."""
+
+
+class Template:
+    """A text whose references to files are resolved anew each time; variables keep the values of the start."""
+
+    # No Struct: its repr would show the values of variables.
+    __slots__ = ("_environ", "_read_file", "_text", "files")
+
+    def __init__(
+        self, text: str, files: tuple[str, ...], environ: Mapping[str, str], read_file: ReadFile
+    ) -> None:
+        self.files = files
+        self._text = text
+        self._read_file = read_file
+        named = (match[1].partition(":-")[0] for match in _PIECE.finditer(text) if match[1])
+        self._environ = {name: environ[name] for name in named if name in environ}
+
+    def read(self) -> str:
+        """The text as it stands now. Raises Unfit with the first reference that cannot be resolved."""
+        resolved = resolve(self._text, self._environ, self._read_file)
+        for unfit in resolved.unfits:
+            raise unfit
+        return resolved.text
 
 
 def resolve(text: str, environ: Mapping[str, str], read_file: ReadFile) -> Resolved:
@@ -35,6 +61,7 @@ def resolve(text: str, environ: Mapping[str, str], read_file: ReadFile) -> Resol
         why = f"at most {MOST_REFERENCES} are read in one value"
         return Resolved(text, unfits=(Unfit("has too many references", why, "put the text into one file"),))
     unfits: list[Unfit] = []
+    files: dict[str, None] = {}
     has_references = False
     is_clear = True
 
@@ -48,6 +75,8 @@ def resolve(text: str, environ: Mapping[str, str], read_file: ReadFile) -> Resol
                 raise Unfit(
                     "has an open reference", "${ is never closed", "add }, or write $${ for a literal ${"
                 )
+            if match[1].startswith(_FILE):
+                files[match[1].removeprefix(_FILE)] = None
             found, stood_here = _look_up(match[1], environ, read_file)
         except Unfit as unfit:
             unfits.append(unfit)
@@ -56,13 +85,13 @@ def resolve(text: str, environ: Mapping[str, str], read_file: ReadFile) -> Resol
         return found
 
     resolved = _PIECE.sub(replace, text) if "${" in text else text
-    return Resolved(resolved, has_references, is_clear, tuple(unfits))
+    return Resolved(resolved, has_references, is_clear, tuple(unfits), tuple(files))
 
 
 def _look_up(inside: str, environ: Mapping[str, str], read_file: ReadFile) -> tuple[str, bool]:
     """The text for what the braces hold, and whether that text stood in the settings (a default)."""
-    if inside.startswith("file:"):
-        return _content(inside.removeprefix("file:"), read_file), False
+    if inside.startswith(_FILE):
+        return _content(inside.removeprefix(_FILE), read_file), False
     name, has_default, default = inside.partition(":-")
     if not _NAME.fullmatch(name):
         raise Unfit(

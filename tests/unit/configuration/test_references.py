@@ -34,6 +34,10 @@ def resolved(text: str) -> Resolved:
     return resolve(text, ENVIRON, read_file)
 
 
+def from_files(text: str, *files: str) -> Resolved:
+    return Resolved(text, has_references=True, is_clear=False, files=files)
+
+
 @pytest.mark.parametrize(
     ("text", "result"),
     [
@@ -53,14 +57,16 @@ def resolved(text: str) -> Resolved:
         ("${NO:-a:-b $x}", Resolved("a:-b $x", has_references=True)),
         ("${NO:-x}${A}", Resolved("xalpha", has_references=True, is_clear=False)),
         ("${NESTED}", Resolved("${A}", has_references=True, is_clear=False)),
-        ("${file:/s/plain}", Resolved("hunter2", has_references=True, is_clear=False)),
-        ("Bearer ${file:/s/newline}", Resolved("Bearer hunter2", has_references=True, is_clear=False)),
-        ("${file:/s/crlf}", Resolved("hunter2", has_references=True, is_clear=False)),
-        ("${file:/s/two}", Resolved("hunter2\n", has_references=True, is_clear=False)),
-        ("${file:/s/cr}", Resolved("hunter2\r", has_references=True, is_clear=False)),
-        ("${file:/s/nested}", Resolved("${A}", has_references=True, is_clear=False)),
+        ("${file:/s/plain}", from_files("hunter2", "/s/plain")),
+        ("Bearer ${file:/s/newline}", from_files("Bearer hunter2", "/s/newline")),
+        ("${file:/s/crlf}", from_files("hunter2", "/s/crlf")),
+        ("${file:/s/two}", from_files("hunter2\n", "/s/two")),
+        ("${file:/s/cr}", from_files("hunter2\r", "/s/cr")),
+        ("${file:/s/nested}", from_files("${A}", "/s/nested")),
         ("${A}" * MOST_REFERENCES, Resolved("alpha" * 16, has_references=True, is_clear=False)),
-        ("${file:/s/with space}", Resolved("x", has_references=True, is_clear=False)),
+        ("${file:/s/plain}${file:/s/crlf}${file:/s/plain}", from_files("hunter2" * 3, "/s/plain", "/s/crlf")),
+        ("$${file:/s/plain}", Resolved("${file:/s/plain}")),
+        ("${file:/s/with space}", from_files("x", "/s/with space")),
     ],
 )
 def test_references_are_replaced_once(text: str, result: Resolved) -> None:
