@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import pytest
 
 from proxy.model import (
+    NOBODY,
     Call,
     Ending,
     Headers,
     Journey,
     Kind,
+    Peer,
     Permit,
     Principal,
     Refused,
@@ -158,6 +160,7 @@ def make_call(
     parts: tuple[Call, ...] = (),
     body: bytes = b"",
     headers: Headers | None = None,
+    peer: Peer = NOBODY,
     journey: Journey | None = None,
 ) -> Call:
     """A call as the reader would have made it; a tools/call of 2025-03-26 unless told otherwise."""
@@ -172,6 +175,7 @@ def make_call(
         body=body,
         parts=parts,
         received=0.0,
+        peer=peer,
         journey=journey or FakeJourney(),
     )
 
