@@ -31,6 +31,7 @@ from ..protocol.sse import Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
 from .catalog import Catalog
+from .credentials import Stops
 from .judge import Foreign, Judge, look
 from .origin import Origin
 from .settings import UpstreamSettings
@@ -39,24 +40,6 @@ from .transport import Answer, Lost, Transport, Unreached
 HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
 MAX_REDIRECTS: Final = 3
 
-_NEVER_UP: Final = frozenset(
-    {
-        b"accept-encoding",  # an answer must be readable to be judged
-        b"authorization",  # tokens were issued for us and must not be passed on (basic/authorization)
-        b"content-length",  # the transport counts
-        b"cookie",
-        b"expect",  # answered by us
-        b"forwarded",
-        b"host",
-        b"origin",  # checked by us; the server would compare it with its own
-        b"x-http-method",  # frameworks would take a judged POST for a DELETE
-        b"x-http-method-override",
-        b"x-method-override",
-        b"x-original-url",
-        b"x-real-ip",
-        b"x-rewrite-url",
-    }
-)
 _NEVER_DOWN: Final = frozenset({b"set-cookie", b"set-cookie2"})
 _SPLITS_LINES: Final = re.compile(rb"[\x00\r\n]")
 _SAME_METHOD: Final = frozenset({307, 308})
@@ -66,16 +49,24 @@ class Forward:
     """Fulfils `Stage`."""
 
     def __init__(
-        self, settings: UpstreamSettings, transport: Transport, form: Form, catalog: Catalog | None = None
+        self,
+        settings: UpstreamSettings,
+        transport: Transport,
+        form: Form,
+        *,
+        origin: Origin | None = None,
+        stops: Stops | None = None,
     ) -> None:
+        """`stops` says which fields of a request end here; by default those that end here whoever calls."""
         self._settings = settings
-        self._catalog = catalog or Catalog()
+        self._catalog = Catalog()
         self._transport = transport
         self._form = form
-        self._origin = Origin(settings)
-        replaced = {name.lower() for name, _ in self._origin.own}
-        kept = {b"authorization"} if settings.forward_client_authorization else set()
-        self._stops_here = frozenset((_NEVER_UP - kept) | replaced)
+        self._origin = origin or Origin(settings)
+        self._stops = stops or Stops(
+            replaced=(name for name, _ in self._origin.own.fields),
+            forward_authorization=settings.forward_client_authorization,
+        )
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
@@ -114,16 +105,14 @@ class Forward:
             raise lost(call) from error
 
     def _fields(self, call: Call) -> list[tuple[bytes, bytes]]:
-        fields = [(b"Host", self._origin.host), *end_to_end(call.headers, self._stays)]
+        fields = [(b"Host", self._origin.host), *end_to_end(call.headers, self._stops)]
         if "accept-encoding" in call.headers:
             fields.append((b"Accept-Encoding", b"identity"))
             call.journey.altered("accept-encoding")
-        fields.extend(self._origin.own)
+        fields.extend(self._origin.own.fields)
+        if self._settings.forward_client_authorization and "authorization" in call.headers:
+            call.journey.altered("client authorization forwarded")
         return fields
-
-    def _stays(self, name: bytes) -> bool:
-        # CGI-style servers read X_Tenant as X-Tenant; nobody sends such names in good faith.
-        return name in self._stops_here or name.startswith(b"x-forwarded-") or b"_" in name
 
     def _redirected(self, target: str, location: str | None) -> str:
         """Path and query of a redirect within the origin: SDK clients would not follow it for a POST."""

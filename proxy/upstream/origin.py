@@ -1,18 +1,19 @@
 """Where the server lives: its origin, its endpoint, and what we add to every request.
 
 In: the `upstream` settings, and references the server gives. Out: request targets (path and query) within the
-origin. Keeps nothing else; pure. Source: RFC 9112 section 3.2 (origin-form), RFC 3986 section 5 (resolution).
+origin. Keeps our own fields. Source: RFC 9112 section 3.2 (origin-form), RFC 3986 section 5 (resolution).
 """
 
 from __future__ import annotations
 
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from .credentials import OwnFields
 from .settings import UpstreamSettings
 
 
 class Origin:
-    """One server. `target` is its endpoint, `host` its authority, `own` the fields of ours."""
+    """One server. `target` is its endpoint, `host` its authority, `own` what we add to every request."""
 
     __slots__ = ("_base", "host", "own", "target")
 
@@ -21,10 +22,7 @@ class Origin:
         self._base = f"{parts.scheme}://{parts.netloc}"
         self.host = parts.netloc.encode("ascii")
         self.target = _target_of(parts)
-        self.own = tuple(
-            (name.encode("ascii"), secret.reveal().encode("utf-8"))
-            for name, secret in settings.headers.items()
-        )
+        self.own = OwnFields(settings.headers)
 
     def with_query(self, query: str) -> str:
         """The endpoint with a client's query behind its own."""

@@ -46,9 +46,14 @@ class Probe:
     """Asks at most once at a time; whoever asks meanwhile waits for the same answer."""
 
     def __init__(
-        self, settings: UpstreamSettings, transport: Transport, now: Callable[[], float] = time.monotonic
+        self,
+        settings: UpstreamSettings,
+        transport: Transport,
+        origin: Origin | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._origin = origin or Origin(settings)
         self._transport = transport
         self._now = now
         self._lock = asyncio.Lock()
@@ -88,7 +93,7 @@ class Probe:
         return True
 
     async def _discover(self) -> None:
-        origin = Origin(self._settings)
+        origin = self._origin
         answer = await self._transport.send(
             "POST",
             origin.target,
@@ -98,7 +103,7 @@ class Probe:
                 (b"Accept", b"application/json, text/event-stream"),
                 (b"MCP-Protocol-Version", NEWEST.name.encode()),
                 (b"Mcp-Method", b"server/discover"),
-                *origin.own,
+                *origin.own.fields,
             ],
             _BODY,
         )
