@@ -66,7 +66,7 @@ async def test_a_document_is_fetched(provider: Provider, upstream: Upstream, url
         (["Cache-Control: public", "Cache-Control: max-age=7"], 7.0),
         (['Cache-Control: max-age="5"'], 5.0),
         (["Cache-Control: max-age=0"], 0.0),
-        (["Cache-Control: s-maxage=300"], None),
+        (["Cache-Control: s-maxage=300, x-max-age=5"], None),
         (["Cache-Control: max-age=-1"], None),
         (["Cache-Control: max-age=1e9"], None),
         (["Cache-Control: max-age=99999999999999999999"], None),
