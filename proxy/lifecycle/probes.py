@@ -2,21 +2,41 @@
 
 healthz: the loop turns, whatever the server does, or a restart would follow every outage of the server.
 startupz: settings loaded and listening; ignores the server, or a native sidecar would keep its own server from
-starting. readyz: the server answers and nothing is being drained.
+starting. readyz: keys are loaded, the server answers and nothing is being drained; what works for the moment but
+needs an operator is called degraded, and stays ready.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from aiohttp import web
+
+
+class Part(Protocol):
+    """Something that calls depend on beside the server."""
+
+    def why_unready(self) -> str | None: ...
+    def why_degraded(self) -> Sequence[str]: ...
+
+
+class AlwaysWell:
+    """Fulfils `Part`."""
+
+    def why_unready(self) -> str | None:
+        return None
+
+    def why_degraded(self) -> Sequence[str]:
+        return ()
 
 
 class Health:
     """What the probes are told from."""
 
-    def __init__(self, upstream_answers: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, upstream_answers: Callable[[], Awaitable[bool]], identity: Part | None = None) -> None:
         self._upstream_answers = upstream_answers
+        self._identity = identity or AlwaysWell()
         self.is_listening = False
         self.is_draining = False
 
@@ -26,7 +46,14 @@ class Health:
             return "starting"
         if self.is_draining:
             return "draining"
+        why = self._identity.why_unready()
+        if why is not None:
+            return why
         return None if await self._upstream_answers() else "upstream does not answer"
+
+    def why_degraded(self) -> Sequence[str]:
+        """What an operator should look at although calls are served; fixed words."""
+        return self._identity.why_degraded()
 
 
 def operations(health: Health) -> web.Application:
@@ -39,7 +66,7 @@ def operations(health: Health) -> web.Application:
         return _answer(None if health.is_listening else "starting")
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(await health.why_unready())
+        return _answer(await health.why_unready(), health.why_degraded())
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)
@@ -48,7 +75,9 @@ def operations(health: Health) -> web.Application:
     return app
 
 
-def _answer(why_not: str | None) -> web.Response:
-    if why_not is None:
-        return web.json_response({"status": "ok"})
-    return web.json_response({"status": "unavailable", "reason": why_not}, status=503)
+def _answer(why_not: str | None, degraded: Sequence[str] = ()) -> web.Response:
+    if why_not is not None:
+        return web.json_response({"status": "unavailable", "reason": why_not}, status=503)
+    if degraded:
+        return web.json_response({"status": "degraded", "reasons": list(degraded)})
+    return web.json_response({"status": "ok"})
