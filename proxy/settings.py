@@ -17,7 +17,12 @@ from .configuration.overrides import apply_environment, apply_sets
 from .configuration.tree import Entry, Node, Scalar, Table, read_tree
 from .configuration.values import Address, may_meet, url_host_and_port
 from .downstream.settings import ListenSettings
-from .identity.settings import IdentitySettings
+from .identity.settings import (
+    AnonymousSettings,
+    IdentitySettings,
+    IntrospectionSettings,
+    JwtSettings,
+)
 from .lifecycle.settings import OperationsSettings
 from .upstream.settings import UpstreamSettings
 
@@ -98,6 +103,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
     listen, operations = values.get("listen.address"), values.get("operations.address")
     if isinstance(listen, Address):
         _check_reach(listen, values, report)
+    _check_identity(values, report)
     if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
         path = "operations.address"
         why = "it is the address of the data port, and probes never share it"
@@ -123,3 +129,26 @@ def _check_reach(listen: Address, values: Mapping[str, object], report: Report) 
         "everybody would be let in",
         f"list one in {path}, or say so there: [{{kind: anonymous, tenant: local}}]",
     )
+
+
+def _check_identity(values: Mapping[str, object], report: Report) -> None:
+    """Authenticators that could not be told apart, and tokens that could be anybody's."""
+    path = "identity.authenticators"
+    listed = values.get(path)
+    issuers: set[str] = set()
+    anonymous = 0
+    for index, each in enumerate(listed if isinstance(listed, tuple) else ()):
+        here = f"{path}[{index}]"
+        if isinstance(each, JwtSettings | IntrospectionSettings) and not values.get("identity.resource"):
+            what, why = "has no resource to issue tokens for", "clients and tokens name it, and we compare"
+            report.add(report.place_of(here), here, what, why, "set identity.resource to the URL clients use")
+        if isinstance(each, JwtSettings):
+            if each.issuer in issuers:
+                why = "a token names its issuer, and the first that knows it decides"
+                report.add(report.place_of(here), here, "names an issuer twice", why, "keep one")
+            issuers.add(each.issuer)
+        if isinstance(each, AnonymousSettings):
+            anonymous += 1
+            if anonymous > 1:
+                why = "whoever presents nothing is one principal"
+                report.add(report.place_of(here), here, "is anonymous twice", why, "keep one")

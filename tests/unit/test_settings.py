@@ -477,3 +477,47 @@ def test_the_comments_of_the_shipped_example_are_the_defaults(tmp_path: Path) ->
     uncommented, settings = re.subn(r"^( *)#(?=[a-z])", r"\1", text, flags=re.MULTILINE)
     assert settings == 15
     assert read(tmp_path, uncommented) == plain
+
+
+JWT = "{kind: jwt, issuer: https://a.example/, jwks_url: https://a.example/jwks}"
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        (f"{{authenticators: [{JWT}]}}", "authenticators[0]: has no resource to issue tokens for"),
+        (
+            f"{{resource: https://h/mcp, authenticators: [{JWT}, {JWT}]}}",
+            "authenticators[1]: names an issuer twice",
+        ),
+        (
+            "{authenticators: [{kind: anonymous, tenant: a}, {kind: anonymous, tenant: b}]}",
+            "authenticators[1]: is anonymous twice",
+        ),
+        (
+            "{resource: https://h/mcp, authenticators: [{kind: jwt, issuer: i, jwks_url: http://a.example/jwks}]}",
+            "authenticators[0].jwks_url: is not https",
+        ),
+        (
+            "{resource: https://h/mcp, authenticators: [{kind: jwt, issuer: i, jwks_url: http://127.0.0.1:1/j, "
+            "algorithms: [HS256]}]}",
+            "authenticators[0].algorithms[0]: is no value for this",
+        ),
+        (
+            "{resource: https://h/mcp, authenticators: [{kind: introspection, url: https://a.example/i, "
+            "client_id: c, client_secret: hunter2}]}",
+            "authenticators[0].client_secret: is a secret in clear",
+        ),
+        ("{authenticators: [{kind: anonymous, tenant: '*'}]}", "authenticators[0].tenant: is no tenant"),
+        ("{authenticators: [{kind: api_key, keys_file: k, header: Cookie}]}", "header: cannot hold a key"),
+        ("{authenticators: [{kind: api_key, keys_file: k, header: X_Key}]}", "header: has an underscore"),
+        ("{authenticators: [{kind: mtls, tenant: t, spiffe: 'spiffe://*/a'}]}", "spiffe: is no SPIFFE ID"),
+        ("{resource: 'https://h/mcp?a=b'}", "identity.resource: has a query"),
+    ],
+)
+def test_whoever_cannot_be_told_apart_is_not_let_in(tmp_path: Path, identity: str, expected: str) -> None:
+    """Issue 3: no shared secrets as signatures, no keys over plain http, one authenticator for each credential."""
+    told = [str(each) for each in mistakes(tmp_path, f"{UPSTREAM}identity: {identity}\n")]
+    assert len(told) == 1
+    assert expected in told[0]
+    assert "hunter2" not in told[0]
