@@ -10,8 +10,10 @@ import proxy
 
 ROOT = Path(proxy.__file__).parent
 
-SHARED = {"model", "secret", "refusals", "protocol", "configuration.values", "configuration.mistakes"}
-"""What every room may know: the words, the table of noes, the wire, and the value types of settings."""
+SHARED = {"model", "secret", "refusals", "protocol"} | {
+    f"configuration.{name}" for name in ("values", "mistakes", "files", "documents")
+}
+"""What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
 
 MAY_KNOW: dict[str, set[str]] = {
     "model": set(),

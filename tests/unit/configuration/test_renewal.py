@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from proxy.configuration.files import read_bounded
 from proxy.configuration.mistakes import Unfit
+from proxy.configuration.references import Template
 from proxy.secret import Secret
 from tests.unit.configuration.reading import read
 
-ENVIRON = {"SCHEME": "Bearer", "UNUSED": "unrelated"}
+ENVIRON = {"SCHEME": "Bearer", "REALM": "here"}
 
 
 def header(folder: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> Secret:
@@ -58,10 +60,33 @@ def test_one_without_files_is_its_own_renewal(tmp_path: Path) -> None:
 def test_variables_keep_the_value_of_the_start(tmp_path: Path, file: Path) -> None:
     """A library that changes the environment must not change what is sent; nor are other variables kept."""
     environ = dict(ENVIRON)
-    secret = header(tmp_path, "${SCHEME} ${NO:-a}${EMPTY:-b} ${file:F/key}", environ)
-    environ.update(SCHEME="Basic", NO="hunter9", EMPTY="hunter9")
+    secret = header(tmp_path, "${SCHEME} ${REALM:-x} ${NO:-a}${EMPTY:-b} ${file:F/key}", environ)
+    environ.update(SCHEME="Basic", REALM="hunter9", NO="hunter9", EMPTY="hunter9")
     file.write_text("hunter3", encoding="utf-8")
-    assert secret.renewed().reveal() == "Bearer ab hunter3"
+    assert secret.renewed().reveal() == "Bearer here ab hunter3"
+    template = Template("${SCHEME} ${file:/a}", ("/a",), ENVIRON, read_bounded)
+    assert template._environ == {"SCHEME": "Bearer"}
+
+
+def test_every_check_holds_for_what_it_is_renewed_to(file: Path) -> None:
+    """A type may lay one check upon another."""
+
+    def check_length(secret: Secret) -> None:
+        if len(secret.reveal()) < 5:
+            raise Unfit("is too short", "", "")
+
+    def check_word(secret: Secret) -> None:
+        if not secret.reveal().isalnum():
+            raise Unfit("is no word", "", "")
+
+    template = Template(f"${{file:{file}}}", (str(file),), {}, read_bounded)
+    secret = Secret(template.read(), template).checked(check_length).checked(check_word)
+    for content, what in (("abc", "is too short"), ("a.b.c.d", "is no word")):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(Unfit, match=what):
+            secret.renewed()
+        with pytest.raises(Unfit, match=what):
+            Secret(content).checked(check_length).checked(check_word)
 
 
 @pytest.mark.parametrize(
