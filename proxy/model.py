@@ -393,6 +393,34 @@ class Stage(Protocol):
     async def __call__(self, permit: Permit) -> Reply: ...
 
 
+class Ear(Protocol):
+    """Listens to one exchange with the server for what its caller will own: session, tasks, questions, events."""
+
+    def event_id(self, id: bytes) -> None:
+        """An event had this id, and the caller can come back to it."""
+        ...
+
+    def request(self, id: RequestId) -> None:
+        """The server asked something under this id, and the caller may answer."""
+        ...
+
+    def result(self, method: str | None, result: object) -> None:
+        """The result of a request; `method` is None where another exchange carried that. Raises Refused."""
+        ...
+
+    def passed_on(self, raw: bytes, data: bytes | None) -> bytes:
+        """What the caller gets of an event that was just heard: nearly always `raw`. Raises Refused."""
+        ...
+
+    def ended(self, ending: Ending) -> None:
+        """The exchange is over."""
+        ...
+
+
+Listen: TypeAlias = Callable[[Permit, str | None], Ear]
+"""An ear for the exchange of a permit, which hands out the session or message endpoint named, if any. Raises
+Refused when that was somebody else's before."""
+
 Tell: TypeAlias = Callable[[Ending], None]
 
 

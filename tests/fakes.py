@@ -198,3 +198,31 @@ def no(act: Callable[[], Any]) -> Refused:
     with pytest.raises(Refused) as caught:
         act()
     return caught.value
+
+
+class FakeEar:
+    """Fulfils `Ear`: hears everything, changes what it is told to change, and refuses where it is told to."""
+
+    def __init__(
+        self, diary: Diary, *, error: Refused | None = None, changes: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        self._diary = diary
+        self._error = error
+        self._changes = changes or {}
+
+    def event_id(self, id: bytes) -> None:
+        self._diary.append(("event id", id))
+
+    def request(self, id: RequestId) -> None:
+        self._diary.append(("request", id))
+
+    def result(self, method: str | None, result: object) -> None:
+        self._diary.append(("result", method, result))
+        if self._error is not None:
+            raise self._error
+
+    def passed_on(self, raw: bytes, data: bytes | None) -> bytes:
+        return self._changes.get(raw, raw)
+
+    def ended(self, ending: Ending) -> None:
+        self._diary.append(("ear", ending))

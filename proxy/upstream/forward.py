@@ -18,6 +18,7 @@ from ..model import (
     Call,
     Headers,
     Kind,
+    Listen,
     Permit,
     Reason,
     Refused,
@@ -56,12 +57,15 @@ class Forward:
         *,
         origin: Origin | None = None,
         stops: Stops | None = None,
+        listen: Listen | None = None,
     ) -> None:
-        """`stops` says which fields of a request end here; by default those that end here whoever calls."""
+        """`stops` says which fields of a request end here; by default those that end here whoever calls. `listen`
+        hears what becomes the caller's; absent where callers are not told apart."""
         self._settings = settings
         self._catalog = Catalog()
         self._transport = transport
         self._form = form
+        self._listen = listen
         self._origin = origin or Origin(settings)
         self._stops = stops or Stops(
             replaced=(name for name, _ in self._origin.own.fields),
@@ -134,6 +138,7 @@ class Forward:
             call.parts or (call,),
             any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
             heard=functools.partial(self._catalog.heard, permit.principal),
+            ear=None if self._listen is None else self._listen(permit, _handed_out(call, answer)),
         )
         if kind == "text/event-stream":
             return self._streamed(call, answer, fields, judge)
@@ -215,7 +220,7 @@ class Forward:
                     judge.see(each)
                 if judge.waiting or not all(each.is_answer for each in said):
                     raise Malformed
-        except (Malformed, Foreign):
+        except (Malformed, Foreign, Refused):
             call.journey.refused(nonsense("It was too long, not JSON-RPC, or answered another request."))
             raise Broken(told=False) from None
         except Lost as error:
@@ -227,7 +232,10 @@ class Forward:
         # Open for hours: what the look-ups of its head built is not kept beside it.
         call.headers.forget_index()
         events = Stream(self._events(call, answer.chunks, judge), answer.close)
-        return Reply(answer.status, without_length(fields), events)
+        reply = Reply(answer.status, without_length(fields), events)
+        if judge.ear is not None:
+            reply.when_done(judge.ear.ended)
+        return reply
 
     async def _events(self, call: Call, chunks: AsyncIterator[bytes], judge: Judge) -> AsyncIterator[bytes]:
         """The server's events as they are, each released when it is whole and ours."""
@@ -238,12 +246,11 @@ class Forward:
                 released: list[bytes] = []
                 try:
                     for event in splitter.feed(chunk):
-                        await judge.event_in_turns(event)
-                        released.append(event.raw)
+                        released.append(await judge.event_in_turns(event))
                     if splitter.is_full:
                         raise TooLong
-                except (Malformed, Foreign, TooLong) as error:
-                    trouble = nonsense(_TROUBLE[type(error)])
+                except (Malformed, Foreign, TooLong, Refused) as error:
+                    trouble = _trouble(error)
                 if released:
                     yield b"".join(released)
                 if trouble is not None:
@@ -251,11 +258,11 @@ class Forward:
             else:
                 rest = splitter.rest()
                 if rest is not None:
-                    await judge.event_in_turns(rest)
+                    last_bytes = await judge.event_in_turns(rest)
                     if not judge.waiting:
-                        yield rest.raw  # else it would run into our last word; clients drop it anyway
-        except (Malformed, Foreign) as error:
-            trouble = nonsense(_TROUBLE[type(error)])
+                        yield last_bytes  # else it would run into our last word; clients drop it anyway
+        except (Malformed, Foreign, Refused) as error:
+            trouble = _trouble(error)
         except Lost:
             trouble = lost(call)
         async for last in self._last_word(call, judge, trouble):
@@ -292,6 +299,18 @@ _TROUBLE: Final[dict[type[Exception], str]] = {
     Foreign: "It answered another request.",
     TooLong: "An event was too long.",
 }
+
+
+def _trouble(error: Exception) -> Refused:
+    return error if isinstance(error, Refused) else nonsense(_TROUBLE[type(error)])
+
+
+def _handed_out(call: Call, answer: Answer) -> str | None:
+    """The session this answer gives the caller. What comes with an error, or with a goodbye, is no gift: Python
+    servers put a throw-away id on the 400 of a call without a session."""
+    if answer.status >= 300 or call.kind is Kind.END:
+        return None
+    return answer.headers.get("mcp-session-id") or None
 
 
 def passed_on(answer: Answer) -> Headers:

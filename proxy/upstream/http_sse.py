@@ -12,8 +12,23 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
 
-from ..model import Broken, Call, Ending, Headers, IdKey, Kind, Permit, Reason, Refused, Reply, Stream, id_key
-from ..protocol.answers import Malformed, read_answers
+from ..model import (
+    Broken,
+    Call,
+    Ear,
+    Ending,
+    Headers,
+    IdKey,
+    Kind,
+    Listen,
+    Permit,
+    Reason,
+    Refused,
+    Reply,
+    Stream,
+    id_key,
+)
+from ..protocol.answers import Malformed, Said, read_answers
 from ..protocol.headers import media_type
 from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
@@ -55,6 +70,8 @@ class Session:
         self.endpoint: str | None = None
         """Path and query at the server; None until its `endpoint` event has come."""
         self.stream: Stream | None = None
+        self.ear: Ear | None = None
+        """Hears what becomes the caller's; None until the endpoint is known."""
         self._form = form
         self._waiting: dict[IdKey, tuple[Call, Acknowledged | None]] = {}
         self._given_up: OrderedDict[IdKey, None] = OrderedDict()
@@ -120,23 +137,36 @@ class Session:
             self.stream.settled()
         return reply
 
-    async def hear(self, event: Event) -> None:
-        """Judge one event and settle what it answers. Raises Malformed, or KeyError for a foreign answer."""
+    async def hear(self, event: Event) -> bytes:
+        """Judge one event and settle what it answers. What the client gets of it. Raises Malformed, KeyError for
+        a foreign answer, or Refused for what is somebody else's."""
+        if event.id and self.ear is not None:
+            self.ear.event_id(event.id)
         for said in await messages_of(event):
-            if not said.is_answer:
-                continue
-            if not isinstance(said.id, int | str):
-                raise KeyError
-            key = id_key(said.id)
-            if key in self._given_up and key not in self._waiting:
-                del self._given_up[key]
-                continue
-            call, _ = self._waiting[key]
-            if said.verdict is not None:
-                call.journey.answered(said.verdict)
-            reply = self._take(key)
-            if reply is not None:
-                reply.settle(Ending.COMPLETE)
+            self._settle(said)
+        return event.raw if self.ear is None else self.ear.passed_on(event.raw, event.data)
+
+    def _settle(self, said: Said) -> None:
+        id = said.id if isinstance(said.id, int | str) else None
+        if not said.is_answer:
+            if id is not None and self.ear is not None:
+                self.ear.request(id)
+            return
+        if id is None:
+            raise KeyError
+        key = id_key(id)
+        is_given_up = key in self._given_up and key not in self._waiting
+        call = None if is_given_up else self._waiting[key][0]
+        if self.ear is not None and said.result is not None:
+            self.ear.result(call.method if call is not None else None, said.result)
+        if call is None:
+            del self._given_up[key]
+            return
+        if said.verdict is not None:
+            call.journey.answered(said.verdict)
+        reply = self._take(key)
+        if reply is not None:
+            reply.settle(Ending.COMPLETE)
 
     def say(self, refused: Refused, call: Call) -> bool:
         """Our own no, on the stream where the client looks for answers. False when there is no stream."""
@@ -148,6 +178,8 @@ class Session:
     def ended(self, ending: Ending) -> None:
         """The stream is over: nobody will hear an answer any more."""
         self.stream = None
+        if self.ear is not None:
+            self.ear.ended(ending)
         waiting, self._waiting = self._waiting, {}
         for _, reply in waiting.values():
             if reply is not None:
@@ -157,27 +189,39 @@ class Session:
 class TwoEndpoints:
     """Fulfils `Stage` over a `Forward` that knows how to send."""
 
-    def __init__(self, settings: UpstreamSettings, forward: Forward, messages_path: str, form: Form) -> None:
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        forward: Forward,
+        messages_path: str,
+        form: Form,
+        *,
+        listen: Listen | None = None,
+    ) -> None:
+        """`listen` hears what becomes the caller's; absent where callers are not told apart."""
         self._settings = settings
         self._forward = forward
         self._messages_path = messages_path
         self._form = form
+        self._listen = listen
         self._sessions: dict[str, Session] = {}
         self._origin = Origin(settings)
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
-        return await (self._open(call) if call.kind is Kind.LISTEN else self._post(call))
+        return await (self._open(permit) if call.kind is Kind.LISTEN else self._post(call))
 
     def refuse(self, refused: Refused, call: Call) -> Reply | None:
         """The 202 of a request whose refusal went out on its stream: an HTTP error on this endpoint ends the
-        whole session of Python clients. None where HTTP is the place for it."""
-        if call.kind is not Kind.REQUEST or is_at_http(refused):
+        whole session of Python clients. None where HTTP is the place for it, and where it is not certain that
+        the session is the caller's: every other refusal comes after that was looked up."""
+        if call.kind is not Kind.REQUEST or is_at_http(refused) or refused.reason is Reason.INTERNAL:
             return None
         session = self._sessions.get(call.query)
         return Reply(202, Headers()) if session is not None and session.say(refused, call) else None
 
-    async def _open(self, call: Call) -> Reply:
+    async def _open(self, permit: Permit) -> Reply:
+        call = permit.call
         answer = await self._forward.send(call, self._origin.with_query(call.query))
         try:
             kind, _ = media_type(answer.headers.get("content-type"))
@@ -189,7 +233,7 @@ class TwoEndpoints:
             raise
         session = Session(self._form)
         call.headers.forget_index()
-        stream = Stream(self._events(call, answer.chunks, session), answer.close)
+        stream = Stream(self._events(permit, answer.chunks, session), answer.close)
         stream.awaited = session.is_awaited
         session.stream = stream
         reply = Reply(200, without_length(passed_on(answer)), stream)
@@ -202,23 +246,22 @@ class TwoEndpoints:
         session.ended(ending)
 
     async def _events(
-        self, call: Call, chunks: AsyncIterator[bytes], session: Session
+        self, permit: Permit, chunks: AsyncIterator[bytes], session: Session
     ) -> AsyncIterator[bytes]:
+        call = permit.call
         splitter = Splitter(self._settings.max_event_bytes)
         try:
             async for chunk in chunks:
                 for event in splitter.feed(chunk):
                     if event.name == "endpoint":
-                        yield self._own_endpoint(call, session, event)
+                        yield self._own_endpoint(permit, session, event)
                     else:
-                        await session.hear(event)
-                        yield event.raw
+                        yield await session.hear(event)
                 if splitter.is_full:
                     raise TooLong
             rest = splitter.rest()
             if rest is not None:
-                await session.hear(rest)
-                yield rest.raw
+                yield await session.hear(rest)
         except (Malformed, KeyError, TooLong, Refused) as error:
             refused = error if isinstance(error, Refused) else nonsense("An event was not acceptable.")
             call.journey.refused(refused)
@@ -227,7 +270,7 @@ class TwoEndpoints:
             call.journey.refused(lost(call))
             raise Broken(told=False) from error
 
-    def _own_endpoint(self, call: Call, session: Session, event: Event) -> bytes:
+    def _own_endpoint(self, permit: Permit, session: Session, event: Event) -> bytes:
         """The endpoint event under our path. Clients refuse one on another origin, and so do we."""
         if session.endpoint is not None or event.data is None or len(event.data) > MAX_ENDPOINT_BYTES:
             raise nonsense("Its endpoint event was not acceptable.")
@@ -244,7 +287,9 @@ class TwoEndpoints:
         # is not ours: so ours has one of its own, behind the server's query.
         key = f"{query}{'&' if query else ''}sidecar_session={secrets.token_urlsafe(16)}"
         self._sessions[key] = session
-        call.journey.altered("endpoint")
+        if self._listen is not None:
+            session.ear = self._listen(permit, key)
+        permit.call.journey.altered("endpoint")
         newline = b"\r\n" if b"\r\n" in event.raw else b"\n"
         uri = f"{self._messages_path}?{key}".encode("ascii")
         return b"event: endpoint" + newline + b"data: " + uri + newline + newline

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..model import Call, Ending, IdKey, Kind, id_key
+from ..model import Call, Ear, Ending, IdKey, Kind, id_key
 from ..protocol.answers import HELD_BYTES, Malformed, Said, Tail, read_answers
 from ..protocol.sse import Event
 
@@ -60,9 +60,12 @@ class Judge:
         *,
         any_answer: bool = False,
         heard: Callable[[Call, object], None] | None = None,
+        ear: Ear | None = None,
     ) -> None:
         self._heard = heard
         """Learns from results that are ours."""
+        self.ear = ear
+        """Hears what becomes the caller's; may refuse what is somebody else's."""
         self._several = len(calls) > 1
         self.waiting: dict[IdKey, Call] = {
             id_key(call.id): call for call in calls if call.kind is Kind.REQUEST and call.id is not None
@@ -73,39 +76,50 @@ class Judge:
         """The client can come back for the rest, where the revision is resumable."""
 
     def whole(self, body: bytes) -> list[Said]:
-        """Judge a whole JSON body. Raises Malformed or Foreign."""
+        """Judge a whole JSON body. Raises Malformed, Foreign or Refused."""
         said = read_answers(body)
         for each in said:
             self.see(each)
         return said
 
     def event(self, event: Event) -> list[Said]:
-        """Judge one event, whatever its name: a client might not look at it. Raises Malformed or Foreign."""
+        """Judge one event, whatever its name: a client might not look at it. Raises Malformed, Foreign or
+        Refused."""
         if event.id:
-            self.saw_event_id = True
+            self._note(event.id)
         return self.whole(event.data) if event.data is not None and speaks(event.data) else []
 
-    async def event_in_turns(self, event: Event) -> None:
-        """The same, and other calls have their turns while a large one is read."""
+    async def event_in_turns(self, event: Event) -> bytes:
+        """The same, and other calls have their turns while a large one is read. What the client gets of it."""
         if event.data is None or len(event.data) <= HELD_BYTES:
             self.event(event)
-            return
-        if event.id:
-            self.saw_event_id = True
-        for each in await messages_of(event):
-            self.see(each)
+        else:
+            if event.id:
+                self._note(event.id)
+            for each in await messages_of(event):
+                self.see(each)
+        return event.raw if self.ear is None else self.ear.passed_on(event.raw, event.data)
+
+    def _note(self, event_id: bytes) -> None:
+        self.saw_event_id = True
+        if self.ear is not None:
+            self.ear.event_id(event_id)
 
     def see(self, said: Said) -> None:
-        """Judge one message. Raises Foreign."""
+        """Judge one message. Raises Foreign, or Refused when it is somebody else's."""
+        id = said.id if isinstance(said.id, int | str) else None
         if not said.is_answer:
+            if id is not None and self.ear is not None:
+                self.ear.request(id)
             return
-        call = None
-        if isinstance(said.id, int | str):
-            call = self.waiting.pop(id_key(said.id), None)
-        if call is None:
-            if self._any_answer:
-                return
+        call = None if id is None else self.waiting.get(id_key(id))
+        if call is None and not self._any_answer:
             raise Foreign(said)
+        if self.ear is not None and said.result is not None:
+            self.ear.result(call.method if call is not None else None, said.result)
+        if call is None or id is None:
+            return
+        del self.waiting[id_key(id)]
         if said.verdict is not None:
             call.journey.answered(said.verdict)
         if self._heard is not None and said.result is not None:

@@ -5,11 +5,11 @@ from collections.abc import Coroutine
 
 import pytest
 
-from proxy.model import Call, Ending, Kind, Verdict
+from proxy.model import Call, Ending, Kind, Reason, Refused, Verdict
 from proxy.protocol.answers import Tail
 from proxy.protocol.sse import Event
 from proxy.upstream.judge import SLICE_BYTES, Foreign, Judge, Malformed, look
-from tests.fakes import Diary, FakeJourney, make_call
+from tests.fakes import Diary, FakeEar, FakeJourney, make_call
 
 
 def asked(diary: Diary, *ids: int | str) -> list[Call]:
@@ -137,6 +137,56 @@ def test_who_learns_hears_results_of_ours_only() -> None:
     with pytest.raises(Foreign):
         judge.whole(b'{"id":3,"result":{"tools":[]}}')
     assert heard == [(calls[0], {"tools": []})]
+
+
+def test_an_ear_hears_what_the_server_asks_and_answers() -> None:
+    """design section 4, identity: what upstream hands out is heard before it is released."""
+    diary: Diary = []
+    judge = Judge(asked([], 1), ear=FakeEar(diary))
+    judge.event(Event(raw=b"", id=b"7", data=b'{"id":0,"method":"ping"}'))
+    judge.event(Event(raw=b"", id=b"", data=b'{"method":"notifications/progress"}'))
+    judge.event(Event(raw=b"", data=b'{"id":1.5,"method":"ping"}'))
+    judge.event(Event(raw=b"", data=b'{"id":1,"result":{"a":1}}'))
+    assert diary == [("event id", b"7"), ("request", 0), ("result", "tools/call", {"a": 1})]
+
+
+def test_an_ear_hears_answers_to_requests_of_other_exchanges() -> None:
+    """protocol.md section 4: resume is always GET; whose method it was is not known there."""
+    diary: Diary = []
+    judge = Judge([make_call(id=None, kind=Kind.LISTEN)], any_answer=True, ear=FakeEar(diary))
+    judge.whole(b'[{"id":5,"result":{}},{"id":null,"error":{}}]')
+    assert diary == [("result", None, {})]
+
+
+def test_an_ear_hears_no_foreign_answer() -> None:
+    """Own promise: what is not released teaches nothing."""
+    diary: Diary = []
+    with pytest.raises(Foreign):
+        Judge(asked([], 1), ear=FakeEar(diary)).whole(b'{"id":2,"result":{}}')
+    assert diary == []
+
+
+def test_whom_an_ear_refuses_an_answer_waits_on() -> None:
+    """Own promise: whoever waits is told why in vain, so the refused answer is none."""
+    diary: Diary = []
+    refused = Refused(Reason.UPSTREAM_NONSENSE)
+    judge = Judge(asked(diary, 1), ear=FakeEar([], error=refused))
+    with pytest.raises(Refused):
+        judge.whole(b'{"id":1,"result":{}}')
+    assert (diary, list(judge.waiting)) == ([], [(int, 1)])
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_an_ear_says_what_the_client_gets_of_an_event(size: int) -> None:
+    """design section 2: every alteration is deliberate; without one the bytes are the server's own."""
+    data = b'{"id":1,"result":[' + b" " * size + b"]}"
+    event = Event(raw=b"data: " + data + b"\n\n", data=data, id=b"7")
+    assert await Judge(asked([], 1)).event_in_turns(event) is event.raw
+    diary: Diary = []
+    ear = FakeEar(diary, changes={event.raw: b"less"})
+    assert await Judge(asked([], 1), ear=ear).event_in_turns(event) == b"less"
+    assert diary[0] == ("event id", b"7")
+    assert diary[1][:2] == ("result", "tools/call")
 
 
 LARGE = b'{"id":1,"result":[' + b"[]," * 200_000 + b"1]}"
