@@ -331,7 +331,13 @@ def test_only_a_number_of_this_age_is_a_time(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("claims", "moment"),
-    [({}, None), ({"exp": 0}, 0.0), ({"exp": 1_700_000_000}, 1.7e9), ({"exp": 1.5}, 1.5)],
+    [
+        ({}, None),
+        ({"exp": 0}, 0.0),
+        ({"exp": 1_700_000_000}, 1.7e9),
+        ({"exp": 1.5}, 1.5),
+        ({"exp": 253_402_300_799}, 253_402_300_799.0),
+    ],
 )
 def test_a_time_is_read_in_seconds(claims: dict[str, object], moment: float | None) -> None:
     assert moment_of(claims, "exp") == moment
