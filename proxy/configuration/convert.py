@@ -9,7 +9,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from msgspec import NODEFAULT, Struct
+from msgspec import NODEFAULT, Struct, structs
 from msgspec import inspect as kinds
 
 from ..secret import Secret, names_a_credential
@@ -32,11 +32,15 @@ FAILED: Final = _Failed.FAILED
 
 
 class Spot(Struct, frozen=True):
-    """Where a value stands: its path, its own name, and whether that name is a key the operator chose."""
+    """Where a value stands: its path, its own name, and whether that name is a key the operator chose.
+
+    `may_be_clear`: the file itself is kept secret, so a secret may be written into it.
+    """
 
     path: str = ""
     name: str = ""
     is_own_key: bool = False
+    may_be_clear: bool = False
 
 
 class Converter:
@@ -78,6 +82,8 @@ class Converter:
 
     def _checked(self, node: Node, kind: kinds.Metadata, spot: Spot, at: Position) -> object:
         """A value with a check beside its type."""
+        if kind.extra and kind.extra.get("may_be_clear"):
+            spot = structs.replace(spot, may_be_clear=True)
         value = self._read(node, present(kind.type), spot, at)
         if value is FAILED:
             return FAILED
@@ -85,8 +91,10 @@ class Converter:
             return _check(kind, value)
         except Unfit as unfit:
             at, path = node.at, spot.path
-            if unfit.key is not None and isinstance(node, Table):
+            if isinstance(unfit.key, str) and isinstance(node, Table):
                 at, path = node.entries[unfit.key].key_at, joined(spot.path, unfit.key)
+            elif isinstance(unfit.key, int) and isinstance(node, Items):
+                at, path = node.items[unfit.key].at, f"{spot.path}[{unfit.key}]"
             self._report.add_unfit(at, path, unfit)
             return FAILED
 
@@ -235,7 +243,7 @@ def _secret(
     """Wrap a secret. One that stands in the settings in clear is refused, unless its name says it is none."""
     if not isinstance(value, str):
         raise Unfit("is no text", "a text is needed", "quote it")
-    if is_clear and (not spot.is_own_key or names_a_credential(spot.name)):
+    if is_clear and not spot.may_be_clear and (not spot.is_own_key or names_a_credential(spot.name)):
         why = "settings are copied, logged and kept in version control"
         raise Unfit("is a secret in clear", why, "write ${file:/path} or ${VAR}")
     return Secret(value, source)

@@ -22,10 +22,10 @@ class Position(Struct, frozen=True):
 class Unfit(ValueError):
     """A value does not fit: what is wrong, why it matters, and the remedy. Holds no value.
 
-    `key` names the entry of a mapping that is meant, where the whole mapping was judged.
+    `key` names the entry of a mapping or the item of a list that is meant, where the whole of it was judged.
     """
 
-    def __init__(self, what: str, why: str, remedy: str, *, key: str | None = None) -> None:
+    def __init__(self, what: str, why: str, remedy: str, *, key: str | int | None = None) -> None:
         super().__init__(f"{what}, {why}, {remedy}")
         self.what = what
         self.why = why
