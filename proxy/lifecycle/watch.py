@@ -29,6 +29,9 @@ class Sight(Struct, frozen=True):
     digest: bytes
 
 
+Changed: TypeAlias = Callable[[], Awaitable[None] | None]
+"""Called in the event loop; what takes its time may return an awaitable, which is awaited."""
+
 Seen: TypeAlias = Mapping[str, Sight | None]
 """What one look saw of each path; None where nothing could be read."""
 
@@ -84,14 +87,14 @@ class Watch:
         self._report = report
         self._sleep = sleep
         self._look_at = look_at
-        self._groups: list[tuple[Group, Callable[[], None]]] = []
+        self._groups: list[tuple[Group, Changed]] = []
 
-    def add(self, paths: Iterable[str], changed: Callable[[], None]) -> None:
+    def add(self, paths: Iterable[str], changed: Changed) -> None:
         """Call `changed` when a file of these changes: once, however many of them do at a time.
 
         What they hold now is known, so it is read here, in the caller's thread. Whoever has read them before
-        misses a change in between: add first. `changed` is called in the event loop. What it raises is
-        reported, and it is not called again before the next change.
+        misses a change in between: add first. What `changed` raises is reported, and it is not called again
+        before the next change.
         """
         paths = tuple(paths)
         self._groups.append((Group(paths, self._look_at(paths)), changed))
@@ -115,6 +118,8 @@ class Watch:
         for group, changed in groups:
             if group.has_changed(seen):
                 try:
-                    changed()
+                    reaction = changed()
+                    if reaction is not None:
+                        await reaction
                 except Exception as error:  # one of them must not keep the others from hearing
                     self._report(error)

@@ -204,6 +204,22 @@ async def test_one_that_raises_is_reported_and_keeps_nobody_from_hearing(
     assert [str(error) for error in diary.errors] == ["bad", "bad"]
 
 
+async def test_what_takes_its_time_is_awaited(tmp_path: Path, diary: Diary) -> None:
+    """A reaction may read files itself, in a thread; what it raises there is reported as well."""
+    watch = diary.watch()
+    file = written(tmp_path / "a")
+
+    async def reads() -> None:
+        diary.told.append(await asyncio.to_thread(Path(file).read_text, "utf-8"))
+        raise ValueError("bad file")
+
+    watch.add([file], reads)
+    watch.add([file], diary.hears("good"))
+    written(tmp_path / "a", "two")
+    assert await rounds(watch, diary, 2) == ["two", "good"]
+    assert [str(error) for error in diary.errors] == ["bad file"]
+
+
 class Eyes:
     """Sees what it is told to; knows what it was asked, and in which thread."""
 
