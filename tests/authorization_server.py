@@ -108,8 +108,6 @@ class AuthorizationServer:
         self.users = {"alice": User(), "bob": User()}
         """By subject. `login_hint` in the authorization request says who sits there; else the first."""
         self.lifetime_s = 3600
-        self.told_lifetime_s: int | None = None
-        """What clients are told; None: the truth. 0 makes a client refresh before its next request."""
         self.is_opaque = False
         """Access tokens are no JWTs: whoever wants to know has to ask."""
         self.issued: list[Access] = []
@@ -136,6 +134,11 @@ class AuthorizationServer:
     @property
     def introspection_url(self) -> str:
         return f"{self.issuer}/introspect"
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        """What is published: the key set."""
+        return {"keys": [self._key.public]}
 
     @property
     def refreshed(self) -> int:
@@ -252,7 +255,7 @@ class AuthorizationServer:
         return web.json_response(endpoints | more)
 
     async def _jwks(self, request: web.Request) -> web.Response:
-        return web.json_response({"keys": [self._key.public]})
+        return web.json_response(self.jwks)
 
     # What a client does first.
 
@@ -357,8 +360,7 @@ class AuthorizationServer:
         if asked:
             grant = dataclasses.replace(grant, resources=asked)
         access = self._give(grant, how, {})
-        told = self.lifetime_s if self.told_lifetime_s is None else self.told_lifetime_s
-        said = {"access_token": access.text, "token_type": "Bearer", "expires_in": told}
+        said = {"access_token": access.text, "token_type": "Bearer", "expires_in": self.lifetime_s}
         said["scope"] = " ".join(grant.scopes)
         if "refresh_token" in client.grants and how != "client_credentials":
             said["refresh_token"] = refresh = self._new_secret()
@@ -419,14 +421,19 @@ class AuthorizationServer:
     async def _introspect(self, request: web.Request) -> web.Response:
         form = _texts(await request.post())
         self._authenticated(request, form)
-        found = [access for access in self.issued if access.text == form.get("token")]
-        if not found or not self.is_active(found[0]):
+        text = form.get("token", "")
+        if not self.is_active(text):
             return web.json_response({"active": False})
-        return web.json_response({"active": True, "token_type": "Bearer", **found[0].claims})
+        found = next(access for access in self.issued if access.text == text)
+        return web.json_response({"active": True, "token_type": "Bearer", **found.claims})
 
-    def is_active(self, access: Access) -> bool:
-        is_revoked = access.text in self._revoked or access.grant.number in self._revoked
-        return not is_revoked and bool(access.claims["exp"] > self._now())
+    def is_active(self, text: str) -> bool:
+        """Whether this is an access token of ours that is still good."""
+        for access in self.issued:
+            if access.text == text:
+                is_revoked = not self._revoked.isdisjoint((text, access.grant.number))
+                return not is_revoked and bool(access.claims["exp"] > self._now())
+        return False
 
     async def _revoke(self, request: web.Request) -> web.Response:
         form = _texts(await request.post())
@@ -520,7 +527,8 @@ async def authorization_server(
     algorithm: Algorithm = "ES256", *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[AuthorizationServer]:
     """Listen on a free port of 127.0.0.1 until the end of the block."""
-    with socket.socket() as listener:
+    # The protocol is named, because asyncio turns off Nagle's algorithm only where it is: 40 ms an answer else.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = AuthorizationServer(f"http://127.0.0.1:{listener.getsockname()[1]}", algorithm, now)
         app = web.Application(middlewares=[server.answer])
