@@ -149,6 +149,11 @@ def _signed(
         .not_valid_before(now - HOUR)
         .not_valid_after(now + lasts)
     )
-    for extension, is_critical in extensions:
+    # Which of two authorities of one name has signed: without it OpenSSL tries the first one only.
+    identifiers = (
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
+    )
+    for extension, is_critical in (*extensions, *((each, False) for each in identifiers)):
         builder = builder.add_extension(extension, critical=is_critical)
     return builder.sign(signing_key, hashes.SHA256())
