@@ -47,10 +47,15 @@ class Target(Struct, frozen=True):
 class Gate:
     """Host and Origin lists, and what every request must look like."""
 
-    def __init__(self, *, hosts: Iterable[str], origins: Iterable[str], address_host: str) -> None:
+    def __init__(
+        self, *, hosts: Iterable[str], origins: Iterable[str], address_host: str, is_tls: bool = False
+    ) -> None:
         listed = {_bare(host) for host in hosts}
         self._hosts = listed or {*LOOPBACK_NAMES, _bare(address_host)}
         self._origins = frozenset(origins)
+        self._scheme = "https" if is_tls else "http"
+        # A plain port may stand behind somebody who speaks TLS for it; pages before a TLS port came over TLS.
+        self._own_schemes = ("https",) if is_tls else ("http", "https")
 
     def target(self, request_target: str, headers: Headers, version: tuple[int, int]) -> Target:
         """The endpoint a request means. Host and Origin come first, whatever the path."""
@@ -63,14 +68,14 @@ class Gate:
         if host is None:
             raise _malformed("The header Host is missing.")
         if not request_target.startswith("/"):
-            request_target = _origin_form(request_target, host)
+            request_target = _origin_form(request_target, self._scheme, host)
         named = _AUTHORITY.fullmatch(host)
         if named is None or ".." in host:
             raise _malformed("The header Host is not a host and a port.")
         if _bare(named.group(1)) not in self._hosts:
             raise Refused(Reason.HOST_NOT_ALLOWED, "The operator lists the names in listen.allowed_hosts.")
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins and not _is_same(origin, host):
+        if origin is not None and origin not in self._origins and not self._is_same(origin, host):
             raise Refused(Reason.ORIGIN_NOT_ALLOWED, "The operator lists them in listen.allowed_origins.")
         if not _TARGET.fullmatch(request_target):
             raise _malformed("The request target has characters that RFC 3986 does not allow.")
@@ -145,6 +150,11 @@ class Gate:
             (b"Access-Control-Max-Age", b"600"),
         ]
 
+    def _is_same(self, origin: str, host: str) -> bool:
+        """A page of the very authority that is asked; its Host was on the list, so no rebinding stands behind it."""
+        scheme, _, authority = origin.partition("://")
+        return scheme in self._own_schemes and authority.lower() == host.lower()
+
 
 def too_large(limit: int) -> Refused:
     return Refused(Reason.TOO_LARGE, f"A body may have {limit} bytes.")
@@ -161,21 +171,15 @@ def _check_field(name: bytes, value: bytes) -> None:
         raise _malformed("A header name is not ASCII.")
 
 
-def _origin_form(request_target: str, host: str) -> str:
-    """Path and query of an absolute-form target, which must name the same host (RFC 9112, 3.2.2)."""
+def _origin_form(request_target: str, scheme: str, host: str) -> str:
+    """Path and query of an absolute-form target, which must name this very origin (RFC 9112, 3.2.2)."""
     try:
         parts = urlsplit(request_target)
     except ValueError:
         raise _malformed("The request target is not a URL.") from None
-    if parts.scheme.lower() != "http" or parts.netloc.lower() != host.lower() or parts.fragment:
+    if parts.scheme.lower() != scheme or parts.netloc.lower() != host.lower() or parts.fragment:
         raise Refused(Reason.HOST_NOT_ALLOWED, "The request target names another authority.")
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-def _is_same(origin: str, host: str) -> bool:
-    """A page of the very authority that is asked; its Host was on the list, so no rebinding stands behind it."""
-    scheme, _, authority = origin.partition("://")
-    return scheme in ("http", "https") and authority.lower() == host.lower()
 
 
 def _bare(host: str) -> str:

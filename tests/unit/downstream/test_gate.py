@@ -23,6 +23,10 @@ def body(headers: Headers, version: tuple[int, int]) -> int | None:
     return length
 
 
+def tls_gate() -> Gate:
+    return Gate(hosts=(), origins=(), address_host="127.0.0.1", is_tls=True)
+
+
 def fields(*pairs: tuple[str, str], host: str | None = "127.0.0.1:8080") -> Headers:
     given = [] if host is None else [("Host", host)]
     return Headers((name.encode(), value.encode()) for name, value in (*given, *pairs))
@@ -407,3 +411,33 @@ def test_a_browser_that_asks_first_is_told_what_it_may_send() -> None:
     ]
     assert door.preflight(fields(A), b"POST") is None
     assert door.preflight(fields(("Access-Control-Request-Method", "POST")), b"POST") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "passes"),
+    [
+        ("https://127.0.0.1:8080/mcp", True),
+        ("HTTPS://127.0.0.1:8080/mcp", True),
+        ("http://127.0.0.1:8080/mcp", False),
+        ("https://127.0.0.1/mcp", False),
+    ],
+)
+def test_a_whole_url_behind_tls_is_https(target: str, passes: bool) -> None:
+    """RFC 9112 section 3.2.2 and RFC 9110 section 7.4: a request for another scheme's origin is misdirected."""
+    if passes:
+        assert tls_gate().target(target, fields(), HTTP_1_1) == Target("/mcp", "")
+    else:
+        refused = no(lambda: tls_gate().target(target, fields(), HTTP_1_1))
+        assert refused.reason is Reason.HOST_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("origin", "passes"), [("https://127.0.0.1:8080", True), ("http://127.0.0.1:8080", False)]
+)
+def test_a_page_that_came_without_tls_is_another_origin(origin: str, passes: bool) -> None:
+    """RFC 6454: whoever sits on the wire can write such a page."""
+    if passes:
+        tls_gate().target("/mcp", fields(("Origin", origin)), HTTP_1_1)
+    else:
+        refused = no(lambda: tls_gate().target("/mcp", fields(("Origin", origin)), HTTP_1_1))
+        assert refused.reason is Reason.ORIGIN_NOT_ALLOWED
