@@ -8,6 +8,7 @@ and tests/integration/test_slow_clients.py and the corpus go red when they move.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,8 @@ MAX_FIELDS: Final = 128
 MAX_HEAD_BYTES: Final = 131_072
 MAX_FRAMING_BYTES: Final = 131_072
 """Chunk sizes, line ends and extensions of one body. A million chunks of one byte would block the loop."""
+MAX_UNSENT_BYTES: Final = 65_536
+"""What waits to be sent before a reader is slow; asyncio's own figure for plain connections."""
 SLICE_BYTES: Final = 32_768
 """Fed to the parser at a time, so that a flood of tiny chunks is noticed after milliseconds."""
 KEEP_ALIVE_S: Final = 75.0
@@ -99,6 +102,7 @@ class Connection(RequestHandler):
         "_head_bytes",
         "_head_deadline",
         "_head_timeout_s",
+        "_is_tls",
         "_must_stay",
         "_peer_stopped",
         "_refuse_unparsed",
@@ -136,6 +140,7 @@ class Connection(RequestHandler):
         self._body: StreamReader | None = None
         self.is_deaf = False
         self._must_stay = False
+        self._is_tls = False
         self._peer_stopped = False
         self._stopped: asyncio.Future[None] | None = None
         self.peer = NOBODY
@@ -147,6 +152,10 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.peer = _peer(transport)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
+        if self._is_tls and self.transport is not None:
+            # Eight times this is the default under TLS: a slow reader would hold half a megabyte before it is one.
+            self.transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -230,8 +239,8 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio allows True: keep our half open
         self._peer_has_stopped()
         body_is_under_way = self._body is not None and not self._body.is_eof()
-        if self.is_idle or body_is_under_way or self.streams or self._must_stay:
-            return None
+        if self.is_idle or body_is_under_way or self.streams or self._must_stay or self._is_tls:
+            return None  # under TLS nobody stays half open: both sides close at once, and so does asyncio
         # A FIN behind a whole request: the client may have left, or wait for the answer with its half closed.
         self.close()  # after this answer
         self._grace = self._loop.call_later(HALF_CLOSE_GRACE_S, self._has_left)
@@ -338,7 +347,10 @@ class Connection(RequestHandler):
 
 def _peer(transport: asyncio.BaseTransport) -> Peer:
     name = transport.get_extra_info("peername")
-    return Peer(str(name[0])) if isinstance(name, tuple) else NOBODY
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if not isinstance(name, tuple):
+        return NOBODY
+    return Peer(str(name[0]), None if tls is None else tls.getpeercert(binary_form=True))
 
 
 def _unparsed(error: BaseException | None) -> Refused:

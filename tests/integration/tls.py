@@ -1,0 +1,105 @@
+"""TLS in tests: the files of a sidecar, and clients with and without a certificate.
+
+In: a folder. Out: settings, contexts, connections. Keeps nothing but the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cryptography import x509
+
+from tests.certificates import Authority, Issued, a_name
+from tests.integration.client import Client, Cut
+from tests.integration.waiting import within
+
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+REFUSED = (Cut, OSError, asyncio.IncompleteReadError)
+"""How a client hears that TLS said no: in its handshake, or in TLS 1.3 with its first answer."""
+
+
+class Pki:
+    """An authority for servers and one for clients, and the files that a sidecar reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers = Authority("servers")
+        self.clients = Authority("clients")
+        self.certificate = folder / "own.pem"
+        self.key = folder / "own.key"
+        self.client_ca = folder / "clients.pem"
+        self.own = self.new_own()
+        self.client_ca.write_bytes(self.clients.pem)
+
+    def new_own(self, authority: Authority | None = None) -> Issued:
+        """Another certificate of the sidecar, in its files."""
+        own = (authority or self.servers).issue(a_name(CN="sidecar"), names=[LOOPBACK])
+        own.written(self.folder, "own")
+        self.own = own
+        return own
+
+    def context(self, issued: Issued | None = None, authority: Authority | None = None) -> ssl.SSLContext:
+        """What a client shakes hands with: it believes our servers' authority, and may show a certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=(authority or self.servers).pem.decode())
+        if issued is not None:
+            context.load_cert_chain(
+                *issued.written(self.folder, f"client-{issued.certificate.serial_number}")
+            )
+        return context
+
+    def overrides(self, *, mutual: bool = False, optional: bool = False) -> list[str]:
+        """The settings of `listen.tls`, as `--set` takes them."""
+        words = [f"listen.tls.certificate_file={self.certificate}", f"listen.tls.key_file={self.key}"]
+        if mutual:
+            words.append(f"listen.tls.client_ca_file={self.client_ca}")
+        if optional:
+            words.append("listen.tls.client_certificate=optional")
+        return words
+
+
+class TlsClient(Client):
+    """A connection over TLS."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self._tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+
+    @property
+    def shown(self) -> bytes | None:
+        """The certificate of the other side."""
+        return self._tls.getpeercert(binary_form=True)
+
+
+@asynccontextmanager
+async def tls_connected(
+    port: int, context: ssl.SSLContext, *, receive_bytes: int | None = None
+) -> AsyncIterator[TlsClient]:
+    """A connection to 127.0.0.1, closed at the end whatever happened. Raises OSError when TLS says no."""
+    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    raw.setblocking(False)
+    if receive_bytes is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    async with within():
+        try:
+            await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+            reader, writer = await asyncio.open_connection(
+                sock=raw,
+                ssl=context,
+                server_hostname="127.0.0.1",
+                limit=2**26 if receive_bytes is None else 4096,
+            )
+        except BaseException:
+            raw.close()
+            raise
+    client = TlsClient(reader, writer)
+    try:
+        yield client
+    finally:
+        await client.closed()
