@@ -59,7 +59,18 @@ class _Paths(OrderedDict[str, str]):
 class ServersOAuth:
     """The server's OAuth, as clients see it through us."""
 
-    def __init__(self, view: PublicView, transport: Transport, *, origin: Origin, stops: Stops) -> None:
+    def __init__(
+        self,
+        view: PublicView,
+        transport: Transport,
+        *,
+        origin: Origin,
+        stops: Stops,
+        document_timeout_s: float = DOCUMENT_TIMEOUT_S,
+        endpoint_timeout_s: float = ENDPOINT_TIMEOUT_S,
+    ) -> None:
+        self._document_timeout_s = document_timeout_s
+        self._endpoint_timeout_s = endpoint_timeout_s
         self._view = view
         self._transport = transport
         self._origin = origin
@@ -147,7 +158,7 @@ class ServersOAuth:
                 *self._origin.own.fields,
             ]
             answer, body = await self._asked(
-                "GET", target, fields, None, limit=MAX_DOCUMENT_BYTES, seconds=DOCUMENT_TIMEOUT_S
+                "GET", target, fields, None, limit=MAX_DOCUMENT_BYTES, seconds=self._document_timeout_s
             )
             if answer.status not in _REDIRECTS:
                 return answer, body
@@ -179,7 +190,7 @@ class ServersOAuth:
         fields.extend(self._origin.own.fields)
         body = request.body if request.method == "POST" else None
         answer, said = await self._asked(
-            request.method, target, fields, body, limit=MAX_ANSWER_BYTES, seconds=ENDPOINT_TIMEOUT_S
+            request.method, target, fields, body, limit=MAX_ANSWER_BYTES, seconds=self._endpoint_timeout_s
         )
         is_redirect = 300 <= answer.status <= 399
         check_head(structs.replace(answer, status=200) if is_redirect else answer)
