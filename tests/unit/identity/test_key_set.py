@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -161,6 +161,31 @@ def test_rsa_keys_have_a_sane_size(bits: int, is_used: bool) -> None:
     assert bool(read(key)) is is_used
 
 
+@pytest.mark.parametrize(("zeros", "is_used"), [(0, True), (794, True), (795, False)])
+def test_numbers_are_not_even_made_of_long_texts(zeros: int, is_used: bool) -> None:
+    """Zeros in front change no number; they are counted before there is one."""
+    n = decoded(jwk()["n"])
+    assert len(n) == 256
+    assert bool(read(jwk(n=b64(bytes(zeros) + n)))) is is_used
+
+
+def test_how_deep_and_how_much() -> None:
+    """Certificates and extensions may stand in a key set, no trees."""
+
+    def nested(deep: int) -> bytes:
+        return b'{"keys":[],"x":' + b"[" * (deep - 1) + b"]" * (deep - 1) + b"}"
+
+    def many(elements: int) -> bytes:
+        return (
+            b'{"keys":[' + b",".join([b"1"] * 90) + b'],"x":[' + b",".join([b"1"] * (elements - 92)) + b"]}"
+        )
+
+    for good, bad in ((nested(16), nested(17)), (many(8192), many(8193))):
+        read_key_set(good, ALL)
+        with pytest.raises(NoKeySet, match=r"^not acceptable JSON$"):
+            read_key_set(bad, ALL)
+
+
 @pytest.mark.parametrize("bits", [8193, 8400])
 def test_rsa_keys_that_cost_too_much_are_left_out(bits: int) -> None:
     n = (1 << (bits - 1)) + 1
@@ -217,8 +242,14 @@ def test_only_what_the_operator_allows_is_read() -> None:
 
 
 def test_an_alg_narrows_the_key() -> None:
-    """RFC 7517 4.4. A key for PS256 verifies no RS256 (issuers publish both under their own kid)."""
-    assert usable(read(jwk(alg="PS256"))) == {"PS256"}
+    """RFC 7517 4.4. A key for PS256 verifies no RS256, though its owner could make one."""
+    key_set = read(jwk(alg="PS256"))
+    assert usable(key_set) == {"PS256"}
+    key = key_set.find("k1", "PS256")
+    assert key is not None
+    for alg, is_verified in (("RS256", False), ("PS256", True)):
+        signature = decoded(signed(b"{}", b"{}", alg, key_for("k1", alg)).split(".")[2])
+        assert key.verifies(alg, b"e30.e30", signature) is is_verified
 
 
 @pytest.mark.parametrize(
@@ -369,6 +400,7 @@ LIKE_A_KEY = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(LIKE_A_KEY.map(lambda odd: {**jwk(), **odd}) | LIKE_A_KEY | st.integers() | st.text())
 def test_no_odd_key_takes_a_good_one_down(odd: Any) -> None:
     """Whatever the libraries make of it."""

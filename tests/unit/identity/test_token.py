@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -316,6 +316,7 @@ def test_a_jwt_without_readable_claims_is_refused(payload: bytes) -> None:
     assert refusal.value.reason is Reason.BAD_CREDENTIAL
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.text(min_size=1, max_size=30))
 def test_what_is_read_strictly_is_seen_leniently(others: dict[str, str], issuer: str) -> None:
     """No token passes the strict reader with an issuer the lenient one did not see."""
