@@ -22,6 +22,7 @@ from .identity.settings import (
     IdentitySettings,
     IntrospectionSettings,
     JwtSettings,
+    MtlsSettings,
 )
 from .lifecycle.settings import OperationsSettings
 from .upstream.settings import UpstreamSettings
@@ -104,6 +105,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
     if isinstance(listen, Address):
         _check_reach(listen, values, report)
     _check_identity(values, report)
+    _check_certificates(values, report)
     if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
         path = "operations.address"
         why = "it is the address of the data port, and probes never share it"
@@ -152,3 +154,20 @@ def _check_identity(values: Mapping[str, object], report: Report) -> None:
             if anonymous > 1:
                 why = "whoever presents nothing is one principal"
                 report.add(report.place_of(here), here, "is anonymous twice", why, "keep one")
+
+
+def _check_certificates(values: Mapping[str, object], report: Report) -> None:
+    """Certificates prove something only where TLS verifies them against somebody."""
+    authorities = "listen.tls.client_ca_file"
+    if None not in (values.get("listen.tls", ...), values.get(authorities, ...)):
+        return
+    path = "listen.tls.client_certificate"
+    if values.get(path) is not None:
+        why, remedy = "without authorities no certificate is asked for", f"set {authorities} beside it"
+        report.add(report.place_of(path), path, "needs client_ca_file", why, remedy)
+    path = "identity.authenticators"
+    listed = values.get(path)
+    for index, each in enumerate(listed if isinstance(listed, tuple) else ()):
+        if isinstance(each, MtlsSettings):
+            here, why = f"{path}[{index}]", "TLS verifies client certificates against these authorities"
+            report.add(report.place_of(here), here, f"needs {authorities}", why, "set it")

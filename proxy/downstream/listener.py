@@ -100,6 +100,7 @@ class Listener:
             hosts=settings.allowed_hosts,
             origins=settings.allowed_origins,
             address_host=settings.address.host,
+            is_tls=settings.tls is not None,
         )
         self._under_way: dict[Reply, Call | None] = {}
         self._opening: set[asyncio.Task[object]] = set()

@@ -38,9 +38,9 @@ class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Certificate authorities of clients, and no others are believed. Each of them may name any client.
     Absent: no certificate is asked for."""
 
-    client_certificate: Literal["required", "optional"] = "required"
+    client_certificate: Literal["required", "optional"] | None = None
     """Whether clients without a certificate are let in, to prove who they are by other means. Needs
-    client_ca_file."""
+    client_ca_file; absent: required."""
 
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     """The oldest version of TLS that is spoken."""

@@ -60,8 +60,8 @@ def context_of(settings: TlsSettings, read: ReadFile) -> ssl.SSLContext:
     _load_own(context, settings, read)
     if settings.client_ca_file is not None:
         _load_authorities(context, settings.client_ca_file, read)
-        is_required = settings.client_certificate == "required"
-        context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
+        is_optional = settings.client_certificate == "optional"
+        context.verify_mode = ssl.CERT_OPTIONAL if is_optional else ssl.CERT_REQUIRED
     return context
 
 
