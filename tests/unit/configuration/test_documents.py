@@ -139,3 +139,5 @@ def test_content_that_was_read_already_is_judged_alike() -> None:
     assert document_of(b"version: 1\nsalt: s\n", "F", Plan, {}).doors == ()
     with pytest.raises(SettingsError, match=r"F:1:1: salt: is missing"):
         document_of(b"version: 1\n", "F", Plan, {})
+    with pytest.raises(SettingsError, match=r"F\\x1b:2:1: salt: is there twice"):
+        document_of(b"salt: s\nsalt: s\nversion: 1", "F\x1b", Plan, {})
