@@ -112,8 +112,9 @@ class ServersOAuth:
     def _announced(self, url: str) -> str:
         """Where clients find the document at `url`; from now on we serve it there."""
         there = self._view.own_path(url)
-        if there is not None and _has_one_spelling(there):
-            self._resources.learn(self._view.path_here(there), there)
+        if there is None or not _has_one_spelling(there):
+            return url
+        self._resources.learn(self._view.path_here(there), there)
         return self._view.metadata_url(url)
 
     async def _resource(self, request: PageRequest) -> Reply:
