@@ -25,8 +25,8 @@ class ProcessFailed(RuntimeError):
     """A process ended when it should not, or did not do in time what it was started for."""
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """What a new process runs before its program, so that it gets TERM when we die. Linux only.
+def end_with_parent() -> Callable[[], None] | None:
+    """What a process runs, before its program, to get TERM when the one that started it dies. Linux only.
 
     The C library is looked up before the fork: between fork and exec almost nothing is allowed.
     """
@@ -47,6 +47,7 @@ async def child(
     log: Path,
     env: Mapping[str, str] | None = None,
     piped: bool = False,
+    cwd: Path | None = None,
     end_timeout_s: float = END_TIMEOUT_S,
 ) -> AsyncIterator[Process]:
     """Run ``command`` while the block runs; its output goes to ``log``, or stdout to a pipe if ``piped``."""
@@ -57,7 +58,8 @@ async def child(
             stdout=PIPE if piped else sink,
             stderr=sink if piped else STDOUT,
             env=env,
-            preexec_fn=_end_with_parent(),
+            cwd=cwd,
+            preexec_fn=end_with_parent(),
         )
     try:
         yield process
