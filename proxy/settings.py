@@ -11,14 +11,17 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field, inspect
 
 from .configuration.convert import Converter, Spot
+from .configuration.documents import document_of
 from .configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from .configuration.mistakes import Mistake, Position, Report, SettingsError, Unfit, shown
 from .configuration.overrides import apply_environment, apply_sets
 from .configuration.tree import Entry, Node, Scalar, Table, read_tree
 from .configuration.values import Address, may_meet, url_host_and_port
 from .downstream.settings import ListenSettings
+from .identity.keys_file import KeysFile
 from .identity.settings import (
     AnonymousSettings,
+    ApiKeySettings,
     IdentitySettings,
     IntrospectionSettings,
     JwtSettings,
@@ -60,7 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> Settings:
     """Read the settings. Without a file the environment or the overrides must name the upstream.
 
-    Raises SettingsError with every mistake. IO: reads `file` and the files that references name.
+    Raises SettingsError with every mistake, those in keys files too. IO: reads `file` and the files it names.
     """
     report = Report()
     root = _without_file() if file is None else _read(file, report)
@@ -69,12 +72,14 @@ def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[s
     apply_environment(root, kind, environ, report)
     apply_sets(root, kind, overrides, report)
     settings: object = None
+    elsewhere: tuple[Mistake, ...] = ()
     if root is not None:
         converter = Converter(report, environ, read_bounded)
         settings = converter.read(root, kind, Spot(), root.at)
         _check_across(converter.values, report)
-    if report.has_mistakes or not isinstance(settings, Settings):
-        raise SettingsError(report.mistakes)
+        elsewhere = _check_keys_files(converter.values, environ, report)
+    if report.has_mistakes or elsewhere or not isinstance(settings, Settings):
+        raise SettingsError((*report.mistakes, *elsewhere))
     return settings
 
 
@@ -133,11 +138,31 @@ def _check_reach(listen: Address, values: Mapping[str, object], report: Report) 
     )
 
 
+def _check_keys_files(
+    values: Mapping[str, object], environ: Mapping[str, str], report: Report
+) -> tuple[Mistake, ...]:
+    """Files of API keys as they are now. Returns the mistakes in them; one that cannot be read goes to `report`."""
+    mistakes: dict[Mistake, None] = {}
+    for path, each in values.items():
+        if not isinstance(each, ApiKeySettings):
+            continue
+        try:
+            content = read_bounded(each.keys_file, SETTINGS_FILE_BYTES)
+            document_of(content, each.keys_file, KeysFile, environ)
+        except Unfit as unfit:
+            here, what = f"{path}.keys_file", f"names a file that {unfit.what}"
+            report.add(report.place_of(here), here, what, unfit.why, unfit.remedy)
+        except SettingsError as error:
+            mistakes.update(dict.fromkeys(error.mistakes))
+    return tuple(mistakes)
+
+
 def _check_identity(values: Mapping[str, object], report: Report) -> None:
     """Authenticators that could not be told apart, and tokens that could be anybody's."""
     path = "identity.authenticators"
     listed = values.get(path)
     issuers: set[str] = set()
+    headers: set[str] = set()
     anonymous = 0
     for index, each in enumerate(listed if isinstance(listed, tuple) else ()):
         here = f"{path}[{index}]"
@@ -149,6 +174,12 @@ def _check_identity(values: Mapping[str, object], report: Report) -> None:
                 why = "a token names its issuer, and the first that knows it decides"
                 report.add(report.place_of(here), here, "names an issuer twice", why, "keep one")
             issuers.add(each.issuer)
+        if isinstance(each, ApiKeySettings):
+            if each.header.lower() in headers:
+                header, why = f"{here}.header", "nobody could tell whose keys stand in it"
+                remedy = "name another, or put all keys into one file"
+                report.add(report.place_of(header), header, "is taken by another authenticator", why, remedy)
+            headers.add(each.header.lower())
         if isinstance(each, AnonymousSettings):
             anonymous += 1
             if anonymous > 1:

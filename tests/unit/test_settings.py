@@ -450,6 +450,62 @@ def test_a_file_that_is_none_is_one_mistake(tmp_path: Path, kind: str) -> None:
     assert str(caught.value) == f"{file}:1:1: {reason[kind]}"
 
 
+KEYS = f"version: 1\npepper: {'A' * 22}\nkeys:\n- {{id: a, hash: 'hmac-sha256:{'0' * 64}', tenant: t, subject: s}}\n"
+
+
+def api_keys(*fields: str) -> str:
+    """Settings with an api_key authenticator for each."""
+    listed = "".join(f"  - {{kind: api_key, {each}}}\n" for each in fields)
+    return f"{UPSTREAM}identity:\n  authenticators:\n{listed}"
+
+
+def test_a_keys_file_is_checked_with_the_settings(tmp_path: Path) -> None:
+    """design section 3: every mistake at once, in the settings and in the files they name, each with its place."""
+    good, bad, missing = (tmp_path / name for name in ("good", "bad", "missing"))
+    good.write_text(KEYS, encoding="utf-8")
+    bad.write_text(
+        KEYS.replace("tenant: t", "tenant: '*'").replace("id: a", "id: hunter.2"), encoding="utf-8"
+    )
+    assert mistakes(tmp_path, api_keys(f"keys_file: {good}")) == []
+    text = api_keys(
+        f"keys_file: {missing}", f"header: X-B, keys_file: {bad}", f"header: X-C, keys_file: {bad}"
+    )
+    found = mistakes(tmp_path, "drain_s: -1\n" + text)
+    assert [one.replace(str(tmp_path), "D") for one in found] == [
+        "F:1:10: drain_s: is out of bounds, it must be at least 0 and at most 3600 seconds, write more",
+        "F:6:32: identity.authenticators[0].keys_file: names a file that cannot be read, "
+        "No such file or directory, check the path and its permissions",
+        "D/bad:4:8: keys[0].id: is no id of a key, it may hold letters, digits, _ and - only, rename it",
+        "D/bad:4:109: keys[0].tenant: is no tenant, * stands for everybody in rules and limits, give it a name",
+    ]
+
+
+def test_a_pepper_is_referred_to_as_in_the_settings(tmp_path: Path) -> None:
+    """The environment that is given counts, not that of the process."""
+    file = tmp_path / "keys"
+    file.write_text(KEYS.replace("A" * 22, "${PEPPER}"), encoding="utf-8")
+    text = api_keys(f"keys_file: {file}")
+    assert mistakes(tmp_path, text, environ={"PEPPER": "A" * 22}) == []
+    (found,) = mistakes(tmp_path, text)
+    assert found.startswith(f"{file}:2:9: pepper: refers to the variable PEPPER, it is not set")
+
+
+@pytest.mark.parametrize(
+    ("second", "place"),
+    [("header: x-api-KEY, ", "6:29"), ("", "6:5")],
+)
+def test_a_header_holds_the_keys_of_one_authenticator(tmp_path: Path, second: str, place: str) -> None:
+    """Header names ignore case; the first of two would refuse every key of the second."""
+    file = tmp_path / "keys"
+    file.write_text(KEYS, encoding="utf-8")
+    found = mistakes(tmp_path, api_keys(f"keys_file: {file}", f"{second}keys_file: {file}"))
+    assert found == [
+        f"F:{place}: identity.authenticators[1].header: is taken by another authenticator, "
+        "nobody could tell whose keys stand in it, name another, or put all keys into one file"
+    ]
+    assert mistakes(tmp_path, api_keys(f"keys_file: {file}", f"header: X-B, keys_file: {file}")) == []
+
+
 def test_a_start_imports_nothing_heavy() -> None:
     """Start-up time is a budget (design section 8): neither aiohttp nor asyncio nor YAML is loaded to say no."""
     program = (
