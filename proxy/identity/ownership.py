@@ -72,13 +72,13 @@ class _Trace:
 class Ownership:
     """What upstream handed out to whom."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trace_bytes_each: int = TRACE_BYTES_EACH) -> None:
         self._digester = Digester()
         self._sessions: Shelf[Place, _Session] = Shelf(
             share=SESSIONS_EACH, total=MAX_SESSIONS, dropped=self._session_dropped
         )
         self._traces: Shelf[Place, _Trace] = Shelf(
-            share=TRACE_BYTES_EACH, total=MAX_TRACE_BYTES, weigh=_Trace.weigh
+            share=trace_bytes_each, total=MAX_TRACE_BYTES, weigh=_Trace.weigh
         )
         self._tasks: Shelf[Key, Place] = Shelf(share=TASKS_EACH, total=MAX_TASKS, dropped=self._task_dropped)
 
