@@ -476,7 +476,7 @@ def test_a_keys_file_is_checked_with_the_settings(tmp_path: Path) -> None:
         "F:6:32: identity.authenticators[0].keys_file: names a file that cannot be read, "
         "No such file or directory, check the path and its permissions",
         "D/bad:4:8: keys[0].id: is no id of a key, it may hold letters, digits, _ and - only, rename it",
-        "D/bad:4:109: keys[0].tenant: is no tenant, * stands for everybody in rules and limits, give it a name",
+        "D/bad:4:112: keys[0].tenant: is no tenant, * stands for everybody in rules and limits, give it a name",
     ]
 
 
