@@ -45,7 +45,6 @@ class Owned:
             kind, _ = media_type(reply.headers.get("content-type"))
             if kind != "text/event-stream":
                 raise not_understood()  # too large to be held, so nobody has read it
-
             return
 
         def passes(entry: object) -> bool:
@@ -54,8 +53,8 @@ class Owned:
         try:
             body = without_foreign(reply.body, passes, lists)
         except Malformed:
-            # Words for people, as HTTP errors and acknowledgements have them; unless somebody else reads more in them.
-            if b"tasks" in reply.body:
+            # Words for people, as HTTP errors and acknowledgements have them, are no list.
+            if reply.body.lstrip()[:1] in (b"{", b"["):
                 raise not_understood() from None
             return
         if body is not reply.body:
