@@ -98,19 +98,24 @@ class Introspection:
         self._is_closed = False
 
     def known(self, credential: Credential) -> Principal | None:
-        kept = self._good.get(credential.digest)
-        return kept[1] if kept else None
+        try:
+            # By index: get() looks twice, and this is asked for every call.
+            return self._good[credential.digest][1]
+        except KeyError:
+            return None
 
     async def __call__(self, credential: Credential) -> Principal | None:
         if credential.header != BEARER:
             return None
-        kept = self._good.get(credential.digest) or self._bad.get(credential.digest)
-        if kept:
-            said = kept[1]
-        elif self._may_ask(credential.text):
-            said = await self._answer(credential)
-        else:
+        known = self.known(credential)
+        if known is not None:
+            return known
+        kept = self._bad.get(credential.digest)
+        if kept is not None:
+            raise _anew(kept[1])
+        if not self._may_ask(credential.text):
             return None
+        said = await self._answer(credential)
         if isinstance(said, Refused):
             raise _anew(said)
         return said
