@@ -70,6 +70,7 @@ class Introspection:
     ) -> None:
         """`known_issuers`: whose tokens are verified by their signature, and never asked about."""
         self._settings = settings
+        self._secret = settings.client_secret
         self._expected = Expected(
             issuer=settings.issuer or str(URL(settings.url).origin()),
             issuer_required=False,
@@ -81,6 +82,7 @@ class Introspection:
             required_scopes=settings.required_scopes,
         )
         self._provider = provider
+        self._secret = settings.client_secret
         self._known_issuers = known_issuers
         self._now = now
         self._wall = wall
@@ -122,7 +124,15 @@ class Introspection:
 
     def why_degraded(self) -> str | None:
         """Why the last question got no answer, in fixed words; None when it got one."""
-        return self._failure
+        return f"no introspection: {self._failure}" if self._failure is not None else None
+
+    def renew_secret(self) -> None:
+        """Read our own secret again. Raises Unfit, and keeps the old one, when its file holds none."""
+        self._secret = self._secret.renewed()
+
+    def renew_secret(self) -> None:
+        """Read our own secret again. Raises Unfit, and keeps the old one, when it does not fit."""
+        self._secret = self._secret.renewed()
 
     async def close(self) -> None:
         """Give up the questions under way; whoever waits for one is refused."""
@@ -172,7 +182,7 @@ class Introspection:
                     settings.url,
                     {"token": credential.text, "token_type_hint": "access_token"},
                     user=settings.client_id,
-                    secret=settings.client_secret,
+                    secret=self._secret,
                     timeout_s=settings.timeout_s,
                 )
             answer = _read(body)

@@ -132,7 +132,7 @@ async def test_an_endpoint_that_is_down_says_neither_yes_nor_no() -> None:
         idp.grant("opaque")
         await idp.stop()
         assert await why_not(asking, "opaque") is Reason.IDP_UNAVAILABLE
-        assert asking.why_degraded() == "not reached"
+        assert asking.why_degraded() == "no introspection: not reached"
         await idp.start()
         assert await of(asking, "opaque") is not None
         assert asking.why_degraded() is None
@@ -155,7 +155,7 @@ async def test_nonsense_is_no_answer(answer: Scripted, why: str) -> None:
         idp.grant("opaque")
         idp.introspection_answer = answer
         assert await why_not(asking, "opaque") is Reason.IDP_UNAVAILABLE
-        assert asking.why_degraded() == why
+        assert asking.why_degraded() == f"no introspection: {why}"
         idp.introspection_answer = None
         assert await of(asking, "opaque") is not None
 
@@ -165,7 +165,7 @@ async def test_our_own_wrong_secret_is_not_the_callers_fault() -> None:
     async with Idp() as idp, introspection(idp, secret="old") as asking:
         idp.grant("opaque")
         assert await why_not(asking, "opaque") is Reason.IDP_UNAVAILABLE
-        assert asking.why_degraded() == "status 401"
+        assert asking.why_degraded() == "no introspection: status 401"
 
 
 async def test_a_silent_endpoint_is_left_in_time() -> None:
@@ -173,7 +173,7 @@ async def test_a_silent_endpoint_is_left_in_time() -> None:
         idp.grant("opaque")
         idp.introspection_answer = Scripted(hold=asyncio.Event())
         assert await why_not(asking, "opaque") is Reason.IDP_UNAVAILABLE
-        assert asking.why_degraded() == "timeout"
+        assert asking.why_degraded() == "no introspection: timeout"
 
 
 async def test_a_token_of_a_key_set_never_reaches_the_endpoint() -> None:

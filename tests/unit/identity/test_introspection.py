@@ -11,6 +11,7 @@ from types import TracebackType
 
 import pytest
 
+from proxy.configuration.mistakes import Unfit
 from proxy.identity import introspection
 from proxy.identity.credential import Credential, of_certificate, of_header
 from proxy.identity.introspection import MAX_BAD_S, MAX_QUESTIONS, Introspection
@@ -155,6 +156,38 @@ async def test_the_question_is_rfc_7662s() -> None:
     await stand.no("a+b/c=")
     form = {"token": "a+b/c=", "token_type_hint": "access_token"}
     assert stand.server.questions == [(ENDPOINT, form, "sidecar", Secret("s3cret"), 2.5)]
+
+
+class Mounted:
+    """Fulfils `Source`: a file that somebody else writes."""
+
+    files = ("/run/secrets/oauth",)
+
+    def __init__(self) -> None:
+        self.text: str | None = "new"
+
+    def read(self) -> str:
+        if self.text is None:
+            raise Unfit("is empty", "a secret is needed", "write one")
+        return self.text
+
+
+async def test_our_own_secret_can_be_renewed() -> None:
+    """From the next question on; a file that cannot be used changes nothing."""
+    mounted = Mounted()
+    stand = Stand(client_secret=Secret("old", mounted))
+    await stand.no("a")
+    stand.introspection.renew_secret()
+    await stand.no("b")
+    mounted.text = None
+    with pytest.raises(Unfit):
+        stand.introspection.renew_secret()
+    await stand.no("c")
+    assert [question[3] for question in stand.server.questions] == [
+        Secret("old"),
+        Secret("new"),
+        Secret("new"),
+    ]
 
 
 async def test_a_token_without_expiry_is_valid_until_asked_again() -> None:
@@ -323,7 +356,7 @@ async def test_no_answer_is_neither_yes_nor_no(answer: object, why: str) -> None
     refused = await stand.no()
     assert (refused.reason, refused.retry_after_s) == (Reason.IDP_UNAVAILABLE, 1)
     assert refused.why == "The authorization server does not say whether the token is valid."
-    assert stand.introspection.why_degraded() == why
+    assert stand.introspection.why_degraded() == f"no introspection: {why}"
     stand.says()
     assert await stand.of() is not None
     assert stand.introspection.why_degraded() is None
@@ -334,7 +367,7 @@ async def test_an_endpoint_that_is_silent_is_waited_for_no_longer_than_said() ->
     stand = Stand(timeout_s=0.02)
     stand.server.hold = asyncio.Event()
     assert (await stand.no()).reason is Reason.IDP_UNAVAILABLE
-    assert stand.introspection.why_degraded() == "timeout"
+    assert stand.introspection.why_degraded() == "no introspection: timeout"
     stand.server.hold = None
     stand.says()
     assert await stand.of() is not None
