@@ -111,6 +111,11 @@ class Keys:
         pause_s = min(longest_s, first_s * 2 ** min(self._failures - 1, 10))
         self._due_at = now + pause_s * (1 - chance / 2)
 
+    @property
+    def was_loaded(self) -> bool:
+        """Whether there has ever been a key."""
+        return self.usable_until > -math.inf
+
     def is_usable(self, now: float) -> bool:
         """Whether tokens can be verified."""
         return bool(self._set) and now < self.usable_until

@@ -266,6 +266,17 @@ def test_keys_that_nobody_renews_end_too() -> None:
     assert keys.why_degraded(STALE_S) == "no keys: too old"
 
 
+def test_whether_there_ever_was_a_key() -> None:
+    """Ready means loaded once; later trouble is another matter."""
+    keys = make()
+    seen = [keys.was_loaded]
+    for kids in ((), ("k1",), ()):
+        keys.renewed(published(*kids), None, 0, 0.0)
+        seen.append(keys.was_loaded)
+    fail(keys, STALE_S)
+    assert [*seen, keys.was_loaded] == [False, False, True, True, True]
+
+
 def test_whether_all_keys_are_kept_is_told() -> None:
     """What was verified with a key that is gone is forgotten."""
     keys = make()
