@@ -70,7 +70,6 @@ class Introspection:
     ) -> None:
         """`known_issuers`: whose tokens are verified by their signature, and never asked about."""
         self._settings = settings
-        self._secret = settings.client_secret
         self._expected = Expected(
             issuer=settings.issuer or str(URL(settings.url).origin()),
             issuer_required=False,
@@ -128,10 +127,6 @@ class Introspection:
 
     def renew_secret(self) -> None:
         """Read our own secret again. Raises Unfit, and keeps the old one, when its file holds none."""
-        self._secret = self._secret.renewed()
-
-    def renew_secret(self) -> None:
-        """Read our own secret again. Raises Unfit, and keeps the old one, when it does not fit."""
         self._secret = self._secret.renewed()
 
     async def close(self) -> None:
