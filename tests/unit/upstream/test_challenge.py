@@ -66,7 +66,8 @@ def test_anything_else_is_none(text: str) -> None:
         (b'Bearer U = "old", u=old', b'Bearer U = "new", u="new"'),
         (b'Bearer x="u=\\"old\\""', b'Bearer x="u=\\"old\\""'),
         (b'DPoP u="old", Bearer u="old", x="\xff"', b'DPoP u="new", Bearer u="new", x="\xff"'),
-        (b'Bearer u="other"', b'Bearer u="other"'),
+        (b'Bearer u="other", v="old"', b'Bearer u="other", v="old"'),
+        (b"Bearer u=other", b"Bearer u=other"),
     ],
 )
 def test_only_the_parameter_changes(before: bytes, after: bytes) -> None:

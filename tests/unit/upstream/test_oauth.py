@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from proxy.model import Headers, PageRequest, Reason, Refused, Reply
+from proxy.secret import Secret
 from proxy.upstream.credentials import Stops
 from proxy.upstream.oauth import (
     MAX_ANSWER_BYTES,
@@ -27,6 +28,7 @@ SERVER = "http://127.0.0.1:8000"
 PUBLIC = "https://tools.example.com"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 ISSUER = "/.well-known/oauth-authorization-server"
+OWN = (b"X-Own", b"ours")
 JSON = (b"Content-Type", b"application/json; charset=utf-8")
 
 Field = tuple[bytes, bytes]
@@ -71,7 +73,9 @@ def document(**members: object) -> Answer:
 
 
 def make(*answers: Answer | Exception, timeout_s: float = 5.0) -> tuple[ServersOAuth, FakeTransport]:
-    settings = UpstreamSettings(url=f"{SERVER}/v1/mcp", forward_client_authorization=True)
+    settings = UpstreamSettings(
+        url=f"{SERVER}/v1/mcp", headers={"X-Own": Secret("ours")}, forward_client_authorization=True
+    )
     transport = FakeTransport(*answers)
     oauth = ServersOAuth(
         PublicView(settings.url, f"{PUBLIC}/mcp"),
@@ -210,8 +214,8 @@ async def test_the_resource_is_the_url_clients_use(path: str, target: str) -> No
     assert reply.status == 200
     assert json.loads(_body(reply)) == {"resource": f"{PUBLIC}/mcp", "authorization_servers": [PUBLIC]}
     assert reply.headers.pairs == (JSON, (b"Cache-Control", b"max-age=5"))
-    asked = [("GET", target, [(b"Host", b"127.0.0.1:8000"), (b"Accept", b"application/json")], None)]
-    assert (transport.asked, transport.closed) == (asked, 1)
+    fields = [(b"Host", b"127.0.0.1:8000"), (b"Accept", b"application/json"), OWN]
+    assert (transport.asked, transport.closed) == ([("GET", target, fields, None)], 1)
 
 
 async def test_a_document_that_names_us_already_keeps_its_bytes() -> None:
@@ -261,7 +265,7 @@ async def test_any_other_status_is_the_servers(status: int) -> None:
         (answer(b'{"resource": "a", "resource": "b"}', JSON), Reason.UPSTREAM_NONSENSE),
         (answer(b"{", JSON), Reason.UPSTREAM_NONSENSE),
         (answer(b"{}", JSON, (b"Content-Encoding", b"gzip")), Reason.UPSTREAM_NONSENSE),
-        (answer(b" " * (MAX_DOCUMENT_BYTES + 1), JSON), Reason.UPSTREAM_NONSENSE),
+        (answer(b'{"resource": "x"}' + b" " * MAX_DOCUMENT_BYTES, JSON), Reason.UPSTREAM_NONSENSE),
         (answer(chunks(b"{", Lost())), Reason.UPSTREAM_BROKE),
         (Lost(), Reason.UPSTREAM_BROKE),
         (Unreached(), Reason.UPSTREAM_UNREACHABLE),
@@ -376,8 +380,14 @@ async def test_the_default_endpoints_are_passed_on_as_they_are(path: str) -> Non
         b"said",
         ((b"Cache-Control", b"no-store"),),
     )
-    fields = [(b"Host", b"127.0.0.1:8000"), *sent, (b"Accept-Encoding", b"identity")]
+    fields = [(b"Host", b"127.0.0.1:8000"), *sent, (b"Accept-Encoding", b"identity"), OWN]
     assert (transport.asked, transport.closed) == ([("POST", f"{path}?a=b", fields, b"code=x")], 1)
+
+
+async def test_a_person_who_agrees_sends_no_body() -> None:
+    oauth, transport = make(answer(b"<html>", (b"Content-Type", b"text/html")))
+    assert _body(await ask(oauth, "/authorize", query="state=s")) == b"<html>"
+    assert transport.asked == [("GET", "/authorize?state=s", [(b"Host", b"127.0.0.1:8000"), OWN], None)]
 
 
 @pytest.mark.parametrize(
@@ -404,6 +414,7 @@ async def test_the_issuer_of_an_authorization_is_the_one_clients_know(location: 
     [
         "http://localhost:8000/callback?code=c&state=http://localhost:8000",
         "http://localhost:3030/cb?iss=https%3A%2F%2Flogin.example.com",
+        "http://localhost:3030/cb?iss=https://login.example.com",
         "http://localhost:3030/cb?miss=http%3A%2F%2Flocalhost%3A8000",
         "/login",
     ],
