@@ -334,7 +334,7 @@ class Listener:
         def interject(chunk: bytes) -> None:
             nonlocal untaken
             transport = connection.transport
-            if transport is None or transport.is_closing():
+            if transport is None or connection.is_gone:
                 return  # whoever would hear it has left
             untaken = untaken + len(chunk) if connection.is_slow else 0
             if untaken > MAX_UNTAKEN_BYTES:
@@ -363,7 +363,7 @@ class Listener:
 
     def _send(self, connection: Connection, chunk: bytes) -> None:
         transport = connection.transport
-        if transport is None or transport.is_closing():
+        if transport is None or connection.is_gone:
             raise ConnectionResetError("the client left")
         transport.write(chunk)
 
