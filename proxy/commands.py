@@ -24,6 +24,8 @@ def run_command(words: list[str]) -> int:
         from .check import print_schema
 
         return print_schema(sys.stdout)
+    if command == "hash-key":
+        return _hash_key(options)
     from .demo import run as demo
 
     return demo(serve=options.serve, listen=options.listen)
@@ -46,8 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="stand before a real third-party server and show what happens")
     demo.add_argument("--serve", action="store_true", help="keep running until Ctrl-C")
     demo.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
+    _add_hash_key(commands.add_parser("hash-key", help="make an API key and its entry for a keys file"))
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
+
+
+def _add_hash_key(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Makes a key. Standard output gets what belongs into the keys file; the key itself goes to standard "
+        "error, once, in a line that begins with `key: `."
+    )
+    parser.add_argument("--tenant", required=True, help="the tenant the key stands for")
+    parser.add_argument("--subject", required=True, help="the name of whoever presents the key")
+    parser.add_argument("--role", action="append", default=[], metavar="ROLE", help="may be repeated")
+    parser.add_argument("--id", help="names the key in records; made up from the subject unless given")
+    parser.add_argument("--expires", metavar="DATE", help='"2027-06-30" (as it begins, UTC) or a date-time')
+    parser.add_argument(
+        "--keys-file", metavar="FILE", help="make one more entry for this file, not a new file"
+    )
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
@@ -79,6 +97,23 @@ def _run(options: argparse.Namespace) -> int:
 
         return asyncio.run(serve(settings, log))
     return uvloop.run(serve(settings, log))
+
+
+def _hash_key(options: argparse.Namespace) -> int:
+    import time
+
+    from .identity.hash_key import Wish, hash_key
+
+    wish = Wish(
+        tenant=options.tenant,
+        subject=options.subject,
+        roles=tuple(options.role),
+        id=options.id,
+        expires=options.expires,
+        keys_file=options.keys_file,
+    )
+    wall = time.time  # noqa: TID251  nothing is assembled for this command
+    return hash_key(wish, os.environ, sys.stdout, sys.stderr, wall=wall)
 
 
 def _version() -> str:
