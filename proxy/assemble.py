@@ -8,18 +8,26 @@ import asyncio
 import functools
 import gc
 import signal
+import time
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
 from .batches import merge, without
+from .configuration.files import read_bounded
 from .configuration.values import Address
-from .downstream.listener import Endpoint, Listener
-from .identity.anonymous import build as build_identity
-from .identity.settings import in_words
+from .downstream.acceptor import BACKLOG, Acceptor
+from .downstream.listener import Endpoint, Listener, no_pages
+from .downstream.metadata import Metadata
+from .downstream.tls import Unusable
+from .identity.building import Identification
+from .identity.challenges import Challenges
+from .identity.settings import IntrospectionSettings, JwtSettings, in_words
+from .lifecycle.background import Background
 from .lifecycle.drain import drain
 from .lifecycle.probes import Health, operations
-from .model import Call, Refused, Reply, Stage
+from .lifecycle.watch import Changed, Watch
+from .model import Call, FindPage, Refused, Reply, Stage
 from .pipeline import Pipeline
 from .policy.rules import Rules
 from .protocol.revisions import TWO_ENDPOINTS
@@ -27,13 +35,16 @@ from .refusals import Form, explain, is_at_http
 from .settings import Settings
 from .telemetry.journey import Journeys, Sink
 from .telemetry.logs import Log
+from .upstream.credentials import Stops
 from .upstream.forward import Forward
 from .upstream.http_sse import TwoEndpoints
+from .upstream.oauth import Challenged, ServersOAuth
+from .upstream.origin import Origin
 from .upstream.probe import Probe
+from .upstream.public_view import PublicView
 from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
-BACKLOG = 4_096
 IDLE_S = 15.0
 """How long the operations port waits for a request, also for the first one."""
 
@@ -49,11 +60,22 @@ class House:
         def report(error: Exception) -> None:
             log.life("failed", "error", error=type(error).__name__)
 
+        # Who calls: their headers end here, and what the server hands out to them stays theirs.
+        identity = Identification(settings.identity, wall=time.time)  # noqa: TID251  here time enters
         # The server's side.
         self._transport: Transport = AiohttpTransport(
             settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
         )
-        forward = Forward(settings.upstream, self._transport, form)
+        origin = Origin(settings.upstream)
+        stops = Stops(
+            replaced=(name for name, _ in origin.own.fields),
+            keys=identity.key_headers,
+            forward_authorization=settings.upstream.forward_client_authorization,
+            is_authenticated=not settings.identity.is_anonymous,
+        )
+        forward = Forward(
+            settings.upstream, self._transport, form, origin=origin, stops=stops, listen=identity.listen
+        )
         serve: Stage = forward
         explained: Callable[[Refused, Call], Reply] = functools.partial(explain, form=form)
         endpoints = [
@@ -61,21 +83,32 @@ class House:
         ]
         if settings.upstream.is_http_sse:
             stream_path, messages_path = two_paths(settings.listen.path)
-            two = TwoEndpoints(settings.upstream, forward, messages_path, form)
+            two = TwoEndpoints(settings.upstream, forward, messages_path, form, listen=identity.listen)
             serve = two
             explained = functools.partial(_explain_elsewhere, two=two, form=form)
             endpoints = [
                 Endpoint(path=stream_path, methods=frozenset({"GET", "OPTIONS"}), revision=TWO_ENDPOINTS),
                 Endpoint(path=messages_path, methods=frozenset({"POST", "OPTIONS"}), revision=TWO_ENDPOINTS),
             ]
+        pages = _our_pages(settings)
+        if _servers_own_oauth(settings):
+            oauth = ServersOAuth(
+                PublicView(settings.upstream.url, settings.identity.resource or ""),
+                self._transport,
+                origin=origin,
+                stops=stops,
+            )
+            serve, pages = Challenged(serve, oauth), oauth.page
+        serve = identity.guarded(serve)
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)
+        challenges = Challenges(settings.identity)
         hall = Pipeline(
-            identify=build_identity(settings.identity),
+            identify=identity.identify,
             authorise=Rules(),
             limit=None,
             serve=serve,
-            explain=explained,
+            explain=lambda refused, call: explained(challenges(refused), call),
             merge=functools.partial(merge, form=form),
             is_whole=is_at_http,
             without=without,
@@ -88,16 +121,31 @@ class House:
             open_journey=journeys.open,
             explain=lambda refused: explain(refused, None, form),
             report=report,
+            pages=pages,
         )
-        self.health = Health(Probe(settings.upstream, self._transport))
-        self._data: asyncio.Server | None = None
+        self.health = Health(Probe(settings.upstream, self._transport, origin), identity)
+        self._acceptor = Acceptor(settings.listen, self.listener.server, read_bounded)
         self._operations: web.AppRunner | None = None
-        self.data_address = settings.listen.address
         self.operations_address = settings.operations.address
+        # What runs meanwhile.
+        self._identity = identity
+        self._background = Background(report)
+        self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
+        for paths, changed in (
+            *identity.watched,
+            (tuple(origin.own.files), origin.own.renew),
+            (self._acceptor.files, self._acceptor.renew),
+        ):
+            if paths:
+                self.watch.add(paths, _told(changed, paths, log))
+
+    @property
+    def data_address(self) -> Address:
+        """Where the data port is; once open, with the port that the system picked."""
+        return self._acceptor.address
 
     async def open(self) -> None:
-        """Listen on both ports. Raises OSError naming the address that cannot be had."""
-        loop = asyncio.get_running_loop()
+        """Listen on both ports. Raises OSError naming the address that cannot be had, or `Unusable`."""
         runner = web.AppRunner(
             operations(self.health), access_log=None, handle_signals=False, keepalive_timeout=IDLE_S
         )
@@ -107,9 +155,9 @@ class House:
         site = web.TCPSite(runner, where.host, where.port, backlog=BACKLOG)
         await site.start()
         self.operations_address = _bound(runner.addresses[0][:2])
-        where = self.settings.listen.address
-        self._data = await loop.create_server(self.listener.server, where.host, where.port, backlog=BACKLOG)
-        self.data_address = _bound(self._data.sockets[0].getsockname()[:2])
+        await self._acceptor.open()
+        for job in (*self._identity.jobs, self.watch.run):
+            self._background.start(job)
         self.health.is_listening = True
 
     async def close(self, *, grace_s: float | None = None) -> int:
@@ -122,18 +170,50 @@ class House:
             self.listener,
             self.health,
             drain_s=self.settings.drain_s,
-            stop_accepting=self._stop_accepting,
+            stop_accepting=self._acceptor.stop_accepting,
             grace=grace,
         )
+        await self._background.close()
         await self.listener.server.shutdown(timeout=0.1)
+        await self._identity.close()
         await self._transport.close()
         if self._operations is not None:
             await self._operations.cleanup()
         return cut_off
 
-    def _stop_accepting(self) -> None:
-        if self._data is not None:
-            self._data.close()
+
+def _our_pages(settings: Settings) -> FindPage:
+    """The document about us where callers get tokens for us; nothing at its paths otherwise."""
+    identity = settings.identity
+    if identity.resource is None or not identity.uses_oauth:
+        return no_pages
+    issuers = [
+        each.issuer
+        for each in identity.chosen
+        if isinstance(each, JwtSettings | IntrospectionSettings) and each.issuer is not None
+    ]
+    return Metadata(
+        identity.resource, issuers=issuers, scopes=identity.scopes_supported, path=settings.listen.path
+    )
+
+
+def _servers_own_oauth(settings: Settings) -> bool:
+    """Whether tokens are for the server: we pass them on and ask for none ourselves."""
+    identity = settings.identity
+    forwards = settings.upstream.forward_client_authorization
+    return forwards and not identity.uses_oauth and identity.resource is not None
+
+
+def _told(changed: Changed, paths: tuple[str, ...], log: Log) -> Changed:
+    """The same, and a line for people when it has worked."""
+
+    async def reload() -> None:
+        reaction = changed()
+        if reaction is not None:
+            await reaction
+        log.life("reloaded", files=list(paths))
+
+    return reload
 
 
 def two_paths(path: str) -> tuple[str, str]:
@@ -158,21 +238,25 @@ async def serve(settings: Settings, log: Log) -> int:
     house = House(settings, log)
     try:
         await house.open()
-    except OSError as error:
-        log.life("cannot listen", "error", error=error.strerror or type(error).__name__, why=str(error))
+    except (OSError, Unusable) as error:
+        what = error.strerror if isinstance(error, OSError) else None
+        log.life("cannot listen", "error", error=what or type(error).__name__, why=str(error))
         await house.close(grace_s=0)
-        return 1
+        return 2 if isinstance(error, Unusable) else 1
     # What was built until now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     log.life(
         "started",
-        listen=f"http://{house.data_address}{settings.listen.path}",
+        listen=f"{'http' if settings.listen.tls is None else 'https'}://{house.data_address}{settings.listen.path}",
         operations=f"http://{house.operations_address}",
         upstream=settings.upstream.url,
         identity=[in_words(each) for each in settings.identity.chosen],
         enforces="caps and protocol rules",
     )
+    if settings.upstream.forward_client_authorization:
+        why = "a token that reaches the server can be used by it elsewhere; every call that carries one is marked"
+        log.life("client authorization is forwarded", "warning", why=why)
     await stopping.wait()
     log.life("draining", drain_s=settings.drain_s, under_way=house.listener.requests_under_way)
     # Whoever presses Ctrl-C has no load balancer that needs to hear of it first.

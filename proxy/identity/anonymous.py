@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ..model import Call, Identify, Principal
-from .settings import AnonymousSettings, IdentitySettings
+from ..model import Call, Principal
+from .settings import AnonymousSettings
 
 
 class Anonymous:
     """Identifies every caller as the principal of its settings."""
 
     def __init__(self, settings: AnonymousSettings) -> None:
-        self._principal = Principal(
+        self.principal = Principal(
             issuer="anonymous",
             subject=settings.subject,
             tenant=settings.tenant,
@@ -18,11 +18,4 @@ class Anonymous:
         )
 
     async def __call__(self, call: Call) -> Principal:
-        return self._principal
-
-
-def build(settings: IdentitySettings) -> Identify:
-    """The authenticator the settings name; the single tenant `local` where they name none."""
-    chosen = settings.chosen[0]
-    assert isinstance(chosen, AnonymousSettings)
-    return Anonymous(chosen)
+        return self.principal
