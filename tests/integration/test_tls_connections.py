@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from proxy.downstream.connection import MAX_UNSENT_BYTES
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
-from tests.integration.house import Sidecar
+from tests.integration.house import Sidecar, process, run_words
 from tests.integration.test_slow_clients import BIG, pour, stalled
 from tests.integration.tls import ByHand, Pki, by_hand, tls_connected
 from tests.integration.upstream import Exchange, Upstream
@@ -341,3 +342,14 @@ async def test_idle_connections_are_closed_when_the_process_ends(side: Sidecar, 
     assert (await client.asked(request("GET", "/nothing"))).status == 404
     side.house.listener.refuse_new()
     assert await client.ended() == b""
+
+
+async def test_a_file_that_does_not_serve_is_told_at_the_start(upstream: Upstream, pki: Pki) -> None:
+    """Exit code 2 as for every mistake in the settings; nothing of the file is shown."""
+    pki.key.write_bytes(b"-----BEGIN PRIVATE KEY-----\nsesame\n-----END PRIVATE KEY-----\n")
+    async with process(*run_words(upstream.url, *pki.overrides())) as running:
+        assert await running.exit_code() == 2
+        await running.lines.when(lambda lines: bool(lines.life))
+    told = json.dumps(running.lines.life) + "".join(running.other)
+    assert f"listen.tls.key_file: {pki.key} holds no private key" in told
+    assert "sesame" not in told
