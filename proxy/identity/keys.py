@@ -17,7 +17,7 @@ COOL_DOWN_S: Final = 30.0
 """Between two fetches because of a kid we do not have: anybody can invent kids, as many as they like."""
 MIN_MAX_AGE_S: Final = 60.0
 """The shortest Cache-Control max-age that is honoured; some issuers say 0 of keys that live for months."""
-NO_KEYS_RETRY_S: Final = (0.25, 3.0)
+NO_KEYS_RETRY_S: Final = (0.25, 2.0)
 """First and longest pause between attempts while nobody can be let in: ready soon after the issuer is back."""
 KEYS_RETRY_S: Final = (5.0, 60.0)
 """The same while the keys we have still serve."""
