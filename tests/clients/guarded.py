@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.authorization_server import AuthorizationServer
 from tests.servers.everything.server import sse_app, streamable_app
 
-Path = Literal["/mcp", "/sse"]
+Served = Literal["/mcp", "/sse"]
+"""Where the streamable revisions and 2026-07-28 are, and where 2024-11-05 is."""
 
 _URL: TypeAdapter[AnyHttpUrl] = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 """As the SDK reads issuers: without a slash that was not there."""
@@ -56,6 +57,7 @@ class Notes:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.seen: list[Seen] = []
+        self._news = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +67,7 @@ class Notes:
         query = scope["query_string"].decode()
         seen = Seen(scope["method"], scope["path"] + (f"?{query}" if query else ""), fields)
         self.seen.append(seen)
+        self._news.set()
 
         async def noted() -> Message:
             message = await receive()
@@ -78,6 +81,18 @@ class Notes:
         """The methods of all JSON-RPC messages, in order."""
         bodies = [json.loads(seen.body) for seen in self.seen if seen.method == "POST"]
         return [body["method"] for body in bodies if "method" in body]
+
+    async def when(self, is_so: Callable[[Notes], bool]) -> None:
+        """Wait until what came is so."""
+        async with asyncio.timeout(5):
+            while not is_so(self):
+                self._news.clear()
+                await self._news.wait()
+
+    @property
+    def streams(self) -> int:
+        """How many streams of server messages were asked for."""
+        return sum(seen.method == "GET" for seen in self.seen)
 
     @property
     def posted(self) -> int:
@@ -162,15 +177,15 @@ class _Quiet(uvicorn.Server):
 
 @asynccontextmanager
 async def everything(
-    path: Path, issuer: AuthorizationServer | None = None, scopes: Sequence[str] = ()
+    served: Served, issuer: AuthorizationServer | None = None, scopes: Sequence[str] = ()
 ) -> AsyncIterator[tuple[str, Notes]]:
     """Serve until the end of the block: URL and notes. With an issuer, to holders of its tokens only."""
-    app = streamable_app("127.0.0.1") if path == "/mcp" else sse_app()
+    app = streamable_app("127.0.0.1") if served == "/mcp" else sse_app()
     notes = Notes(app)
     # The protocol is named, because asyncio turns off Nagle's algorithm only where it is: 40 ms an answer else.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}{served}"
         outermost = guard(notes, url, issuer, scopes) if issuer else notes
         config = uvicorn.Config(
             outermost, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1

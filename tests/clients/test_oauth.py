@@ -5,11 +5,14 @@ What fails on the route `direct` is a client's doing or the fixture's; what fail
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import fastmcp
 import httpx2
@@ -22,7 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from proxy.demo.ports import free_address
 from tests.authorization_server import Access, AuthorizationServer, authorization_server
 from tests.clients.callers import Connect, Mcp1, Storage, Token, mcp2_auto, mcp2_legacy
-from tests.clients.guarded import Notes, Path, everything
+from tests.clients.guarded import Notes, Served, everything
 from tests.integration.house import Sidecar, sidecar
 from tests.tools.python_env import mcp1_python
 
@@ -50,35 +53,42 @@ def reading(issuer: AuthorizationServer) -> dict[str, object]:
     return {"kind": "jwt", "jwks_url": issuer.jwks_url}
 
 
-def asking(issuer: AuthorizationServer) -> dict[str, object]:
+def asking(issuer: AuthorizationServer, directory: str) -> dict[str, object]:
     us = issuer.add_client()
+    secret = Path(directory, "client_secret")
+    secret.write_text(us.secret or "", encoding="utf-8")
     return {
         "kind": "introspection",
         "url": issuer.introspection_url,
         "client_id": us.id,
-        "client_secret": us.secret,
+        "client_secret": f"${{file:{secret}}}",
         "cache_ttl_s": 0,
     }
 
 
 @asynccontextmanager
 async def scene(
-    route: str, path: Path, *, scopes: Sequence[str] = (), asks: bool = False
+    route: str, served: Served, *more: str, scopes: Sequence[str] = (), asks: bool = False
 ) -> AsyncIterator[Scene]:
-    """With `asks` the resource asks about every token, so that a revoked one is worth nothing at once."""
+    """With `asks` the resource asks about every token, so that a revoked one is worth nothing at once. `more` are
+    settings of the sidecar."""
     async with authorization_server() as issuer:
         if route == "direct":
-            async with everything(path, issuer, scopes) as (url, notes):
+            async with everything(served, issuer, scopes) as (url, notes):
                 yield Scene(url=url, issuer=issuer, upstream=notes, sidecar=None)
             return
-        async with everything(path) as (behind, notes):
-            listen = free_address("127.0.0.1:0")
-            url = f"http://{listen}{path}"
-            overrides = [f"listen.address={listen}", f"identity.resource={url}"]
-            way = asking(issuer) if asks else reading(issuer)
-            ways = json.dumps([{**way, "issuer": issuer.issuer, "required_scopes": scopes}])
-            async with sidecar(behind, *overrides, f"identity.authenticators={ways}") as house:
-                yield Scene(url=url, issuer=issuer, upstream=notes, sidecar=house)
+        with tempfile.TemporaryDirectory() as directory:
+            async with everything(served) as (behind, notes):
+                listen = free_address("127.0.0.1:0")
+                url = f"http://{listen}{served}"
+                overrides = [f"listen.address={listen}", f"identity.resource={url}"]
+                way = asking(issuer, directory) if asks else reading(issuer)
+                ways = json.dumps([{**way, "issuer": issuer.issuer, "required_scopes": scopes}])
+                async with sidecar(behind, *overrides, *more, f"identity.authenticators={ways}") as house:
+                    async with asyncio.timeout(5):
+                        while (await house.probe("/readyz")).status != 200:  # until it has the issuer's keys
+                            pass
+                    yield Scene(url=url, issuer=issuer, upstream=notes, sidecar=house)
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +112,12 @@ def connect(client: str, request: pytest.FixtureRequest) -> Connect:
 
 
 @pytest.fixture
-def path(client: str) -> Path:
+def served(client: str) -> Served:
     """Where the client's transport is served."""
     return "/sse" if client.endswith("sse") else "/mcp"
 
 
-@pytest.fixture(params=["direct"])
+@pytest.fixture(params=["direct", "sidecar"])
 def route(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -125,24 +135,26 @@ def nothing_leaked(there: Scene) -> bool:
     return not [secret for secret in there.issuer.credentials if secret in text]
 
 
-async def test_a_client_without_a_token_gets_one_and_calls(connect: Connect, path: Path, route: str) -> None:
+async def test_a_client_without_a_token_gets_one_and_calls(
+    connect: Connect, served: Served, route: str
+) -> None:
     """basic/authorization: 401, protected-resource document, authorization server, token, and the call again."""
-    async with scene(route, path) as there, connect(there.url) as caller:
+    async with scene(route, served) as there, connect(there.url) as caller:
         assert await caller.call("test_simple_text") == SIMPLE
         trace = (await caller.trace()).at(there.origin)
 
     assert [status for _, _, status in trace[:2]] == [401, 200]
-    assert trace[1][:2] == ("GET", f"/.well-known/oauth-protected-resource{path}")
+    assert trace[1][:2] == ("GET", f"/.well-known/oauth-protected-resource{served}")
     assert there.issuer.authorized == 1
     assert there.issuer.issued[0].claims["aud"] == there.url
     assert nothing_leaked(there) is (route == "sidecar")
 
 
 async def test_a_refreshed_token_is_the_same_caller(
-    connect: Connect, client: str, path: Path, route: str
+    connect: Connect, client: str, served: Served, route: str
 ) -> None:
     """Own promise: sessions, and the streams in them, belong to who calls and not to a token."""
-    async with scene(route, path) as there, connect(there.url) as caller:
+    async with scene(route, served) as there, connect(there.url) as caller:
         await caller.watch()
         await caller.expire()
         assert await caller.call("test_simple_text") == SIMPLE
@@ -156,10 +168,10 @@ async def test_a_refreshed_token_is_the_same_caller(
 
 
 async def test_a_client_whose_token_is_refused_signs_in_again_and_goes_on(
-    connect: Connect, client: str, path: Path, route: str
+    connect: Connect, client: str, served: Served, route: str
 ) -> None:
     """Own promise: a token that is good no more costs a visit to the authorization server, and no session."""
-    async with scene(route, path, asks=True) as there, connect(there.url) as caller:
+    async with scene(route, served, asks=True) as there, connect(there.url) as caller:
         await caller.watch()
         there.issuer.revoke(there.issuer.issued[0].text)
         assert await caller.call("test_simple_text") == SIMPLE
@@ -172,11 +184,30 @@ async def test_a_client_whose_token_is_refused_signs_in_again_and_goes_on(
     assert nothing_leaked(there) is (route == "sidecar")
 
 
+@pytest.mark.parametrize("client", ["mcp2 legacy", "mcp1 http"], indirect=True)
+async def test_a_stream_that_ends_with_its_token_is_opened_again(connect: Connect, served: Served) -> None:
+    """Own promise: identity.stream_grace_s. The one test here that waits for a token to expire."""
+    async with scene("sidecar", served, "identity.stream_grace_s=0") as there:
+        there.issuer.lifetime_s = 1
+        async with connect(there.url) as caller:
+            await there.upstream.when(lambda notes: notes.streams == 1)
+            there.issuer.lifetime_s = 3600
+            await caller.watch()
+            await there.upstream.when(lambda notes: notes.streams == 2)
+            await caller.call("test_trigger_resource_change")
+            await caller.told()
+
+    assert there.issuer.authorized == 1
+    assert there.issuer.refreshed >= 1
+    assert there.upstream.said.count("initialize") == 1
+    assert len(there.upstream.sessions) == 1
+
+
 async def test_a_token_for_another_resource_makes_a_client_ask_anew(
-    connect: Connect, path: Path, route: str
+    connect: Connect, served: Served, route: str
 ) -> None:
     """basic/authorization: only tokens issued for this resource count (RFC 8707)."""
-    async with scene(route, path) as there:
+    async with scene(route, served) as there:
         elsewhere = there.issuer.mint(resource=f"{there.origin}/other")
         async with connect(there.url, token=stored(elsewhere)) as caller:
             assert await caller.call("test_simple_text") == SIMPLE
@@ -192,10 +223,10 @@ ASKS_FOR: dict[str, set[str]] = {"mcp1": {"read", "write"}, "mcp2": {"read", "wr
 
 
 async def test_a_client_with_too_few_scopes_steps_up(
-    connect: Connect, client: str, path: Path, route: str
+    connect: Connect, client: str, served: Served, route: str
 ) -> None:
     """2025-11-25 basic/authorization: 403 insufficient_scope names what is needed."""
-    async with scene(route, path, scopes=("read", "write")) as there:
+    async with scene(route, served, scopes=("read", "write")) as there:
         little = there.issuer.mint(resource=there.url, scopes=("read", "admin"))
         async with connect(there.url, token=stored(little)) as caller:
             assert await caller.call("test_simple_text") == SIMPLE
@@ -206,9 +237,11 @@ async def test_a_client_with_too_few_scopes_steps_up(
     assert len(there.issuer.issued) == 2
 
 
-async def test_a_client_asks_for_the_scopes_that_are_needed(connect: Connect, path: Path, route: str) -> None:
+async def test_a_client_asks_for_the_scopes_that_are_needed(
+    connect: Connect, served: Served, route: str
+) -> None:
     """2025-11-25 basic/authorization: `scope` in the challenge or the document, so that nobody steps up at once."""
-    async with scene(route, path, scopes=("read", "write")) as there, connect(there.url) as caller:
+    async with scene(route, served, scopes=("read", "write")) as there, connect(there.url) as caller:
         assert await caller.call("test_simple_text") == SIMPLE
         trace = (await caller.trace()).at(there.origin)
 
