@@ -1,31 +1,39 @@
 """Runs one case after another against real sidecar processes and says how each went. Case → Verdict.
 
 Two sidecars stand in front of one fake upstream: one refuses with HTTP statuses, as the corpus is written,
-one in the default form. A case that the first one refused is put to the second as well.
+one in the default form. A case that the first one refused is put to the second as well. A case whose setup
+changes the identity provider or the sidecar gets one of its own.
 """
 
 import asyncio
-import json
+import itertools
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.corpus import checks, client, expectations
+from tests.corpus import checks, client, expectations, pressure
+from tests.corpus.belongings import Belongings, named_in
 from tests.corpus.cases import Case, Corpus, CorpusError
-from tests.corpus.client import Connection, Exchange, Sending
+from tests.corpus.client import Exchange, Sending
 from tests.corpus.config_bench import ConfigBench
 from tests.corpus.deferred import Deferred
 from tests.corpus.evidence import Evidence
-from tests.corpus.fake_upstream import WHO, FakeUpstream
+from tests.corpus.fake_server import WHO
+from tests.corpus.fake_upstream import FakeUpstream
+from tests.corpus.idp import Idp, setup_of
 from tests.corpus.mint import Mint
 from tests.corpus.prober import Prober
-from tests.corpus.sidecar import BARRIER_TOOL, CREDENTIALS, Sidecar, command, fetch, limits, unread_bytes
-from tests.corpus.wire import read_answers
+from tests.corpus.probes import PROBES, STEPS
+from tests.corpus.sidecar import CREDENTIALS, SidecarError, command, fetch, limits
+from tests.corpus.stand import Around, SseStand, Stand
+from tests.corpus.tokens import claims_of
 
 CATEGORIES = frozenset(
     {
@@ -36,6 +44,8 @@ CATEGORIES = frozenset(
         "json",
         "json-rpc",
         "header-mismatch",
+        "sessions",
+        "auth",
         "config",
     }
 )
@@ -43,17 +53,19 @@ CATEGORIES = frozenset(
 
 _TRIES = 3
 _CLOSES = "proxy keeps the connection open after the error"
+_OUTLIVES = "stream lives longer than the policy cap after expiry"
+_TWIN = "Bob runs the same with progressToken p1"
+_ALONE = frozenset({"bound to the only live session"})
+"""Sentences about a sidecar nobody used before."""
 _CASE_S = 60.0
-_BARRIER_S = 5.0
-_SETTLE_S = 3.0
-JUDGES: Mapping[str, Callable[[Evidence], str | None]] = {
+_AHEAD = 2
+"""Cases whose own sidecars start while another one runs."""
+JUDGES: Mapping[str, checks.Judge] = {
     "status": expectations.status,
     "jsonrpc_error": expectations.jsonrpc_error,
     "upstream_must_not_see": expectations.upstream_must_not_see,
 }
 """Judges of the fields that every case has."""
-_REPEATS = 10_000
-_THENS = frozenset({"Bob runs the same with progressToken p1", "10 000 times"})
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -69,35 +81,67 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 class Arena:
-    """Two sidecars, a fake upstream, a prober. Open it, run cases one by one, close it."""
+    """Sidecars, a fake upstream, an identity provider, a prober. Open it, run cases one by one, close it."""
 
     def __init__(self, corpus: Corpus, deferred: Deferred, *, sidecar: str | None = None) -> None:
         self._corpus = corpus
         self._deferred = deferred
         self._argv = command(sidecar)
-        self._mint = Mint(corpus.tokens, corpus.fixture["api_keys"])
+        self._mint = Mint(corpus.fixture, corpus.tokens)
         self._limits = limits(corpus.fixture)
         self._host = str(corpus.fixture["proxy"]["host"])
         self._folder = tempfile.TemporaryDirectory(prefix="corpus-")
         self._upstream = FakeUpstream()
-        self._sidecars: dict[str, Sidecar] = {}
+        self._idp = Idp(self._mint.keys)
+        self._around: Around | None = None
+        self._stands: dict[str, Stand] = {}
+        self._names = itertools.count(1)
+        self._coming: tuple[Case, ...] = ()
+        self._starting: dict[str, asyncio.Task[dict[str, Stand]]] = {}
         self._prober: Prober | None = None
         self._bench: ConfigBench | None = None
-        self._barriers = 0
 
     async def open(self) -> None:
-        """Start the fake upstream; sidecars start with the first case that needs them."""
+        """Start the fake upstream and the identity provider; sidecars start with the first case that needs them."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         await self._upstream.start()
+        await self._idp.start()
+        folder = Path(self._folder.name)
+        keys_file = folder / "keys.yaml"
+        keys_file.write_text(self._mint.keys_file(), encoding="utf-8")
+        self._around = Around(
+            argv=self._argv,
+            broken_argv=[sys.executable, "-m", "tests.corpus.failing_check"],
+            folder=folder,
+            fixture=self._corpus.fixture,
+            host=self._host,
+            limits=self._limits,
+            mint=self._mint,
+            upstream=self._upstream,
+            idp=self._idp,
+            second=self._idp.key_set(self._idp.second()),
+            keys_file=keys_file,
+            addresses=_addresses(),
+        )
+
+    def expect(self, cases: Sequence[Case]) -> None:
+        """These will be run, in this order: sidecars that only one of them needs can start ahead."""
+        self._coming = tuple(cases)
 
     async def close(self) -> None:
         """End everything this arena started."""
-        for sidecar in self._sidecars.values():
-            sidecar.stop()
+        for starting in self._starting.values():
+            starting.cancel()
+        for made in await asyncio.gather(*self._starting.values(), return_exceptions=True):
+            for stand in made.values() if isinstance(made, dict) else ():
+                await stand.stop(politely=False)
+        for stand in self._stands.values():
+            await stand.stop()
         if self._prober is not None:
             self._prober.close()
+        await self._idp.stop()
         await self._upstream.stop()
         self._folder.cleanup()
 
@@ -126,13 +170,16 @@ class Arena:
         rooms: list[str] = []
         if case.category not in CATEGORIES:
             problems.append(f"runner: no category {case.category}, and it is not deferred")
-        problems += [f"runner: no step {text!r}" for text in (*case.setup, *case.then) if text not in _THENS]
-        for name in (*JUDGES, *case.texts()):
+        unknown = [text for text in case.then if text not in STEPS and text != _TWIN]
+        unknown += [text for text in case.setup if setup_of(text, self._idp) is None]
+        problems += [f"runner: no step {text!r}" for text in unknown]
+        if len(case.setup) > 1:
+            problems.append("runner: more than one setup")
+        for name in case.asserted():
             if (room := self._deferred.check_room(case, name)) is not None:
                 rooms.append(room)
             elif name in JUDGES:
-                if _asserts(case, name):
-                    wanted[name] = checks.Check(JUDGES[name])
+                wanted[name] = checks.Check(JUDGES[name])
             elif (check := checks.find(name)) is None:
                 problems.append(f"runner: no checker for {name!r}")
             else:
@@ -153,12 +200,25 @@ class Arena:
         """What was wrong, by check: in the form `http`; if that was a right refusal, in the default form."""
         if case.category == "config":
             return _judge(await self._config(case), wanted)
-        asked = await self._evidence(case, "http", wanted)
+        if not _is_alone(case):
+            return await self._with(case, wanted, {})
+        own = await self._own(case)
+        try:
+            await asyncio.gather(*(stand.begin() for stand in own.values()))
+            return await self._with(case, wanted, own)
+        finally:
+            for stand in own.values():
+                await stand.stop(politely=False)
+
+    async def _with(
+        self, case: Case, wanted: dict[str, checks.Check], own: Mapping[str, Stand]
+    ) -> dict[str, str]:
+        asked = await self._evidence(case, "http", wanted, own.get("http"))
         found = _judge(asked, wanted)
         if found or not expectations.was_refused(asked):
             return found
         others = {name: check for name, check in wanted.items() if name not in {"status", "jsonrpc_error"}}
-        again = await self._evidence(case, "result", others)
+        again = await self._evidence(case, "result", others, own.get("result"))
         found = {name: f"as result: {said}" for name, said in _judge(again, others).items()}
         if said := expectations.same_refusal(asked, again):
             found["shape"] = f"as result: {said}"
@@ -168,36 +228,79 @@ class Arena:
         if self._bench is None:
             self._bench = ConfigBench(self._argv, Path(self._folder.name))
         runs, text = await self._bench.run(case)
-        nothing = Exchange(received=b"", answers=(), interim=(), closed=True, held_s=0.0, first_answer_s=None)
-        return replace(self._plain(case, "http", text, nothing), runs=runs)
+        return replace(self._plain(case, "http", text, _unanswered(0.0)), runs=runs)
 
-    async def _sidecar(self, form: str) -> Sidecar:
-        sidecar = self._sidecars.get(form)
-        if sidecar is None or not sidecar.alive:
-            if sidecar is not None:
-                sidecar.stop()
-            sidecar = Sidecar(
-                self._argv,
-                Path(self._folder.name),
-                self._corpus.fixture,
-                form=form,
-                upstream_port=self._upstream.port,
-            )
-            await sidecar.start()
-            await self._list_tools(sidecar)
-            self._sidecars[form] = sidecar
-        return sidecar
-
-    async def _evidence(self, case: Case, form: str, wanted: dict[str, checks.Check]) -> Evidence:
+    async def _evidence(
+        self, case: Case, form: str, wanted: dict[str, checks.Check], own: Stand | None
+    ) -> Evidence:
         if case.request.port != "data":
             raise CorpusError(f"no port {case.request.port}")
-        sidecar = await self._sidecar(form)
-        sent = self._mint.fill(client.request_bytes(case.request, self._host))
-        sending = client.read_sending(case.request.send)
-        mark = sidecar.log_size()
+        self._mint.renew()
+        self._mint.give("CANARY_PORT", str(self._idp.trap_port))
+        names = named_in(client.request_bytes(case.request, self._host))
+        stand = own or await self._shared(SseStand if "SSE_SID_BOB" in names else Stand, form)
+        belongings = Belongings(stand)
+        try:
+            await belongings.obtain(names)
+            if not _ALONE.isdisjoint(case.texts()):
+                await belongings.session("alice")
+            sent = client.request_bytes(case.request, self._host, self._mint.fill)
+            evidence = await self._asked(case, stand, sent, wanted)
+            evidence = replace(evidence, overheard=belongings.overheard)
+            for name, probe in PROBES.items():
+                if name in wanted:
+                    evidence = replace(evidence, **await probe(stand, evidence))
+            return evidence
+        finally:
+            await belongings.close()
+
+    async def _own(self, case: Case) -> dict[str, Stand]:
+        """Running sidecars for this case alone, by form; those of the cases that come next start meanwhile."""
+        alone = [each for each in self._coming if _is_alone(each) and self._deferred.room(each) is None]
+        ahead = alone[alone.index(case) + 1 :][:_AHEAD] if case in alone else []
+        for each in (case, *ahead):
+            if each.id not in self._starting:
+                self._starting[each.id] = asyncio.get_running_loop().create_task(self._started(each))
+        return await self._starting.pop(case.id)
+
+    async def _started(self, case: Case) -> dict[str, Stand]:
+        assert self._around is not None
+        setup = setup_of(case.setup[0], self._idp) if case.setup else None
+        # Where no allowed status is a success, the default form will be asked too.
+        forms = ("http", "result") if min(case.expect.status, default=0) >= 400 else ("http",)
+        stands = {form: Stand(self._around, f"own-{next(self._names)}", form, setup) for form in forms}
+        try:
+            await asyncio.gather(*(stand.start() for stand in stands.values()))
+        except BaseException as error:
+            for stand in stands.values():
+                await stand.stop(politely=False)
+            if isinstance(error, SidecarError):
+                # Its setup kept it from starting: that is the case's failure, not the run's.
+                raise CorpusError(str(error)) from error
+            raise
+        return stands
+
+    async def _shared(self, kind: type[Stand], form: str) -> Stand:
+        assert self._around is not None
+        name = f"{kind.__name__}-{form}"
+        found = self._stands.get(name)
+        if found is None or not found.sidecar.alive:
+            if found is not None:
+                await found.stop()
+            found = kind(self._around, name, form)
+            await found.start()
+            await found.begin()
+            self._stands[name] = found
+        return found
+
+    async def _asked(
+        self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]
+    ) -> Evidence:
+        sidecar = stand.sidecar
+        mark, trapped = sidecar.log_size(), len(self._idp.trapped)
         self._upstream.begin(case.upstream, sends_discover=b"server/discover" in sent)
-        evidence = await self._sent(case, form, wanted, sidecar, sent, sending)
-        serves = await self._barrier(sidecar)
+        evidence = await self._sent(case, stand, sent, wanted)
+        serves = await stand.barrier()
         upstream, upstream_bytes = self._upstream.take()
         metrics = (
             await fetch(sidecar.operations_port, "/metrics")
@@ -212,53 +315,55 @@ class Arena:
             metrics=metrics.body if metrics is not None and metrics.status == 200 else None,
             alive=sidecar.alive,
             serves_after=serves,
+            trapped=tuple(self._idp.trapped[trapped:]),
         )
 
-    async def _sent(
-        self,
-        case: Case,
-        form: str,
-        wanted: dict[str, checks.Check],
-        sidecar: Sidecar,
-        sent: bytes,
-        sending: Sending,
-    ) -> Evidence:
+    async def _sent(self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]) -> Evidence:
+        sending = client.read_sending(case.request.send)
+        measured: dict[str, Any] | None = None
         match sending.kind:
             case "connections":
-                return await self._crowd(case, form, sidecar, sent, sending.amount)
+                measured = await pressure.crowd(stand, sent, sending.amount)
             case "resets":
-                return await self._storm(case, form, sidecar, sent, sending.amount)
+                measured = await pressure.storm(stand, sent, sending.amount)
             case "no_read":
-                return await self._unread(case, form, sidecar, sent)
+                measured = await pressure.unread(stand, sent)
+        if measured is not None:
+            return replace(self._plain(case, stand.form, sent, _unanswered(0.0)), **measured)
         watched = any(name.startswith("event loop blocked") for name in wanted)
         if watched:
             self._prober = self._prober or Prober()
-            self._prober.start(sidecar.operations_port)
-        wants_close = _CLOSES in wanted
-        twin = "Bob runs the same with progressToken p1" in case.then
+            self._prober.start(stand.sidecar.operations_port)
+        evidence = await self._conversed(case, stand, sent, sending, wants_close=_CLOSES in wanted)
+        if _OUTLIVES in wanted:
+            expiry = claims_of(self._mint.value("TOK_SHORT"))["exp"]
+            evidence = replace(evidence, outlived_s=time.time() - expiry)
+        for name, step in STEPS.items():
+            if name in case.then:
+                evidence = replace(evidence, **await step(stand, sent))
+        if watched and self._prober is not None:
+            evidence = replace(evidence, loop_gap_s=await self._prober.stop())
+        return evidence
 
+    async def _conversed(
+        self, case: Case, stand: Stand, sent: bytes, sending: Sending, *, wants_close: bool
+    ) -> Evidence:
         async def one(data: bytes) -> Exchange:
             return await client.converse(
                 data,
-                sidecar.data_port,
+                stand.sidecar.data_port,
                 sending=sending,
                 limits=self._limits,
                 raw=case.request.raw is not None,
                 wants_close=wants_close,
+                source=stand.address(),
             )
 
-        if twin:
-            mine, theirs = await asyncio.gather(one(_signed(sent, "alice")), one(_signed(sent, "bob")))
-            return replace(self._plain(case, form, sent, mine), twin_received=theirs.received)
-        exchange = await one(sent)
-        evidence = self._plain(case, form, sent, exchange)
-        if "10 000 times" in case.then:
-            evidence = replace(
-                evidence, repeats=await _repeated(sidecar.data_port, sent, _REPEATS), asked=_REPEATS
-            )
-        if watched and self._prober is not None:
-            evidence = replace(evidence, loop_gap_s=await self._prober.stop())
-        return evidence
+        if _TWIN not in case.then:
+            return self._plain(case, stand.form, sent, await one(sent))
+        bobs = sent.replace(self._mint.value("TOK_ALICE").encode(), self._mint.value("TOK_BOB").encode())
+        mine, theirs = await asyncio.gather(one(_signed(sent, "alice")), one(_signed(bobs, "bob")))
+        return replace(self._plain(case, stand.form, sent, mine), twin_received=theirs.received)
 
     def _plain(self, case: Case, form: str, sent: bytes, exchange: Exchange) -> Evidence:
         return Evidence(
@@ -275,102 +380,19 @@ class Arena:
             upstream=(),
             upstream_bytes=b"",
             credentials=CREDENTIALS,
+            resource_metadata=self._metadata_url(),
         )
 
-    async def _crowd(self, case: Case, form: str, sidecar: Sidecar, sent: bytes, count: int) -> Evidence:
-        began = time.monotonic()
-        connections = await client.occupy(sidecar.data_port, count, sent)
-        try:
-            asked = time.monotonic()
-            answered = await self._barrier(sidecar)
-            waited_s = time.monotonic() - asked
-        finally:
-            for connection in connections:
-                connection.close(reset=True)
-        evidence = self._plain(case, form, sent, _unanswered(time.monotonic() - began))
-        return replace(evidence, valid_client_s=waited_s if answered else None)
+    def _metadata_url(self) -> str:
+        """Where RFC 9728 section 3.1 puts the document about the fixture's audience."""
+        scheme, _, rest = str(self._corpus.fixture["audience"]).partition("://")
+        host, _, path = rest.partition("/")
+        return f"{scheme}://{host}/.well-known/oauth-protected-resource/{path}"
 
-    async def _storm(self, case: Case, form: str, sidecar: Sidecar, sent: bytes, per_second: int) -> Evidence:
-        mark = sidecar.log_size()
-        fds = await _settled(sidecar.open_fds)
-        took_s = await client.reset_storm(sidecar.data_port, per_second, sent)
-        await self._barrier(sidecar)
-        fds_after = await _settled(sidecar.open_fds)
-        lines = sidecar.log_since(mark).count(b"\n")
-        evidence = self._plain(case, form, sent, _unanswered(took_s))
-        return replace(evidence, fds_growth=fds_after - fds, log_lines=lines, storm_s=took_s)
 
-    async def _unread(self, case: Case, form: str, sidecar: Sidecar, sent: bytes) -> Evidence:
-        await self._barrier(sidecar)
-        rss = sidecar.rss_bytes()
-        connection = await client.ask_and_never_read(sidecar.data_port, sent)
-        peak, quiet_since, last = rss, time.monotonic(), -1
-        ended = time.monotonic() + _SETTLE_S
-        # Until upstream's answer has stood still for half a second, or three have passed.
-        while time.monotonic() < ended and (last <= 0 or time.monotonic() - quiet_since < 0.5):
-            peak = max(peak, sidecar.rss_bytes())
-            if self._upstream.sent_bytes != last:
-                last, quiet_since = self._upstream.sent_bytes, time.monotonic()
-            await asyncio.sleep(0.02)
-        read_bytes = self._upstream.sent_bytes - unread_bytes(self._upstream.port)
-        connection.close(reset=True)
-        evidence = self._plain(case, form, sent, _unanswered(_SETTLE_S))
-        return replace(evidence, rss_growth_bytes=peak - rss, upstream_read_bytes=read_bytes)
-
-    async def _barrier(self, sidecar: Sidecar) -> bool:
-        """An ordinary call goes all the way: what the case caused has arrived, and the sidecar serves."""
-        self._barriers += 1
-        marker = f"corpus-barrier-{self._mint.nonce}-{self._barriers}"
-        document = {
-            "jsonrpc": "2.0",
-            "id": marker,
-            "method": "tools/call",
-            "params": {"name": BARRIER_TOOL, "arguments": {}},
-        }
-        arrived = self._upstream.expect_barrier(marker.encode())
-        try:
-            async with asyncio.timeout(_BARRIER_S):
-                exchange = await self._ask(sidecar, document, "2025-11-25")
-        except (TimeoutError, OSError):
-            return False
-        return arrived.is_set() and bool(exchange.answers) and exchange.answers[0].status == 200
-
-    async def _list_tools(self, sidecar: Sidecar) -> None:
-        """What every modern client did before it could mirror an argument: the list names the headers."""
-        document = {
-            "jsonrpc": "2.0",
-            "id": "corpus-list",
-            "method": "tools/list",
-            "params": {
-                "_meta": {
-                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                    "io.modelcontextprotocol/clientCapabilities": {},
-                }
-            },
-        }
-        self._upstream.begin(None, sends_discover=False)
-        exchange = await self._ask(sidecar, document, "2026-07-28", "Mcp-Method: tools/list\r\n")
-        if not exchange.answers or exchange.answers[0].status != 200:
-            raise CorpusError("the sidecar passes no list of tools")
-
-    async def _ask(
-        self, sidecar: Sidecar, document: Mapping[str, object], version: str, fields: str = ""
-    ) -> Exchange:
-        """One ordinary request of Alice's."""
-        body = json.dumps(document).encode()
-        head = (
-            f"POST /mcp HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-            f"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {version}\r\n{fields}"
-            f"Authorization: Bearer {self._mint.value('TOK_ALICE')}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return await client.converse(
-            head.encode() + body,
-            sidecar.data_port,
-            sending=Sending(kind="whole"),
-            limits=self._limits,
-            raw=False,
-            wants_close=False,
-        )
+def _is_alone(case: Case) -> bool:
+    """The case needs a sidecar that nobody else uses."""
+    return bool(case.setup) or not _ALONE.isdisjoint(case.texts())
 
 
 def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str]:
@@ -378,17 +400,6 @@ def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str
     if said := expectations.still_serves(evidence):
         found["serves"] = said
     return found
-
-
-def _asserts(case: Case, name: str) -> bool:
-    expect = case.expect
-    match name:
-        case "status":
-            return bool(expect.status)
-        case "jsonrpc_error":
-            return expect.jsonrpc_error is not None
-        case _:
-            return expect.upstream_must_not_see and case.category != "config"
 
 
 def _signed(sent: bytes, who: str) -> bytes:
@@ -399,38 +410,6 @@ def _unanswered(held_s: float) -> Exchange:
     return Exchange(received=b"", answers=(), interim=(), closed=False, held_s=held_s, first_answer_s=None)
 
 
-async def _settled(count: Callable[[], int]) -> int:
-    """A count once it has stopped falling, for three seconds at most."""
-    least, since = count(), time.monotonic()
-    ended = since + _SETTLE_S
-    while time.monotonic() < min(ended, since + 0.3):
-        if (now := count()) < least:
-            least, since = now, time.monotonic()
-        await asyncio.sleep(0.02)
-    return least
-
-
-async def _repeated(port: int, sent: bytes, times: int) -> tuple[int, ...]:
-    """Statuses of the same request sent `times` times on four kept connections."""
-
-    async def some(count: int) -> list[int]:
-        connection = Connection()
-        await connection.open(port)
-        loop = asyncio.get_running_loop()
-        codes: list[int] = []
-        data = b""
-        for _ in range(count):
-            await loop.sock_sendall(connection.socket, sent)
-            while not (found := read_answers(data, closed=False)[0]):
-                chunk = await loop.sock_recv(connection.socket, 65536)
-                if not chunk:
-                    connection.close()
-                    return codes
-                data += chunk
-            data = data[len(found[0].raw) :]
-            codes.append(found[0].status)
-        connection.close()
-        return codes
-
-    lists = await asyncio.gather(*(some(times // 4) for _ in range(4)))
-    return tuple(code for codes in lists for code in codes)
+def _addresses() -> Iterator[str]:
+    for number in itertools.count(1):
+        yield f"127.1.{number >> 8 & 255}.{number & 255}"

@@ -73,6 +73,17 @@ class Case(Struct, frozen=True, kw_only=True):
         """Every sentence of the case that needs a checker."""
         return self.expect.must_not + self.expect.also + self.expect.outcome
 
+    def asserted(self) -> tuple[str, ...]:
+        """Everything the case asserts: the names of the fields it uses, then its sentences."""
+        # Nothing is sent upstream by a configuration: there is nothing it could see.
+        sees = self.expect.upstream_must_not_see and self.category != "config"
+        fields = {
+            "status": bool(self.expect.status),
+            "jsonrpc_error": self.expect.jsonrpc_error is not None,
+            "upstream_must_not_see": sees,
+        }
+        return (*(name for name, is_used in fields.items() if is_used), *self.texts())
+
 
 class Corpus(Struct, frozen=True, kw_only=True):
     """A corpus file: its fixture and its cases, in file order."""

@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import Struct
@@ -49,20 +50,23 @@ def read_sending(text: str | None) -> Sending:
     raise CorpusError(f"no way to send {text!r}")
 
 
-def request_bytes(request: Request, host: str) -> bytes:
-    """A request as it goes on the wire; Host and Content-Length are added where the case leaves them out."""
+def request_bytes(request: Request, host: str, fill: Callable[[bytes], bytes] = bytes) -> bytes:
+    """A request as it goes on the wire; Host and Content-Length are added where the case leaves them out.
+
+    `fill` replaces placeholders, before what they stand for is counted.
+    """
     if request.raw is not None:
-        return request.raw
+        return fill(request.raw)
     names = {name.lower() for name in request.headers}
     lines = [f"{request.method} {request.path} HTTP/1.1"]
     if "host" not in names:
         lines.append(f"Host: {host}")
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     framed = bool(names & {"content-length", "transfer-encoding"})
-    body = request.content
+    body = None if request.content is None else fill(request.content)
     if body is not None and not framed:
         lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + (body or b"")
+    return fill("\r\n".join(lines).encode("utf-8")) + b"\r\n\r\n" + (body or b"")
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
@@ -79,12 +83,15 @@ class Exchange(Struct, frozen=True, kw_only=True):
 class Connection:
     """One client connection: a socket whose incoming bytes are collected while others are sent."""
 
-    def __init__(self, *, receive_buffer_bytes: int | None = None) -> None:
+    def __init__(self, *, receive_buffer_bytes: int | None = None, source: str | None = None) -> None:
+        """`source` is the address of 127.0.0.0/8 to come from; failed credentials are counted by it."""
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        if source is not None:
+            self.socket.bind((source, 0))
         self.received = bytearray()
         self.closed = False
         self.opened = 0.0
@@ -139,14 +146,21 @@ class Connection:
 
 
 async def converse(
-    data: bytes, port: int, *, sending: Sending, limits: Limits, raw: bool, wants_close: bool
+    data: bytes,
+    port: int,
+    *,
+    sending: Sending,
+    limits: Limits,
+    raw: bool,
+    wants_close: bool,
+    source: str | None = None,
 ) -> Exchange:
     """Send on one connection and gather what comes back, for as long as the case can need.
 
     After the first answer a raw request is given a moment for further ones, and a case that wants the
     connection closed is given 2.5 s for that.
     """
-    connection = Connection()
+    connection = Connection(source=source)
     await connection.open(port)
     sent_at = connection.opened
     bodiless = data.startswith((b"HEAD ", b"CONNECT "))

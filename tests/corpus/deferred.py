@@ -1,9 +1,10 @@
 """Which cases, and which single checks, wait for a later room? deferred.yaml → Deferred.
 
-The file may only shrink: test_deferred.py holds it to the list it began with and to a falling count.
+The file may only shrink: test_deferred.py holds it to the list it began with and to falling counts. A category that
+begins to run may leave single cases and checks behind; those are listed in deferred_named_later.txt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -34,6 +35,14 @@ class Deferred(Struct, frozen=True, kw_only=True):
     def check_room(self, case: Case, check: str) -> str | None:
         """The room one check of a case waits for."""
         return self.checks.get(case.id, {}).get(check) or self.texts.get(check)
+
+    def waiting(self, cases: Iterable[Case]) -> int:
+        """How many assertions wait, however they are named: what only ever gets less."""
+        return sum(
+            self.room(case) is not None or self.check_room(case, name) is not None
+            for case in cases
+            for name in case.asserted()
+        )
 
     def entries(self) -> frozenset[str]:
         """Everything that waits, one name each; what the shrinking list is compared by."""

@@ -23,6 +23,17 @@ class Limits(Struct, frozen=True, kw_only=True):
     fixture_head_timeout_s: float
     fixture_body_timeout_s: float
     """The timeouts the corpus' sentences were written for; times in them are scaled to ours."""
+    stream_grace_s: float
+    """How long a stream may outlive the credential it was opened with."""
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """One round of a race between DELETE and a call in the same session."""
+
+    status: int | None
+    """What the call was answered with."""
+    executed: int
+    """How often upstream was asked to run it."""
 
 
 class ConfigRun(Struct, frozen=True, kw_only=True):
@@ -73,6 +84,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Bytes of its answer that the sidecar read, where the case measures that."""
     credentials: tuple[tuple[str, str], ...]
     """Headers that the sidecar was told to add upstream."""
+    resource_metadata: str
+    """The URL that every challenge must name."""
     log: bytes = b""
     """What the sidecar wrote to its standard streams meanwhile."""
     metrics: bytes | None = None
@@ -96,6 +109,30 @@ class Evidence(Struct, frozen=True, kw_only=True):
     repeats: tuple[int, ...] = ()
     """Statuses of the answers to those repetitions."""
     runs: tuple[ConfigRun, ...] = ()
+    trapped: tuple[str, ...] = ()
+    """What fell into the trap: whatever a token or a redirect pointed at."""
+    reference: tuple[Message, ...] | None = None
+    """Answers to the same request with a session id nobody ever had; None where nobody asked."""
+    owners: frozenset[str] | None = None
+    """Who may use a session that was opened with the headers of the case; None where none was."""
+    burst: tuple[int, ...] = ()
+    """Statuses of invalid credentials presented with ever new values of the case's header."""
+    outlived_s: float | None = None
+    """How long after its token's expiry a stream ended; None where nobody looked."""
+    overheard: bytes = b""
+    """What arrived meanwhile on the streams of those whose ids the case names."""
+    is_first_forgotten: bool | None = None
+    """Of many sessions of one caller, the first is unknown again; None where nobody looked."""
+    rounds: tuple[Round, ...] = ()
+    presented: tuple[bytes, ...] = ()
+    """Secrets that good calls presented beside the case, each in its own way."""
+    presented_upstream: bytes = b""
+    """Every byte that arrived because of those calls."""
+    presented_calls: int = 0
+    """How many of them arrived."""
+    near_s: tuple[float, ...] = ()
+    far_s: tuple[float, ...] = ()
+    """Times to the answer for a key that is nearly right, and for one that is not."""
 
     @property
     def status(self) -> int | None:
@@ -127,6 +164,11 @@ class Evidence(Struct, frozen=True, kw_only=True):
         lines = self.sent.split(b"\r\n\r\n", 1)[0].split(b"\r\n")[1:]
         pairs = (line.partition(b":") for line in lines if b":" in line)
         return tuple((name, value.strip(b" \t")) for name, _, value in pairs)
+
+    def sent_value(self, name: str) -> bytes:
+        """The last value of a header of the first request, empty where it has none."""
+        wanted = name.lower().encode()
+        return next((value for field, value in reversed(self.sent_fields) if field.lower() == wanted), b"")
 
     @property
     def sent_trailers(self) -> Fields:

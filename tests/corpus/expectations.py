@@ -18,6 +18,7 @@ AT_HTTP_LEVEL = frozenset(
             "idp_unavailable",
             "session_unknown",
             "draining",
+            "too_many_failures",
         ),
         *("origin_not_allowed", "host_not_allowed", "path_unknown", "method_not_allowed"),
         *("media_type", "expectation_failed"),
@@ -28,6 +29,7 @@ AS_RESULT = frozenset(
     {
         *("not_allowed", "not_visible", "approval_required", "argument_invalid", "mode"),
         *("rate_limited", "quota_spent", "overloaded", "breaker_open", "quarantined"),
+        "task_unknown",
     }
 )
 """Reasons of our own that the default form turns into something the client's session survives."""

@@ -10,6 +10,7 @@ from tests.corpus.evidence import ConfigRun, Evidence, Limits
 from tests.corpus.wire import Message, read_message
 
 CREDENTIALS = (("Authorization", "Bearer made-up"),)
+METADATA = "https://proxy.test/.well-known/oauth-protected-resource/mcp"
 CALL = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -22,6 +23,7 @@ LIMITS = Limits(
     slack_s=1.0,
     fixture_head_timeout_s=10.0,
     fixture_body_timeout_s=30.0,
+    stream_grace_s=1.0,
 )
 
 
@@ -64,11 +66,20 @@ def answered(status: int, document: Any = None, *, content_type: str = "applicat
     return {"answers": (message,), "received": message.raw}
 
 
-def answer(status: int, document: Any = None, *, content_type: str = "application/json") -> Message:
-    """An answer with a JSON body, or with these bytes."""
+def challenged(status: int, challenge: str, *fields: str) -> dict[str, Any]:
+    """The change to Evidence: the only answer had this WWW-Authenticate, and further fields."""
+    message = answer(status, refusal("no_credential"), f"WWW-Authenticate: {challenge}", *fields)
+    return {"answers": (message,), "received": message.raw}
+
+
+def answer(
+    status: int, document: Any = None, *fields: str, content_type: str = "application/json"
+) -> Message:
+    """An answer with a JSON body, or with these bytes, and further fields."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    message = read_message(head.encode() + body, answers=True)
+    lines = (f"Content-Type: {content_type}", *fields, f"Content-Length: {len(body)}")
+    head = "\r\n".join((f"HTTP/1.1 {status} X", *lines))
+    message = read_message(head.encode() + b"\r\n\r\n" + body, answers=True)
     assert message is not None
     return message
 
@@ -114,5 +125,6 @@ def evidence(**changes: Any) -> Evidence:
         upstream=(),
         upstream_bytes=b"",
         credentials=CREDENTIALS,
+        resource_metadata=METADATA,
     )
     return replace(good, **changes)

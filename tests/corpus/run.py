@@ -38,6 +38,7 @@ def chosen(corpus: Corpus, categories: list[str], ids: list[str]) -> tuple[Case,
 
 async def run(arena: Arena, cases: tuple[Case, ...]) -> list[Verdict]:
     """Verdicts in file order; the arena is closed afterwards whatever happens."""
+    arena.expect(cases)
     await arena.open()
     try:
         return [await arena.run(case) for case in cases]

@@ -5,6 +5,7 @@ section there.
 """
 
 import asyncio
+import json
 import os
 import secrets
 import shlex
@@ -12,17 +13,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tests.corpus.evidence import Limits
 from tests.corpus.wire import Message, read_answers
 
 HEAD_TIMEOUT_S = 1.0
 BODY_TIMEOUT_S = 1.5
+STREAM_GRACE_S = 1.0
+SCOPE = "mcp:call"
+SECOND_ISSUER = "https://idp2.test"
 _SECRET_VARIABLE = "CORPUS_UPSTREAM_CREDENTIAL"  # the name of a variable: settings hold no secret in clear
 _SECRET = f"Bearer corpus-{secrets.token_hex(12)}"
 CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
@@ -48,11 +50,52 @@ def limits(fixture: Mapping[str, Any]) -> Limits:
         slack_s=1.5,
         fixture_head_timeout_s=float(fixture["proxy"]["head_timeout_s"]),
         fixture_body_timeout_s=float(fixture["proxy"]["body_timeout_s"]),
+        stream_grace_s=STREAM_GRACE_S,
     )
 
 
+def identity(
+    fixture: Mapping[str, Any],
+    *,
+    jwks_url: str,
+    second_jwks_url: str,
+    keys_file: Path,
+    max_stale_s: float | None = None,
+) -> dict[str, Any]:
+    """Who may call: tokens of the fixture's issuer and of a second one, and API keys.
+
+    Keys are fetched every second, so that a case sees what its setup changed. Every token of the fixture has the
+    scope mcp:call, and all must.
+    """
+    tokens = {
+        "kind": "jwt",
+        "algorithms": list(fixture["allowed_algs"]),
+        "tenant_claim": "tenant",
+        "leeway_s": fixture["proxy"]["leeway_s"],
+        "max_token_lifetime_s": fixture["proxy"]["max_token_lifetime_s"],
+        "required_scopes": [SCOPE],
+        "jwks_refresh_s": 1,
+        **({"jwks_max_stale_s": max_stale_s} if max_stale_s is not None else {}),
+    }
+    return {
+        "resource": fixture["audience"],
+        "authenticators": [
+            {**tokens, "issuer": fixture["issuer"], "jwks_url": jwks_url},
+            {**tokens, "issuer": SECOND_ISSUER, "jwks_url": second_jwks_url},
+            {"kind": "api_key", "keys_file": str(keys_file)},
+        ],
+        "stream_grace_s": STREAM_GRACE_S,
+    }
+
+
 def configuration(
-    fixture: Mapping[str, Any], *, refusals: str, upstream_port: int, data_port: int, operations_port: int
+    fixture: Mapping[str, Any],
+    *,
+    refusals: str,
+    upstream_url: str,
+    identity: Mapping[str, Any],
+    data_port: int,
+    operations_port: int,
 ) -> dict[str, Any]:
     """The fixture in the words of our configuration; times are shortened so that slow cases end soon."""
     proxy = fixture["proxy"]
@@ -71,12 +114,12 @@ def configuration(
         },
         "operations": {"address": f"127.0.0.1:{operations_port}"},
         "upstream": {
-            "url": f"http://127.0.0.1:{upstream_port}/mcp",
+            "url": upstream_url,
             "connect_timeout_s": 1,
             "headers": {**dict(CREDENTIALS), "Authorization": f"${{{_SECRET_VARIABLE}}}"},
             "forward_client_authorization": False,
         },
-        "identity": {"authenticators": [{"kind": "anonymous", "tenant": "a"}]},
+        "identity": dict(identity),
         "drain_s": 1,
     }
 
@@ -97,25 +140,23 @@ class Sidecar:
     """One running process and what can be seen of it from outside."""
 
     def __init__(
-        self, argv: Sequence[str], folder: Path, fixture: Mapping[str, Any], *, form: str, upstream_port: int
+        self,
+        argv: Sequence[str],
+        folder: Path,
+        name: str,
+        settings: Callable[[int, int], Mapping[str, Any]],
     ) -> None:
-        self.form = form
+        """`settings` makes the configuration for a data port and an operations port."""
         self.data_port, self.operations_port = free_ports(2)
         self._argv = argv
-        self._config = folder / f"{form}.yaml"
-        self._log = folder / f"{form}.log"
-        self._settings = configuration(
-            fixture,
-            refusals=form,
-            upstream_port=upstream_port,
-            data_port=self.data_port,
-            operations_port=self.operations_port,
-        )
+        self._config = folder / f"{name}.yaml"
+        self._log = folder / f"{name}.log"
+        self._settings = settings(self.data_port, self.operations_port)
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
-        """Start and wait until /readyz says yes. Raises SidecarError if it ends or 15 s pass before."""
-        self._config.write_text(yaml.safe_dump(self._settings), encoding="utf-8")
+    async def start(self, probe: str = "/readyz") -> None:
+        """Start and wait until a probe says yes. Raises SidecarError if it ends or 15 s pass before."""
+        self._config.write_text(json.dumps(self._settings), encoding="utf-8")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond and nothing else is timed meanwhile
                 [*self._argv, "run", "--config", str(self._config)],
@@ -128,7 +169,7 @@ class Sidecar:
         while time.monotonic() < deadline:
             if not self.alive:
                 break
-            answer = await fetch(self.operations_port, "/readyz")
+            answer = await fetch(self.operations_port, probe)
             if answer is not None and answer.status == 200:
                 return
             await asyncio.sleep(_POLL_S)
@@ -136,10 +177,13 @@ class Sidecar:
         self.stop()
         raise SidecarError(f"the sidecar did not become ready; it printed: {printed}")
 
-    def stop(self) -> None:
-        """TERM, then KILL after 5 s."""
+    def stop(self, *, politely: bool = True) -> None:
+        """TERM, then KILL after 5 s; KILL at once where nobody looks at how it ends."""
         if self._process is None:
             return
+        if not politely:
+            self._process.kill()
+            self._process.wait(_STOP_S)
         if self._process.poll() is None:
             self._process.terminate()
             try:

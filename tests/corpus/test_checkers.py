@@ -10,12 +10,16 @@ from msgspec.structs import replace
 
 from tests.corpus import checks, expectations
 from tests.corpus.arena import JUDGES
+from tests.corpus.evidence import Round
+from tests.corpus.fake_server import EVENT, STATUS_OF_BOB
 from tests.corpus.made_up import (
     CALL,
     LIMITS,
+    METADATA,
     answer,
     answered,
     case,
+    challenged,
     config_run,
     evidence,
     refusal,
@@ -42,6 +46,34 @@ LARGE = request(
 QUERIED = b"POST /mcp?tenant=a&tenant=b&access_token=aaa.bbb.signature HTTP/1.1\r\nHost: proxy.test\r\n\r\n"
 BOTH = {"upstream": FORWARDED["upstream"] * 4, "upstream_bytes": FORWARDED["upstream_bytes"] * 4}
 PROGRESS = {"received": b"who=alice", "twin_received": b"who=bob"}
+
+TOKEN = "aaa.bbb.signature-of-alice"
+ALICES = frozenset({"caller", "alice"})
+SPOOFED = request("Authorization: Bearer x", "X-Principal: spoofed-root")
+FLOOD = (401,) * 100 + (429,) * 20
+NAMED = {"owners": ALICES, "burst": FLOOD, "sent": SPOOFED}
+BEARER = f'Bearer resource_metadata="{METADATA}"'
+STEP_UP = f'Bearer error="insufficient_scope", scope="mcp:call", resource_metadata="{METADATA}"'
+KEYED = b"POST /mcp?api_key=corpus-key.0123456789 HTTP/1.1\r\nHost: proxy.test\r\n\r\n"
+PRESENTED: Change = {
+    "sent": request(f"Authorization: Bearer {TOKEN}"),
+    "presented": (TOKEN.encode(), b"key.of-alice", b"cookie-of-alice"),
+    "presented_calls": 4,
+    **seen(),
+}
+CALLER_LINE = b'{"msg":"tool call","tenant":"local","principal":"anonymous"}\n'
+FOREIGN = request("Origin: https://evil.example")
+STEADY = tuple(0.0005 + step * 1e-6 for step in range(100))
+SLOWER = tuple(took_s + 0.0002 for took_s in STEADY)
+UNKNOWN = {
+    **answered(404, refusal("session_unknown")),
+    "reference": (answer(404, refusal("session_unknown")),),
+}
+RESUMED = request("Last-Event-ID: corpus-1-2-0", method="GET", body=b"")
+LONG_SESSION = request(f"Mcp-Session-Id: {'s' * 8000}")
+STREAMED = {**answered(200), "outlived_s": 1.2}
+RACED = {"rounds": (Round(status=200, executed=1), Round(status=404, executed=0))}
+PAY_LINE = b'{"msg":"tool call","tool":"pay"}\n'
 
 PAIRS: dict[str, tuple[Change, Change]] = {
     # http-framing
@@ -188,6 +220,109 @@ PAIRS: dict[str, tuple[Change, Change]] = {
         {"runs": (config_run(secret="s3cret"),)},
         {"runs": (config_run(secret="s3cret", output="auth.key: s3cret"),)},
     ),
+    # auth
+    "WWW-Authenticate: Bearer resource_metadata=<configured URL>": (
+        challenged(401, BEARER),
+        challenged(401, BEARER.replace("proxy.test", "evil.example")),
+    ),
+    'WWW-Authenticate error="insufficient_scope" scope="..." resource_metadata': (
+        challenged(403, STEP_UP),
+        challenged(403, STEP_UP.replace("insufficient_scope", "invalid_token")),
+    ),
+    "resource_metadata built from the Host header": (
+        {"sent": b"POST /mcp HTTP/1.1\r\nHost: evil.example\r\n\r\n", **challenged(401, BEARER)},
+        {
+            "sent": b"POST /mcp HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            **challenged(401, BEARER.replace("proxy.test", "evil.example")),
+        },
+    ),
+    "exception path that lets the call through": (NOTHING, ACCEPTED),
+    "raw kid in a log line": (
+        {"log": b'{"kid":"k1\\n\\u001b[31mFAKE"}\n'},
+        {"log": b'{"kid":"k1\n\x1b[31mFAKE"}\n'},
+    ),
+    "any fetch of the jku URL": (NOTHING, {"trapped": ("GET /jwks HTTP/1.1",)}),
+    "any fetch": (NOTHING, {"trapped": ("a connection",)}),
+    "redirect followed": (ACCEPTED, {"trapped": ("GET /latest/meta-data/ HTTP/1.1",)}),
+    "falls into a default or shared tenant": (NOTHING, {"log": CALLER_LINE}),
+    "default principal used": (NOTHING, {"log": CALLER_LINE}),
+    "identity of the other token taken from a cache": (NOTHING, ACCEPTED),
+    "accepted unverified": (answered(503, refusal("idp_unavailable", 503)), ACCEPTED),
+    "cached keys dropped": ({**ACCEPTED, **FORWARDED}, answered(503, refusal("idp_unavailable", 503))),
+    "other requests wait": ({"valid_client_s": 0.01}, {"valid_client_s": 4.9}),
+    "TOK_HS_OCT accepted": (NOTHING, FORWARDED),
+    "TOK_ATTACKER accepted": (NOTHING, FORWARDED),
+    "401 for longer than one refresh": (ACCEPTED, answered(401, refusal("bad_credential", 401))),
+    "median differs from a fully wrong key by > 3 sigma over 20 000 tries": (
+        {"near_s": STEADY, "far_s": STEADY[::-1]},
+        {"near_s": SLOWER, "far_s": STEADY},
+    ),
+    "key in log": (
+        {"sent": KEYED, "log": b"POST /mcp 401"},
+        {"sent": KEYED, "log": b"POST /mcp?api_key=corpus-key.0123456789 401"},
+    ),
+    "identity of one, limits of the other": (NOTHING, ACCEPTED),
+    "header forwarded upstream": (
+        {"sent": SPOOFED, **seen("X-Principal: corpus-sidecar")},
+        {"sent": SPOOFED, **seen("X-Principal: spoofed-root")},
+    ),
+    "used for identity, limit key or IP rule": (NAMED, {**NAMED, "owners": frozenset({"root"})}),
+    "call treated as anonymous": (
+        {**ACCEPTED, "owners": ALICES},
+        {**ACCEPTED, "owners": ALICES | {"nobody"}},
+    ),
+    'key "a:b"+"c" equals "a"+"b:c"': (
+        {"owners": frozenset({"caller"})},
+        {"owners": frozenset({"caller", "shifted left"})},
+    ),
+    "Access-Control-Allow-Origin: * or echo": (
+        {"sent": FOREIGN, "answers": (answer(204, b"", "Access-Control-Allow-Origin: https://app.example"),)},
+        {
+            "sent": FOREIGN,
+            "answers": (answer(204, b"", "Access-Control-Allow-Origin: https://evil.example"),),
+        },
+    ),
+    "Authorization of the client seen upstream": (
+        PRESENTED,
+        {**PRESENTED, "presented_upstream": f"Authorization: Bearer {TOKEN}".encode()},
+    ),
+    "API key seen upstream": (PRESENTED, {**PRESENTED, "presented_upstream": b"X-API-Key: key.of-alice"}),
+    "Cookie seen upstream": (PRESENTED, {**PRESENTED, "presented_upstream": b"Cookie: s=cookie-of-alice"}),
+    "empty list means allow all": (answered(403, refusal("not_allowed", 403)), FORWARDED),
+    "one audit line per try without limit": (
+        {"asked": 5000, "log_lines": 130},
+        {"asked": 5000, "log_lines": 5000},
+    ),
+    # sessions
+    "another session used": (NOTHING, FORWARDED),
+    "session existence revealed by a different answer": (
+        UNKNOWN,
+        {**UNKNOWN, **answered(403, refusal("not_allowed", 403))},
+    ),
+    "server messages for Bob delivered": (NOTHING, {"received": EVENT_OF_BOB.encode()}),
+    "messages of a different stream replayed": (
+        {"sent": RESUMED, "received": f'{{"{EVENT}": "corpus-1-2 x"}}'.encode()},
+        {"sent": RESUMED, "received": f'{{"{EVENT}": "corpus-1-3 x"}}'.encode()},
+    ),
+    "logged in full": (
+        {"sent": LONG_SESSION, "log": b"s" * 60},
+        {"sent": LONG_SESSION, "log": b"s" * 8000},
+    ),
+    "bound to the only live session": (seen(), seen("Mcp-Session-Id: corpus-1")),
+    "stream lives longer than the policy cap after expiry": (STREAMED, {**STREAMED, "outlived_s": 2.6}),
+    "rights cached at initialize": (answered(403, refusal("not_allowed", 403)), FORWARDED),
+    "session table grows without limit": (
+        {"asked": 2000, "rss_growth_bytes": 2 << 20, "is_first_forgotten": True},
+        {"asked": 2000, "rss_growth_bytes": 20 << 20, "is_first_forgotten": True},
+    ),
+    "call runs in the SSE session of Bob": (NOTHING, {"overheard": b'data: {"id":1,"result":{}}'}),
+    "pay executed twice or answered to nobody without audit": (
+        RACED,
+        {"rounds": (Round(status=200, executed=2),)},
+    ),
+    "elicitation of Bob answered by Alice": (NOTHING, FORWARDED),
+    "status of another principal returned": (NOTHING, {"received": STATUS_OF_BOB.encode()}),
+    "delivered to another session": (seen(), seen("Mcp-Session-Id: corpus-1")),
     # patterns, one wording each
     'upstream receives "danger"': (FORWARDED, DANGER),
     '"tools/call" in any byte sent upstream': (NOTHING, FORWARDED),
@@ -254,6 +389,75 @@ ALSO_RED: tuple[tuple[str, Change], ...] = (
     ("refused or warned", NOTHING),
     ("never printed", {"runs": (config_run(),)}),
     ("never printed", NOTHING),
+    ("WWW-Authenticate: Bearer resource_metadata=<configured URL>", answered(401, refusal("no_credential"))),
+    (
+        "WWW-Authenticate: Bearer resource_metadata=<configured URL>",
+        challenged(401, BEARER, "WWW-Authenticate: Basic"),
+    ),
+    (
+        "WWW-Authenticate: Bearer resource_metadata=<configured URL>",
+        challenged(401, 'Bearer scope="resource_metadata"'),
+    ),
+    ('WWW-Authenticate error="insufficient_scope" scope="..." resource_metadata', challenged(403, "Bearer")),
+    (
+        'WWW-Authenticate error="insufficient_scope" scope="..." resource_metadata',
+        challenged(403, STEP_UP.replace('"mcp:call"', '""')),
+    ),
+    ("resource_metadata built from the Host header", {"sent": b"POST /mcp HTTP/1.0\r\n\r\n"}),
+    ("exception path that lets the call through", answered(500)),
+    ("falls into a default or shared tenant", FORWARDED),
+    ("cached keys dropped", ACCEPTED),
+    ("other requests wait", {"valid_client_s": None}),
+    ("other requests wait", {"valid_client_s": 0.01, "first_answer_s": 4.9}),
+    ("other requests wait", {"valid_client_s": 0.01, "first_answer_s": None}),
+    ("median differs from a fully wrong key by > 3 sigma over 20 000 tries", NOTHING),
+    ("key in log", NOTHING),
+    ("key in log", {"sent": KEYED, "metrics": b'{key="0123456789"}'}),
+    ("header forwarded upstream", NOTHING),
+    ("used for identity, limit key or IP rule", {**NAMED, "owners": None}),
+    ("used for identity, limit key or IP rule", {**NAMED, "burst": (401,) * 120}),
+    ("used for identity, limit key or IP rule", {**NAMED, "burst": ()}),
+    ("used for identity, limit key or IP rule", {**NAMED, "log": b'{"principal":"spoofed-root"}'}),
+    ('key "a:b"+"c" equals "a"+"b:c"', NOTHING),
+    (
+        "Access-Control-Allow-Origin: * or echo",
+        {"answers": (answer(204, b"", "Access-Control-Allow-Origin: *"),)},
+    ),
+    ("Authorization of the client seen upstream", {**PRESENTED, "presented_calls": 0}),
+    ("Cookie seen upstream", {**PRESENTED, **seen(f"X-Token: {TOKEN}")}),
+    ("API key seen upstream", NOTHING),
+    ("one audit line per try without limit", NOTHING),
+    ("session existence revealed by a different answer", NOTHING),
+    (
+        "session existence revealed by a different answer",
+        {**UNKNOWN, "answers": (answer(404, refusal("session_unknown"), "X-Owner: bob"),)},
+    ),
+    (
+        "session existence revealed by a different answer",
+        {**UNKNOWN, "answers": (answer(404, refusal("not_visible")),)},
+    ),
+    ("server messages for Bob delivered", FORWARDED),
+    ("messages of a different stream replayed", NOTHING),
+    ("logged in full", NOTHING),
+    ("stream lives longer than the policy cap after expiry", {**STREAMED, "outlived_s": -1.0}),
+    ("stream lives longer than the policy cap after expiry", {**STREAMED, "outlived_s": None}),
+    ("session table grows without limit", NOTHING),
+    (
+        "session table grows without limit",
+        {"asked": 2000, "rss_growth_bytes": 2 << 20, "is_first_forgotten": False},
+    ),
+    ("call runs in the SSE session of Bob", FORWARDED),
+    ("pay executed twice or answered to nobody without audit", NOTHING),
+    (
+        "pay executed twice or answered to nobody without audit",
+        {"rounds": (Round(status=None, executed=1),), "log": PAY_LINE},
+    ),
+    (
+        "pay executed twice or answered to nobody without audit",
+        {"rounds": (Round(status=404, executed=1),) * 2, "log": PAY_LINE},
+    ),
+    ("elicitation of Bob answered by Alice", ACCEPTED),
+    ("status of another principal returned", FORWARDED),
 )
 """Further ways to break a sentence, one per branch of its checker."""
 

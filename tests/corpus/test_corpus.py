@@ -1,7 +1,7 @@
 """Hostile input, case by case, against the sidecar as a process. The sentences are in attack-corpus.yaml.
 
-Two processes, one per form of refusing, serve all cases of this module; cases run one after another, so that
-what arrives upstream belongs to the case that runs.
+Two processes, one per form of refusing, serve nearly all cases of this module; one whose setup changes the
+identity provider has its own. Cases run one after another, so that what arrives upstream belongs to the case that runs.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ class Running(Struct, frozen=True):
 def running() -> Iterator[Running]:
     with asyncio.Runner() as loop:
         arena = Arena(CORPUS, DEFERRED)
+        arena.expect(CASES)
         loop.run(arena.open())
         try:
             yield Running(arena, loop)

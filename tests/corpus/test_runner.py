@@ -13,7 +13,6 @@ from tests.corpus.client import Sending, converse, read_sending
 from tests.corpus.deferred import Deferred
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
-from tests.corpus.mint import Mint
 from tests.corpus.run import OWN, chosen, report
 from tests.corpus.sidecar import Sidecar, SidecarError
 from tests.corpus.wire import WireError, read_answers, read_message
@@ -86,26 +85,6 @@ def test_an_unknown_key_is_not_read_over(corpus: Corpus, raw: dict[str, Any]) ->
 def test_an_unknown_way_to_send_is_refused(text: str) -> None:
     with pytest.raises(CorpusError):
         read_sending(text)
-
-
-def test_an_unknown_placeholder_or_recipe_is_refused(corpus: Corpus) -> None:
-    """Sending the braces as they are would test nothing."""
-    mint = Mint(corpus.tokens, corpus.fixture["api_keys"])
-    for name in (b"{{SID_MALLORY}}", b"{{TOK_TAMPERED}}", b"{{TOK_HS_PUBPEM}}", b"{{TOK_ALICE|reversed}}"):
-        with pytest.raises(CorpusError):
-            mint.fill(name)
-
-
-def test_tokens_and_keys_are_minted_anew(corpus: Corpus) -> None:
-    """No constant of the file opens anything; a value is the same within a run and another in the next."""
-    one, two = (Mint(corpus.tokens, corpus.fixture["api_keys"]) for _ in range(2))
-    constant = corpus.fixture["api_keys"]["KEY_ALICE"].encode()
-    for text in (b"{{TOK_ALICE}}", b"{{KEY_ALICE}}", b"{{SID_BOB}}", constant):
-        assert one.fill(text) == one.fill(text)
-        assert one.fill(text) != two.fill(text) != text
-    assert one.fill(constant) == one.fill(b"{{KEY_ALICE}}")
-    assert len(one.fill(constant)) == len(constant)
-    assert one.fill(b"{{KEY_ALICE|upper}}") == one.fill(b"{{KEY_ALICE}}").upper()
 
 
 async def test_a_script_the_fake_upstream_cannot_play_is_refused() -> None:
@@ -242,9 +221,7 @@ async def test_a_sidecar_that_does_not_start_is_an_error_that_says_what_it_print
     corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("sidecar")
-    sidecar = Sidecar(
-        ["python", "-c", "print('no such luck')"], folder, corpus.fixture, form="http", upstream_port=1
-    )
+    sidecar = Sidecar(["python", "-c", "print('no such luck')"], folder, "unlucky", lambda *ports: {})
     with pytest.raises(SidecarError, match="no such luck"):
         await sidecar.start()
 

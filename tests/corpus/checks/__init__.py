@@ -4,10 +4,10 @@
 A sentence nobody wrote a checker for is not found, and the case that holds it fails: it is never passed over.
 """
 
-from tests.corpus.checks import config, http, rpc
-from tests.corpus.checks.common import Check, Pattern
+from tests.corpus.checks import auth, config, http, rpc, sessions
+from tests.corpus.checks.common import Check, Judge, Pattern
 
-TABLE: dict[str, Check] = {**http.TABLE, **rpc.TABLE, **config.TABLE}
+TABLE: dict[str, Check] = {**http.TABLE, **rpc.TABLE, **config.TABLE, **auth.TABLE, **sessions.TABLE}
 PATTERNS: tuple[Pattern, ...] = (*http.PATTERNS, *rpc.PATTERNS)
 
 
@@ -21,4 +21,4 @@ def find(text: str) -> Check | None:
     return None
 
 
-__all__ = ["PATTERNS", "TABLE", "Check", "find"]
+__all__ = ["PATTERNS", "TABLE", "Check", "Judge", "find"]

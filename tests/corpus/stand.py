@@ -1,0 +1,257 @@
+"""What stands around one sidecar, and how is it asked? `Stand` starts one; `Around` is what all of them share.
+
+The runner's own calls ("barriers") present Alice's API key: no setup of an identity provider makes them fail, and a
+good credential now and then keeps the counter of failed ones from mixing cases up.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from tests.corpus import client
+from tests.corpus.cases import CorpusError
+from tests.corpus.client import Connection, Exchange, Sending
+from tests.corpus.evidence import Limits
+from tests.corpus.fake_upstream import FakeUpstream
+from tests.corpus.idp import Idp, KeySet, Setup
+from tests.corpus.mint import Mint
+from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, configuration, identity
+
+LEGACY = "2025-11-25"
+MODERN = "2026-07-28"
+_PATIENCE_S = 5.0
+
+
+class Around(Struct, frozen=True, kw_only=True):
+    """What every stand of a run shares."""
+
+    argv: Sequence[str]
+    broken_argv: Sequence[str]
+    """The same sidecar, whose check of tokens raises."""
+    folder: Path
+    fixture: Mapping[str, Any]
+    host: str
+    limits: Limits
+    mint: Mint
+    upstream: FakeUpstream
+    idp: Idp
+    second: KeySet
+    keys_file: Path
+    addresses: Iterator[str]
+    """Of 127.0.0.0/8, each given once."""
+
+
+class Stand:
+    """One sidecar before the fake upstream. `form` is how it refuses."""
+
+    def __init__(self, around: Around, name: str, form: str, setup: Setup | None = None) -> None:
+        self.around = around
+        self.form = form
+        self.setup = setup or Setup()
+        self.key_set = None if self.setup.refuses else around.idp.key_set()
+        who = identity(
+            around.fixture,
+            jwks_url=around.idp.refusing_url() if self.key_set is None else self.key_set.url,
+            second_jwks_url=around.second.url,
+            keys_file=around.keys_file,
+            max_stale_s=self.setup.max_stale_s,
+        )
+        self.sidecar = Sidecar(
+            around.broken_argv if self.setup.is_broken else around.argv,
+            around.folder,
+            name,
+            lambda data, operations: configuration(
+                around.fixture,
+                refusals=form,
+                upstream_url=self.upstream_url,
+                identity=who,
+                data_port=data,
+                operations_port=operations,
+            ),
+        )
+        self._barriers = 0
+
+    @property
+    def upstream_url(self) -> str:
+        """Where the sidecar finds the fake upstream."""
+        return f"http://127.0.0.1:{self.around.upstream.port}/mcp"
+
+    async def start(self) -> None:
+        """Start, as the setup wants it. Raises SidecarError."""
+        await self.sidecar.start("/startupz" if self.setup.refuses else "/readyz")
+
+    async def begin(self) -> None:
+        """What happens before the first case: the setup's change, or what every client does. Raises CorpusError."""
+        if self.key_set is not None and self.setup.then is not None:
+            self.key_set.say(self.setup.then)
+            await self.key_set.asked(self.setup.fetches, answered=not self.setup.then.hangs)
+            await self.barrier()
+        if self.setup == Setup():
+            await self._list_tools()
+
+    async def stop(self, *, politely: bool = True) -> None:
+        """End the sidecar."""
+        self.sidecar.stop(politely=politely)
+
+    def address(self) -> str:
+        """An address nobody came from before: what one case presents is not held against the next."""
+        return next(self.around.addresses)
+
+    async def barrier(self) -> bool:
+        """An ordinary call goes all the way: what came before it has arrived, and the sidecar serves."""
+        marker, document = self._marked()
+        arrived = self.around.upstream.expect_barrier(marker)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                exchange = await self.ask(document, {"X-API-Key": self.around.mint.value("KEY_ALICE")})
+        except (TimeoutError, OSError):
+            return False
+        return arrived.is_set() and bool(exchange.answers) and exchange.answers[0].status == 200
+
+    async def ask(
+        self, document: Mapping[str, Any], fields: Mapping[str, str], version: str = LEGACY
+    ) -> Exchange:
+        """One ordinary request, for example `{"Authorization": "Bearer …"}`."""
+        return await self.say(self.request(document, fields, version))
+
+    def request(
+        self,
+        document: Mapping[str, Any],
+        fields: Mapping[str, str],
+        version: str = LEGACY,
+        path: str = "/mcp",
+    ) -> bytes:
+        """Its bytes."""
+        body = json.dumps(document).encode()
+        head = {
+            "Host": self.around.host,
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": version,
+            **fields,
+            "Content-Length": str(len(body)),
+        }
+        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    async def say(self, data: bytes) -> Exchange:
+        """Send bytes on a connection of their own and wait for the answer."""
+        return await client.converse(
+            data,
+            self.sidecar.data_port,
+            sending=Sending(kind="whole"),
+            limits=self.around.limits,
+            raw=False,
+            wants_close=False,
+        )
+
+    async def listen(self, path: str, fields: Mapping[str, str], wanted: str) -> "Listening":
+        """Open a stream with GET and keep it. Raises CorpusError when the `wanted` pattern does not arrive."""
+        connection = Connection()
+        await connection.open(self.sidecar.data_port)
+        head = {"Host": self.around.host, "Accept": "text/event-stream", **fields}
+        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+        await connection.send("\r\n".join(lines).encode() + b"\r\n\r\n")
+        listening = Listening(connection)
+        try:
+            await listening.hear(wanted)
+        except BaseException:
+            await listening.close()
+            raise
+        return listening
+
+    def _marked(self) -> tuple[bytes, dict[str, Any]]:
+        self._barriers += 1
+        marker = f"corpus-barrier-{self.around.mint.nonce}-{id(self)}-{self._barriers}"
+        params = {"name": BARRIER_TOOL, "arguments": {}}
+        return marker.encode(), {"jsonrpc": "2.0", "id": marker, "method": "tools/call", "params": params}
+
+    async def _list_tools(self) -> None:
+        """What every modern client did before it could mirror an argument: the list names the headers."""
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        document = {"jsonrpc": "2.0", "id": "corpus-list", "method": "tools/list", "params": {"_meta": meta}}
+        self.around.upstream.begin(None, sends_discover=False)
+        for credential in (
+            {"Authorization": f"Bearer {self.around.mint.value('TOK_ALICE')}"},
+            {"X-API-Key": self.around.mint.value("KEY_ALICE")},
+        ):
+            exchange = await self.ask(document, {"Mcp-Method": "tools/list", **credential}, MODERN)
+            if not exchange.answers or exchange.answers[0].status != 200:
+                raise CorpusError("the sidecar passes no list of tools")
+
+
+class SseStand(Stand):
+    """The same in front of HTTP+SSE (2024-11-05): Alice has a stream of her own for the runner's calls."""
+
+    _own: "Listening | None" = None
+    _endpoint = ""
+
+    @property
+    def upstream_url(self) -> str:
+        return f"http://127.0.0.1:{self.around.upstream.port}/sse"
+
+    async def begin(self) -> None:
+        self._own, self._endpoint = await self.open_pair({"X-API-Key": self.around.mint.value("KEY_ALICE")})
+
+    async def open_pair(self, fields: Mapping[str, str]) -> tuple["Listening", str]:
+        """A stream, and the endpoint for messages that its first event names."""
+        listening = await self.listen("/sse", fields, r"data: (/messages\?\S+)")
+        return listening, listening.heard
+
+    async def stop(self, *, politely: bool = True) -> None:
+        if self._own is not None:
+            await self._own.close()
+        await super().stop(politely=politely)
+
+    async def barrier(self) -> bool:
+        """Her message is taken, and arrives."""
+        marker, document = self._marked()
+        arrived = self.around.upstream.expect_barrier(marker)
+        fields = {"X-API-Key": self.around.mint.value("KEY_ALICE")}
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                exchange = await self.say(self.request(document, fields, path=self._endpoint))
+        except (TimeoutError, OSError):
+            return False
+        return arrived.is_set() and bool(exchange.answers) and exchange.answers[0].status == 202
+
+
+class Listening:
+    """An open stream. `heard` is what the last wanted pattern's first group found."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.heard = ""
+        self._connection = connection
+        self._collecting = asyncio.get_running_loop().create_task(connection.collect())
+
+    @property
+    def received(self) -> bytes:
+        """Everything that has arrived."""
+        return bytes(self._connection.received)
+
+    async def hear(self, wanted: str) -> str:
+        """Wait for a pattern; its first group. Raises CorpusError when the stream ends or 5 s pass before."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            match = re.search(wanted, self.received.decode("latin-1"))
+            if match is not None:
+                self.heard = match[1]
+                return self.heard
+            if self._connection.closed or not await self._connection.news(until):
+                seen = self.received[:80]
+                raise CorpusError(f"the stream said nothing like {wanted}, but {seen!r}")
+
+    async def close(self) -> None:
+        """Leave. The reading ends first: a socket closed under it would confuse whoever gets its number."""
+        self._collecting.cancel()
+        await asyncio.wait([self._collecting])
+        self._connection.close()
