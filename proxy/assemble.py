@@ -60,13 +60,17 @@ class House:
         def report(error: Exception) -> None:
             log.life("failed", "error", error=type(error).__name__)
 
+        self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
+        watch = functools.partial(_watch, self.watch, log)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
-        identity = Identification(settings.identity, wall=time.time)  # noqa: TID251  here time enters
+        wall = time.time  # noqa: TID251  here time enters
+        identity = Identification(settings.identity, watch=watch, wall=wall)
         # The server's side.
         self._transport: Transport = AiohttpTransport(
             settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
         )
         origin = Origin(settings.upstream)
+        watch(tuple(origin.own.files), origin.own.renew)
         stops = Stops(
             replaced=(name for name, _ in origin.own.fields),
             keys=identity.key_headers,
@@ -130,14 +134,7 @@ class House:
         # What runs meanwhile.
         self._identity = identity
         self._background = Background(report)
-        self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
-        for paths, changed in (
-            *identity.watched,
-            (tuple(origin.own.files), origin.own.renew),
-            (self._acceptor.files, self._acceptor.renew),
-        ):
-            if paths:
-                self.watch.add(paths, _told(changed, paths, log))
+        watch(self._acceptor.files, self._acceptor.renew)
 
     @property
     def data_address(self) -> Address:
@@ -204,8 +201,8 @@ def _servers_own_oauth(settings: Settings) -> bool:
     return forwards and not identity.uses_oauth and identity.resource is not None
 
 
-def _told(changed: Changed, paths: tuple[str, ...], log: Log) -> Changed:
-    """The same, and a line for people when it has worked."""
+def _watch(watch: Watch, log: Log, paths: tuple[str, ...], changed: Changed) -> None:
+    """Tell `changed` when one of the files changes, and people when it has worked."""
 
     async def reload() -> None:
         reaction = changed()
@@ -213,7 +210,8 @@ def _told(changed: Changed, paths: tuple[str, ...], log: Log) -> Changed:
             await reaction
         log.life("reloaded", files=list(paths))
 
-    return reload
+    if paths:
+        watch.add(paths, reload)
 
 
 def two_paths(path: str) -> tuple[str, str]:

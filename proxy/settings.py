@@ -6,7 +6,7 @@ Precedence: file, then environment (`MCP_SIDECAR_<SECTION>__<FIELD>`), then over
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field, inspect
 
@@ -158,33 +158,50 @@ def _check_keys_files(
 
 
 def _check_identity(values: Mapping[str, object], report: Report) -> None:
-    """Authenticators that could not be told apart, and tokens that could be anybody's."""
+    """Authenticators that could not be told apart, never have their turn, or take anybody's tokens."""
     path = "identity.authenticators"
     listed = values.get(path)
-    issuers: set[str] = set()
-    headers: set[str] = set()
-    anonymous = 0
+    taken: set[tuple[str, str]] = set()
+    is_last_for_tokens = False
     for index, each in enumerate(listed if isinstance(listed, tuple) else ()):
         here = f"{path}[{index}]"
         if isinstance(each, JwtSettings | IntrospectionSettings) and not values.get("identity.resource"):
             what, why = "has no resource to issue tokens for", "clients and tokens name it, and we compare"
             report.add(report.place_of(here), here, what, why, "set identity.resource to the URL clients use")
-        if isinstance(each, JwtSettings):
-            if each.issuer in issuers:
-                why = "a token names its issuer, and the first that knows it decides"
-                report.add(report.place_of(here), here, "names an issuer twice", why, "keep one")
-            issuers.add(each.issuer)
-        if isinstance(each, ApiKeySettings):
-            if each.header.lower() in headers:
-                header, why = f"{here}.header", "nobody could tell whose keys stand in it"
-                remedy = "name another, or put all keys into one file"
-                report.add(report.place_of(header), header, "is taken by another authenticator", why, remedy)
-            headers.add(each.header.lower())
-        if isinstance(each, AnonymousSettings):
-            anonymous += 1
-            if anonymous > 1:
-                why = "whoever presents nothing is one principal"
-                report.add(report.place_of(here), here, "is anonymous twice", why, "keep one")
+        takes = _taken_by(each)
+        if takes in taken:
+            field, what, why, remedy = _TWICE[takes[0]]
+            where = f"{here}.{field}" if field else here
+            report.add(report.place_of(where), where, what, why, remedy)
+        if is_last_for_tokens and (
+            isinstance(each, IntrospectionSettings) or takes == ("key", "authorization")
+        ):
+            why = "the introspection before it refuses every token it does not know"
+            report.add(report.place_of(here), here, "never has its turn", why, "list it before that one")
+        is_last_for_tokens = is_last_for_tokens or isinstance(each, IntrospectionSettings)
+        if takes is not None:
+            taken.add(takes)
+
+
+_TWICE: Final = {
+    "anonymous": ("", "is anonymous twice", "whoever presents nothing is one principal", "keep one"),
+    "issuer": ("", "names an issuer twice", "the first that knows a token's issuer decides", "keep one"),
+    "key": (
+        "header",
+        "is taken by another authenticator",
+        "nobody could tell whose keys stand in it",
+        "name another, or put all keys into one file",
+    ),
+}
+
+
+def _taken_by(each: object) -> tuple[str, str] | None:
+    """What only one authenticator can have."""
+    if isinstance(each, AnonymousSettings):
+        return "anonymous", ""
+    if isinstance(each, JwtSettings):
+        return "issuer", each.issuer
+    return ("key", each.header.lower()) if isinstance(each, ApiKeySettings) else None
 
 
 def _check_certificates(values: Mapping[str, object], report: Report) -> None:

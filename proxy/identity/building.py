@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ProvingSettings: TypeAlias = JwtSettings | ApiKeySettings | IntrospectionSettings | MtlsSettings
 Job: TypeAlias = Callable[[], Awaitable[None]]
-Watched: TypeAlias = tuple[tuple[str, ...], Callable[[], Awaitable[None] | None]]
+Watch: TypeAlias = Callable[[tuple[str, ...], Callable[[], Awaitable[None] | None]], None]
 """Paths, and what to do when a file among them has changed."""
 
 
@@ -43,6 +43,7 @@ class Identification:
         self,
         settings: IdentitySettings,
         *,
+        watch: Watch,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
     ) -> None:
@@ -53,7 +54,7 @@ class Identification:
         self._provider: Provider | None = None
         self._jwts: list[Jwt] = []
         self._introspections: list[Introspection] = []
-        self.watched: list[Watched] = []
+        self._watch = watch
         self.listen: Listen | None = None
         """Hears what the server hands out. None where nobody proves anything: there is nobody to keep apart."""
         self.key_headers = tuple(each.header for each in settings.chosen if isinstance(each, ApiKeySettings))
@@ -107,7 +108,7 @@ class Identification:
             wall=self._wall,
         )
         self._introspections.append(introspection)
-        self.watched.append((settings.client_secret.files, introspection.renew_secret))
+        self._watch(settings.client_secret.files, introspection.renew_secret)
         return introspection
 
     def _api_keys(self, settings: ApiKeySettings) -> Authenticator:
@@ -115,9 +116,21 @@ class Identification:
         from .api_key import ApiKeys
         from .keys_file import KeysFile
 
-        file = read_document(settings.keys_file, KeysFile)
-        keys = ApiKeys(settings, file, now=self._now, wall=self._wall)
-        self.watched.append((keys.files, keys.reload))
+        async def reload() -> None:
+            await keys.reload()
+            watch_others()
+
+        def watch_others() -> None:
+            # The pepper may lie in a file of its own, another one after each change.
+            others = tuple(file for file in keys.files if file not in watched)
+            watched.update(others)
+            self._watch(others, reload)
+
+        # Looked at before it is read: what changes in between is a change.
+        watched = {settings.keys_file}
+        self._watch((settings.keys_file,), reload)
+        keys = ApiKeys(settings, read_document(settings.keys_file, KeysFile), now=self._now, wall=self._wall)
+        watch_others()
         return keys
 
     def _asking(self) -> Provider:

@@ -564,6 +564,12 @@ JWT = "{kind: jwt, issuer: https://a.example/, jwks_url: https://a.example/jwks}
             "client_id: c, client_secret: hunter2}]}",
             "authenticators[0].client_secret: is a secret in clear",
         ),
+        (
+            "{resource: https://h/mcp, authenticators: [{kind: introspection, url: https://a.example/i, client_id: c, "
+            "client_secret: '${S}'}, {kind: introspection, url: https://b.example/i, client_id: c, "
+            "client_secret: '${S}'}]}",
+            "authenticators[1]: never has its turn",
+        ),
         ("{authenticators: [{kind: anonymous, tenant: '*'}]}", "authenticators[0].tenant: is no tenant"),
         ("{authenticators: [{kind: api_key, keys_file: k, header: Cookie}]}", "header: cannot hold a key"),
         ("{authenticators: [{kind: api_key, keys_file: k, header: X_Key}]}", "header: has an underscore"),
@@ -573,7 +579,7 @@ JWT = "{kind: jwt, issuer: https://a.example/, jwks_url: https://a.example/jwks}
 )
 def test_whoever_cannot_be_told_apart_is_not_let_in(tmp_path: Path, identity: str, expected: str) -> None:
     """Issue 3: no shared secrets as signatures, no keys over plain http, one authenticator for each credential."""
-    told = [str(each) for each in mistakes(tmp_path, f"{UPSTREAM}identity: {identity}\n")]
+    told = mistakes(tmp_path, f"{UPSTREAM}identity: {identity}\n", environ={"S": "s"})
     assert len(told) == 1
     assert expected in told[0]
     assert "hunter2" not in told[0]

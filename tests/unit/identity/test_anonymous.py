@@ -7,7 +7,7 @@ from tests.fakes import make_call
 
 
 def identified(settings: IdentitySettings) -> Identify:
-    return Identification(settings, wall=lambda: 0.0).identify
+    return Identification(settings, watch=lambda paths, changed: None, wall=lambda: 0.0).identify
 
 
 async def test_without_settings_everybody_is_local() -> None:
