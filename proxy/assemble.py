@@ -126,6 +126,7 @@ class House:
             explain=lambda refused: explain(refused, None, form),
             report=report,
             pages=pages,
+            keys=identity.key_headers,
         )
         self.health = Health(Probe(settings.upstream, self._transport, origin), identity)
         self._acceptor = Acceptor(settings.listen, self.listener.server, read_bounded)

@@ -86,6 +86,7 @@ class Listener:
         explain: Callable[[Refused], Reply],
         report: Callable[[Exception], None],
         pages: FindPage = no_pages,
+        keys: Sequence[str] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -101,6 +102,7 @@ class Listener:
             origins=settings.allowed_origins,
             address_host=settings.address.host,
             is_tls=settings.tls is not None,
+            keys=keys,
         )
         self._under_way: dict[Reply, Call | None] = {}
         self._opening: set[asyncio.Task[object]] = set()

@@ -441,3 +441,11 @@ def test_a_page_that_came_without_tls_is_another_origin(origin: str, passes: boo
     else:
         refused = no(lambda: tls_gate().target("/mcp", fields(("Origin", origin)), HTTP_1_1))
         assert refused.reason is Reason.ORIGIN_NOT_ALLOWED
+
+
+def test_odd_bytes_in_a_key_are_for_whoever_reads_keys() -> None:
+    """Corpus AUTH-110: a bad credential is 401. Such a header ends here, so nobody else can read it differently."""
+    headers = Headers([(b"Host", b"127.0.0.1"), (b"X-API-Key", b"\xff\xfe")])
+    assert no(lambda: gate().target("/mcp", headers, HTTP_1_1)).reason is Reason.MALFORMED
+    knowing = Gate(hosts=(), origins=(), address_host="127.0.0.1", keys=("X-API-Key",))
+    assert knowing.target("/mcp", headers, HTTP_1_1).path == "/mcp"
