@@ -117,10 +117,9 @@ async def scenarios(tools: NodeTools, revision: str, log: Path) -> list[str]:
     """The scenarios the suite has for a revision."""
     command: list[str | Path] = [tools.node, tools.bin / "conformance", "list", "--client"]
     async with child([*command, "--spec-version", revision], log=log, piped=True) as process:
-        assert process.stdout is not None
         async with asyncio.timeout(SCENARIO_TIMEOUT_S):
-            said = (await process.stdout.read()).decode()
-    return re.findall(r"^  - (\S+)", said, re.MULTILINE)
+            said, _ = await process.communicate()
+    return re.findall(r"^  - (\S+)", said.decode(), re.MULTILINE)
 
 
 Artefacts = Mapping[str, Iterable[str]]

@@ -244,7 +244,7 @@ async def test_a_document_about_another_resource_stays_one() -> None:
     ids=range(7),
 )
 async def test_what_is_no_such_document_is_not_there(given: Answer) -> None:
-    """protocol facts, 6.2: anything but a clean 404 begins a flow or aborts one."""
+    """Clients take anything but a clean 404 for the beginning of a flow, or for its end."""
     oauth, _ = make(given)
     assert (await refusal(oauth, WELL_KNOWN)).reason is Reason.PATH_UNKNOWN
 
