@@ -22,7 +22,8 @@ _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 """For TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325 section 4.2); RSA from 2048 bits on.
 Those of TLS 1.3 are all of this kind."""
-_MISMATCH: Final = frozenset(("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"))
+_MISMATCH: Final = frozenset(("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"))
+"""Of one type, and of two."""
 
 ReadFile = Callable[[str, int], bytes]
 """(path, most bytes) → content; raises Unfit."""
@@ -56,7 +57,9 @@ def context_of(settings: TlsSettings, read: ReadFile) -> ssl.SSLContext:
     context.minimum_version = _VERSIONS[settings.minimum_version]
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["http/1.1"])
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= (
+        ssl.OP_NO_RENEGOTIATION
+    )  # Python itself switches compression off, and lets us choose ciphers
     _load_own(context, settings, read)
     if settings.client_ca_file is not None:
         _load_authorities(context, settings.client_ca_file, read)

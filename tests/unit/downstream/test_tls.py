@@ -183,6 +183,7 @@ def test_nothing_is_compressed_or_negotiated_anew(files: Files) -> None:
     options = files.context().options
     assert options & ssl.OP_NO_COMPRESSION
     assert options & ssl.OP_NO_RENEGOTIATION
+    assert options & ssl.OP_CIPHER_SERVER_PREFERENCE
 
 
 def test_keys_are_not_logged_because_the_environment_asks(
