@@ -95,6 +95,8 @@ class Arena:
         self._idp = Idp(self._mint.keys)
         self._around: Around | None = None
         self._stands: dict[str, Stand] = {}
+        self._trapped = 0
+        """How much lay in the trap when the case began, its setup included."""
         self._names = itertools.count(1)
         self._coming: tuple[Case, ...] = ()
         self._starting: dict[str, asyncio.Task[dict[str, Stand]]] = {}
@@ -200,6 +202,7 @@ class Arena:
         """What was wrong, by check: in the form `http`; if that was a right refusal, in the default form."""
         if case.category == "config":
             return _judge(await self._config(case), wanted)
+        self._trapped = len(self._idp.trapped)
         if not _is_alone(case):
             return await self._with(case, wanted, {})
         own = await self._own(case)
@@ -266,8 +269,8 @@ class Arena:
     async def _started(self, case: Case) -> dict[str, Stand]:
         assert self._around is not None
         setup = setup_of(case.setup[0], self._idp) if case.setup else None
-        # Where no allowed status is a success, the default form will be asked too.
-        forms = ("http", "result") if min(case.expect.status, default=0) >= 400 else ("http",)
+        # Where a refusal is allowed, the default form may be asked too.
+        forms = ("http", "result") if max(case.expect.status, default=0) >= 400 else ("http",)
         stands = {form: Stand(self._around, f"own-{next(self._names)}", form, setup) for form in forms}
         try:
             await asyncio.gather(*(stand.start() for stand in stands.values()))
@@ -297,7 +300,7 @@ class Arena:
         self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]
     ) -> Evidence:
         sidecar = stand.sidecar
-        mark, trapped = sidecar.log_size(), len(self._idp.trapped)
+        mark = sidecar.log_size()
         self._upstream.begin(case.upstream, sends_discover=b"server/discover" in sent)
         evidence = await self._sent(case, stand, sent, wanted)
         serves = await stand.barrier()
@@ -315,7 +318,7 @@ class Arena:
             metrics=metrics.body if metrics is not None and metrics.status == 200 else None,
             alive=sidecar.alive,
             serves_after=serves,
-            trapped=tuple(self._idp.trapped[trapped:]),
+            trapped=tuple(self._idp.trapped[self._trapped :]),
         )
 
     async def _sent(self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]) -> Evidence:

@@ -7,15 +7,16 @@ section there.
 import asyncio
 import json
 import os
+import re
 import secrets
 import shlex
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.corpus.evidence import Limits
 from tests.corpus.wire import Message, read_answers
@@ -33,6 +34,7 @@ CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
 BARRIER_TOOL = "corpus_barrier"
 """The tool the runner itself calls between the cases."""
 
+_STARTED = re.compile(rb'(?m)^\{.*"msg":"started".*\}$')
 _READY_S = 15.0
 _STOP_S = 5.0
 _POLL_S = 0.02
@@ -94,8 +96,6 @@ def configuration(
     refusals: str,
     upstream_url: str,
     identity: Mapping[str, Any],
-    data_port: int,
-    operations_port: int,
 ) -> dict[str, Any]:
     """The fixture in the words of our configuration; times are shortened so that slow cases end soon."""
     proxy = fixture["proxy"]
@@ -103,7 +103,7 @@ def configuration(
         "version": 1,
         "refusals": refusals,
         "listen": {
-            "address": f"127.0.0.1:{data_port}",
+            "address": "127.0.0.1:0",
             "path": "/mcp",
             "allowed_hosts": list(proxy["allowed_hosts"]),
             "allowed_origins": list(proxy["allowed_origins"]),
@@ -112,7 +112,7 @@ def configuration(
             "body_timeout_s": BODY_TIMEOUT_S,
             "write_idle_timeout_s": BODY_TIMEOUT_S,
         },
-        "operations": {"address": f"127.0.0.1:{operations_port}"},
+        "operations": {"address": "127.0.0.1:0"},
         "upstream": {
             "url": upstream_url,
             "connect_timeout_s": 1,
@@ -144,20 +144,21 @@ class Sidecar:
         argv: Sequence[str],
         folder: Path,
         name: str,
-        settings: Callable[[int, int], Mapping[str, Any]],
+        settings: Mapping[str, Any],
     ) -> None:
-        """`settings` makes the configuration for a data port and an operations port."""
-        self.data_port, self.operations_port = free_ports(2)
+        """`settings` are its configuration. Ports are 0 in it: it says itself which it was given."""
+        self.data_port = self.operations_port = 0
         self._argv = argv
         self._config = folder / f"{name}.yaml"
         self._log = folder / f"{name}.log"
-        self._settings = settings(self.data_port, self.operations_port)
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, probe: str = "/readyz") -> None:
         """Start and wait until a probe says yes. Raises SidecarError if it ends or 15 s pass before."""
         self._config.write_text(json.dumps(self._settings), encoding="utf-8")
         with self._log.open("ab") as log:
+            mark = log.tell()
             self._process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond and nothing else is timed meanwhile
                 [*self._argv, "run", "--config", str(self._config)],
                 stdin=subprocess.DEVNULL,
@@ -169,13 +170,23 @@ class Sidecar:
         while time.monotonic() < deadline:
             if not self.alive:
                 break
-            answer = await fetch(self.operations_port, probe)
-            if answer is not None and answer.status == 200:
-                return
+            if self._knows_ports(mark):
+                answer = await fetch(self.operations_port, probe)
+                if answer is not None and answer.status == 200:
+                    return
             await asyncio.sleep(_POLL_S)
         printed = self.log_since(0)[-2000:].decode("utf-8", "replace")
         self.stop()
         raise SidecarError(f"the sidecar did not become ready; it printed: {printed}")
+
+    def _knows_ports(self, mark: int) -> bool:
+        """Whether it has said where it listens. A port chosen before it starts may be somebody else's by then."""
+        if not self.data_port and (said := _STARTED.search(self.log_since(mark))) is not None:
+            line = json.loads(said[0])
+            self.data_port, self.operations_port = (
+                urlsplit(line[name]).port or 0 for name in ("listen", "operations")
+            )
+        return bool(self.data_port)
 
     def stop(self, *, politely: bool = True) -> None:
         """TERM, then KILL after 5 s; KILL at once where nobody looks at how it ends."""
@@ -229,15 +240,6 @@ def status_bytes(pid: int, field: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def unread_bytes(port: int) -> int:

@@ -66,14 +66,7 @@ class Stand:
             around.broken_argv if self.setup.is_broken else around.argv,
             around.folder,
             name,
-            lambda data, operations: configuration(
-                around.fixture,
-                refusals=form,
-                upstream_url=self.upstream_url,
-                identity=who,
-                data_port=data,
-                operations_port=operations,
-            ),
+            configuration(around.fixture, refusals=form, upstream_url=self.upstream_url, identity=who),
         )
         self._barriers = 0
 

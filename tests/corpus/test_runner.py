@@ -221,7 +221,7 @@ async def test_a_sidecar_that_does_not_start_is_an_error_that_says_what_it_print
     corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("sidecar")
-    sidecar = Sidecar(["python", "-c", "print('no such luck')"], folder, "unlucky", lambda *ports: {})
+    sidecar = Sidecar(["python", "-c", "print('no such luck')"], folder, "unlucky", {})
     with pytest.raises(SidecarError, match="no such luck"):
         await sidecar.start()
 
