@@ -123,10 +123,11 @@ class House:
             endpoints=endpoints,
             hall=hall,
             open_journey=journeys.open,
-            explain=lambda refused: explain(refused, None, form),
+            explain=lambda refused: explain(challenges(refused), None, form),
             report=report,
             pages=pages,
-            keys=identity.key_headers,
+            keys=identity.headers,
+            who=identity.who,
         )
         self.health = Health(Probe(settings.upstream, self._transport, origin), identity)
         self._acceptor = Acceptor(settings.listen, self.listener.server, read_bounded)

@@ -379,6 +379,10 @@ class Identify(Protocol):
     async def __call__(self, call: Call) -> Principal: ...
 
 
+Who: TypeAlias = Callable[[Headers, Peer], Awaitable[Principal]]
+"""Who sent this, whatever it says. Raises Refused."""
+
+
 class Authorise(Protocol):
     def __call__(self, call: Call, principal: Principal) -> Permit: ...
 

@@ -26,11 +26,13 @@ from ..model import (
     Kind,
     Page,
     PageRequest,
+    Peer,
     Reason,
     Refused,
     Reply,
     Revision,
     Stream,
+    Who,
 )
 from ..protocol.reading import read_bodiless, read_post
 from .connection import CLOSE, KEEP, Connection, Done, Incoming, Server
@@ -65,6 +67,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 _KINDS: Final = {"GET": Kind.LISTEN, "DELETE": Kind.END}
+_ABOUT_MESSAGES: Final = frozenset({Reason.MALFORMED, Reason.HEADER_MISMATCH, Reason.VERSION_UNSUPPORTED})
 MAX_PAGE_BODY_BYTES: Final = 65_536
 """Of a request for a page: a form at most."""
 
@@ -87,11 +90,13 @@ class Listener:
         report: Callable[[Exception], None],
         pages: FindPage = no_pages,
         keys: Sequence[str] = (),
+        who: Who | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         self._pages = pages
+        self._who = who
         self._hall = hall
         self._open_journey = open_journey
         self._explain = explain
@@ -143,10 +148,21 @@ class Listener:
                 reply, cors = read, []
                 reply.when_done(journey.ended)
         except Refused as refused:
-            journey.refused(refused)
-            reply = self._explain(refused)
+            why = await self._told(refused, headers, incoming.connection.peer)
+            journey.refused(why)
+            reply = self._explain(why)
             reply.when_done(journey.ended)
         return await self._write(incoming, reply, call, cors)
+
+    async def _told(self, refused: Refused, headers: Headers, peer: Peer) -> Refused:
+        """What whoever sent something that is no message is told: a stranger only that it is one."""
+        if self._who is None or refused.reason not in _ABOUT_MESSAGES:
+            return refused
+        try:
+            await self._who(headers, peer)
+        except Refused as stranger:
+            return stranger
+        return refused
 
     async def _admitted(self, call: Call) -> Reply:
         if not call.is_open_ended:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..model import Identify, Listen, Stage
+from ..model import Identify, Listen, Stage, Who
 from .anonymous import Anonymous
 from .attempts import Attempts
 from .credential import BEARER, Authenticator
@@ -58,6 +58,11 @@ class Identification:
         self.listen: Listen | None = None
         """Hears what the server hands out. None where nobody proves anything: there is nobody to keep apart."""
         self.key_headers = tuple(each.header for each in settings.chosen if isinstance(each, ApiKeySettings))
+        """Headers in which keys stand."""
+        self.headers = self.key_headers + (("Authorization",) if settings.uses_oauth else ())
+        """Headers in which callers present themselves."""
+        self.who: Who | None = None
+        """Tells who sent what is no call. None where nobody proves anything."""
         anonymous = [each for each in settings.chosen if isinstance(each, AnonymousSettings)]
         if settings.is_anonymous:
             self.identify: Identify = Anonymous(anonymous[0])
@@ -66,13 +71,14 @@ class Identification:
 
         self._ownership = Ownership()
         self.listen = self._ownership.listen
-        self.identify = Room(
+        room = Room(
             [self._way(each) for each in settings.chosen if not isinstance(each, AnonymousSettings)],
             anonymous=Anonymous(anonymous[0]).principal if anonymous else None,
             attempts=Attempts(settings.failed_attempts.most, settings.failed_attempts.window_s),
             owns=self._ownership,
             now=now,
         )
+        self.identify, self.who = room, room.who
 
     def _way(self, settings: ProvingSettings) -> Way:
         match settings:

@@ -91,7 +91,12 @@ class Ownership:
         place: Place = identity
         if call.session is not None:
             place = self._claimed(call, identity, call.session)
-        if call.last_event_id is not None and not self._was_heard(identity, place, call.last_event_id):
+        # Only a GET comes back for events; on a POST the claim means nothing, and does not go upstream.
+        if (
+            call.kind is Kind.LISTEN
+            and call.last_event_id is not None
+            and not self._was_heard(identity, place, call.last_event_id)
+        ):
             raise _unknown_session(call)
         if call.revision.answers_elsewhere and call.kind is not Kind.LISTEN:
             place = self._claimed(call, identity, call.query)

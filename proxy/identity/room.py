@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from ..model import Call, Principal, Reason, Refused
+from ..model import Call, Headers, Peer, Principal, Reason, Refused
 from .attempts import Attempts, source_of
 from .credential import BEARER, Authenticator, Credential, bad, of_certificate, of_header
 
@@ -64,26 +64,31 @@ class Room:
         self._now = now
 
     async def __call__(self, call: Call) -> Principal:
-        presented = self._presented(call)
-        principal = await self._principal(call, presented) if presented else self._anonymous
-        if principal is None:
-            raise Refused(Reason.NO_CREDENTIAL)
+        principal = await self.who(call.headers, call.peer)
         if self._owns is not None:
             self._owns.check(call, principal)
         return principal
 
-    def _presented(self, call: Call) -> dict[str, Credential]:
+    async def who(self, headers: Headers, peer: Peer) -> Principal:
+        """Who sent this, whatever it says. Raises Refused."""
+        presented = self._presented(headers, peer)
+        principal = await self._principal(peer, presented) if presented else self._anonymous
+        if principal is None:
+            raise Refused(Reason.NO_CREDENTIAL)
+        return principal
+
+    def _presented(self, headers: Headers, peer: Peer) -> dict[str, Credential]:
         """What the caller presented, by where it stood. Two headers may name two callers: refused."""
         presented: dict[str, Credential] = {}
         for header in self._headers:
-            values = call.headers.all(header)
+            values = headers.all(header)
             if not values:
                 continue
             if len(values) > 1 or presented:
                 raise bad("Present one credential, once.")
             presented[header] = of_header(header, _text(header, values[0]))
-        if self._reads_certificates and call.peer.certificate is not None:
-            presented[CERTIFICATE] = of_certificate(call.peer.certificate)
+        if self._reads_certificates and peer.certificate is not None:
+            presented[CERTIFICATE] = of_certificate(peer.certificate)
         return presented
 
     def _known(self, presented: dict[str, Credential]) -> Principal | None:
@@ -102,11 +107,11 @@ class Room:
                 return known
         return None
 
-    async def _principal(self, call: Call, presented: dict[str, Credential]) -> Principal:
+    async def _principal(self, peer: Peer, presented: dict[str, Credential]) -> Principal:
         known = self._known(presented)
         if known is not None:
             return known
-        source, now = source_of(call.peer.address), self._now()
+        source, now = source_of(peer.address), self._now()
         wait_s = self._attempts.wait_s(source, now)
         if wait_s > 0:
             raise Refused(Reason.TOO_MANY_FAILURES, retry_after_s=wait_s)

@@ -10,10 +10,15 @@ import contextlib
 import datetime
 import sys
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
+from ..model import Reason
 from .journey import Record
+
+LINE_EVERY_S: Final = 1.0
+"""Between two lines about addresses that are not listened to."""
 
 
 class Log:
@@ -22,10 +27,14 @@ class Log:
     def __init__(self, write: Callable[[bytes], object] | None = None) -> None:
         self._write = write or _to_stderr
         self._encode = msgspec.json.Encoder().encode
+        self._next_s = 0.0
+        self._unsaid = 0
 
     def call(self, record: Record) -> None:
         """A sink for journeys."""
         call, refusal = record.call, record.refusal
+        if refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES and not self._may_say(record):
+            return
         principal = record.principal
         line: dict[str, object] = {
             "time": _now(),
@@ -60,7 +69,18 @@ class Log:
         line["attempts"] = record.attempts
         if record.altered_by:
             line["altered"] = record.altered_by
+        if self._unsaid and refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES:
+            line["unsaid"], self._unsaid = self._unsaid, 0
         self._line(line)
+
+    def _may_say(self, record: Record) -> bool:
+        """Whoever tries credentials must not fill a disk: one line a second, which counts those before it."""
+        ended_s = record.received + record.duration_s
+        if ended_s < self._next_s:
+            self._unsaid += 1
+            return False
+        self._next_s = ended_s + LINE_EVERY_S
+        return True
 
     def life(self, msg: str, level: str = "info", **fields: object) -> None:
         """Something about the process: started, draining, stopped."""

@@ -110,6 +110,10 @@ class Forward:
 
     def _fields(self, call: Call) -> list[tuple[bytes, bytes]]:
         fields = [(b"Host", self._origin.host), *end_to_end(call.headers, self._stops)]
+        if self._listen is not None and call.kind is not Kind.LISTEN and "last-event-id" in call.headers:
+            # Only a GET resumes, and only there it was asked whose the event is.
+            fields = [field for field in fields if field[0].lower() != b"last-event-id"]
+            call.journey.altered("last-event-id")
         if "accept-encoding" in call.headers:
             fields.append((b"Accept-Encoding", b"identity"))
             call.journey.altered("accept-encoding")

@@ -115,6 +115,39 @@ async def test_the_two_endpoints_ask_too(
     assert upstream.seen == []
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"{", LEGACY),
+        post(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', "2099-01-01"),
+        request("GET", "/mcp", [("MCP-Protocol-Version", "2099-01-01")]),
+        post(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', LEGACY, ("Authorization", "Bearer \u00ff")),
+    ],
+)
+async def test_a_stranger_is_not_told_what_is_wrong_with_a_message(
+    client: Client, idp: Idp, sent: bytes
+) -> None:
+    """Corpus HTTP-097 and AUTH-020: what the reader thinks of it is for callers."""
+    client.send(sent)
+    answer = await client.answer()
+    assert answer.status == 401
+    assert (answer.get("www-authenticate") or "").startswith(CHALLENGE)
+
+
+async def test_a_caller_is_told_what_is_wrong_with_a_message(client: Client, idp: Idp) -> None:
+    """The other side of it."""
+    client.send(post(b"{", LEGACY, bearer(idp.token())))
+    assert (await client.answer()).status == 400
+
+
+async def test_an_event_id_on_a_post_goes_nowhere(client: Client, upstream: Upstream, idp: Idp) -> None:
+    """Corpus MIS-042: it means nothing there, and nobody asked whose it is."""
+    sent = post(tool_call(), LEGACY, bearer(idp.token()), ("Last-Event-ID", "of-bob"))
+    answer, seen = await forwarded(upstream, client, sent)
+    assert answer.status == 200
+    assert b"of-bob" not in seen
+
+
 async def test_a_bad_token_is_called_invalid(client: Client, upstream: Upstream, idp: Idp) -> None:
     """RFC 6750 section 3.1; the description says why, in fixed words."""
     client.send(post(tool_call(), LEGACY, bearer(idp.token(exp=1))))

@@ -413,10 +413,10 @@ def test_with_a_session_ends_what_is_below_it() -> None:
         stream.ended(Ending.COMPLETE)
     owns.forget(ANN, S)
     exchange(owns, ANN, handed_out=S)  # the server may use the name again, for something new
-    assert refused_to(owns, a_call(session=S, last_event_id="e"))
+    assert refused_to(owns, resuming("e"))
     assert refused_to(owns, a_call(id=1, kind=Kind.ANSWER, method="", session=S))
     assert refused_to(owns, a_call(method="tasks/get", params={"taskId": "t-1"}))
-    owns.check(a_call(session="another", last_event_id="e"), ANN)
+    owns.check(resuming("e", "another"), ANN)
     owns.check(a_call(id=1, kind=Kind.ANSWER, method="", session="another"), ANN)
     owns.check(a_call(method="tasks/get", params={"taskId": "t-2"}), ANN)
 
@@ -436,7 +436,7 @@ def test_what_is_heard_after_the_end_is_nobodys() -> None:
     stream.request(1)
     stream.ended(Ending.COMPLETE)
     exchange(owns, ANN, handed_out=S)
-    assert refused_to(owns, a_call(session=S, last_event_id="e"))
+    assert refused_to(owns, resuming("e"))
     assert refused_to(owns, a_call(id=1, kind=Kind.ANSWER, method="", session=S))
 
 
@@ -617,3 +617,9 @@ def test_identities_do_not_mix_whatever_their_parts_contain() -> None:
         owns.check(a_call(session=f"s-{number}"), each)
         other = principals[number - 1]
         assert refused_to(owns, a_call(session=f"s-{number}"), other).reason is Reason.SESSION_UNKNOWN
+
+
+def test_an_event_id_means_something_on_get_only() -> None:
+    """Corpus MIS-042: a POST resumes nothing; the field does not go upstream either (forward.py)."""
+    Ownership().check(make_call(last_event_id="of-bob"), ANN)
+    Ownership().check(make_call(revision=MODERN, last_event_id="of-bob"), ANN)

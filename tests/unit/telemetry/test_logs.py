@@ -166,3 +166,27 @@ def test_the_life_of_the_process_is_told_in_lines_too() -> None:
     lines.clear()
     log.life("failed", "error", error="KeyError")
     assert logged(lines) == {"level": "error", "msg": "failed", "error": "KeyError"}
+
+
+def test_whoever_tries_credentials_does_not_fill_a_disk() -> None:
+    """Corpus AUTH-136: one line a second about addresses that are not listened to, and it counts the others."""
+    lines: list[bytes] = []
+    log = Log(lines.append)
+
+    def one(now: float, reason: Reason) -> None:
+        record = Journeys([], lambda: now).open(now)
+        record.refused(Refused(reason))
+        record.ended(Ending.COMPLETE)
+        log.call(record)
+
+    for now in (5.0, 5.1, 5.9, 6.0, 6.1):
+        one(now, Reason.TOO_MANY_FAILURES)
+    one(6.2, Reason.BAD_CREDENTIAL)
+    one(7.5, Reason.TOO_MANY_FAILURES)
+    read = [json.loads(line) for line in lines]
+    assert [(line["reason"], line.get("unsaid")) for line in read] == [
+        ("too_many_failures", None),
+        ("too_many_failures", 2),
+        ("bad_credential", None),
+        ("too_many_failures", 1),
+    ]
