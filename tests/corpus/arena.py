@@ -214,13 +214,16 @@ class Arena:
                 await stand.stop(politely=False)
 
     async def _with(
-        self, case: Case, wanted: dict[str, checks.Check], own: Mapping[str, Stand]
+        self, case: Case, wanted: dict[str, checks.Check], own: dict[str, Stand]
     ) -> dict[str, str]:
         asked = await self._evidence(case, "http", wanted, own.get("http"))
         found = _judge(asked, wanted)
         if found or not expectations.was_refused(asked):
             return found
         others = {name: check for name, check in wanted.items() if name not in {"status", "jsonrpc_error"}}
+        if own and "result" not in own:
+            own |= await self._running(case, ("result",))
+            await own["result"].begin()
         again = await self._evidence(case, "result", others, own.get("result"))
         found = {name: f"as result: {said}" for name, said in _judge(again, others).items()}
         if said := expectations.same_refusal(asked, again):
@@ -263,14 +266,15 @@ class Arena:
         ahead = alone[alone.index(case) + 1 :][:_AHEAD] if case in alone else []
         for each in (case, *ahead):
             if each.id not in self._starting:
-                self._starting[each.id] = asyncio.get_running_loop().create_task(self._started(each))
+                # Where nothing but a refusal is allowed, the default form will be asked too.
+                refuses = bool(each.setup) and min(each.expect.status, default=0) >= 400
+                starting = self._running(each, ("http", "result") if refuses else ("http",))
+                self._starting[each.id] = asyncio.get_running_loop().create_task(starting)
         return await self._starting.pop(case.id)
 
-    async def _started(self, case: Case) -> dict[str, Stand]:
+    async def _running(self, case: Case, forms: Sequence[str]) -> dict[str, Stand]:
         assert self._around is not None
         setup = setup_of(case.setup[0], self._idp) if case.setup else None
-        # Where a refusal is allowed, the default form may be asked too.
-        forms = ("http", "result") if max(case.expect.status, default=0) >= 400 else ("http",)
         stands = {form: Stand(self._around, f"own-{next(self._names)}", form, setup) for form in forms}
         try:
             await asyncio.gather(*(stand.start() for stand in stands.values()))
