@@ -1,7 +1,8 @@
 """How long may a stream outlive the credential it was opened with? A stage that ends it then.
 
-In: a `Permit`. Out: the reply of the next stage. Keeps a timer for each open stream of a principal whose proof ends.
-Clients come back with a fresh credential: a GET stream is resumed with `Last-Event-ID`.
+In: a `Permit`. Out: the reply of the next stage. Keeps a timer for each open stream of a caller whose proof ends, and
+until when that caller has proven itself since: whoever renews its token keeps its streams. Others come back with a
+fresh credential; a GET stream is resumed with `Last-Event-ID`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from ..model import Ending, Permit, Reply, Stage, Stream
+from ..model import Ending, Identity, Permit, Reply, Stage, Stream
 
 
 class Expiring:
@@ -18,20 +19,60 @@ class Expiring:
     def __init__(self, serve: Stage, grace_s: float) -> None:
         self._serve = serve
         self._grace_s = grace_s
+        self._callers: dict[Identity, _Caller] = {}
+        """Those with streams that end: as many as there are such streams, at most."""
 
     async def __call__(self, permit: Permit) -> Reply:
+        principal = permit.principal
+        known = self._callers.get(principal.identity)
+        if known is not None:
+            known.valid_until = max(known.valid_until, principal.valid_until)
         reply = await self._serve(permit)
-        until = permit.principal.valid_until
-        if until != math.inf and isinstance(reply.body, Stream):
-            # The loop's clock is the monotonic one that `valid_until` is given in.
-            timer = asyncio.get_running_loop().call_at(until + self._grace_s, _end, permit, reply.body)
-            reply.when_done(lambda ending: timer.cancel())
+        if principal.valid_until != math.inf and isinstance(reply.body, Stream):
+            caller = self._callers.setdefault(principal.identity, _Caller(principal.valid_until))
+            caller.streams += 1
+            open_ = _Open(permit, reply.body, caller, self._grace_s)
+            reply.when_done(lambda ending: self._closed(open_))
         return reply
 
+    def _closed(self, stream: _Open) -> None:
+        stream.timer.cancel()
+        stream.caller.streams -= 1
+        if not stream.caller.streams:
+            self._callers.pop(stream.permit.principal.identity, None)
 
-def _end(permit: Permit, stream: Stream) -> None:
-    call = permit.call
-    call.journey.altered("ended with its credential")
-    if call.is_open_ended:
-        call.journey.ended(Ending.COMPLETE)  # our doing, not the server's failure
-    stream.end()
+
+class _Caller:
+    __slots__ = ("streams", "valid_until")
+
+    def __init__(self, valid_until: float) -> None:
+        self.valid_until = valid_until
+        self.streams = 0
+
+
+class _Open:
+    """One open stream and its timer."""
+
+    __slots__ = ("_grace_s", "_stream", "caller", "permit", "timer")
+
+    def __init__(self, permit: Permit, stream: Stream, caller: _Caller, grace_s: float) -> None:
+        self.permit = permit
+        self.caller = caller
+        self._stream = stream
+        self._grace_s = grace_s
+        self.timer = self._timer(permit.principal.valid_until)
+
+    def _timer(self, valid_until: float) -> asyncio.TimerHandle:
+        # The loop's clock is the monotonic one that `valid_until` is given in.
+        return asyncio.get_running_loop().call_at(valid_until + self._grace_s, self._is_due, valid_until)
+
+    def _is_due(self, believed: float) -> None:
+        if self.caller.valid_until > believed:
+            if self.caller.valid_until != math.inf:
+                self.timer = self._timer(self.caller.valid_until)
+            return
+        call = self.permit.call
+        call.journey.altered("ended with its credential")
+        if call.is_open_ended:
+            call.journey.ended(Ending.COMPLETE)  # our doing, not the server's failure
+        self._stream.end()

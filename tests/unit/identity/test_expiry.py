@@ -69,6 +69,31 @@ async def test_the_timer_goes_with_the_reply() -> None:
     assert journey.diary == []
 
 
+async def test_whoever_proves_itself_anew_keeps_its_streams() -> None:
+    """A renewed token is the same caller; a session of HTTP+SSE lives as long as its stream."""
+    source, other = Source(), Source()
+    sources = iter((source, other))
+
+    async def serve(permit: Permit) -> Reply:
+        return await next(sources).serve(permit)
+
+    expiring = Expiring(serve, 0.0)
+    now = asyncio.get_running_loop().time()
+    listening = make_call(kind=Kind.LISTEN, method="", id=None)
+    reply = await expiring(permit(now + 0.01, listening))
+    again = await expiring(permit(now + 0.03, make_call()))
+    again.done(Ending.COMPLETE)
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_at(now + 0.02, later.set)
+    async with asyncio.timeout(5):
+        await later.wait()
+        assert not source.closed.is_set()
+        await source.closed.wait()
+    assert asyncio.get_running_loop().time() >= now + 0.03
+    reply.done(Ending.COMPLETE)
+    assert expiring._callers == {}
+
+
 async def test_a_whole_answer_is_left_alone() -> None:
     """It is over before anything can expire."""
 
