@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -64,14 +65,17 @@ class Room:
         self._now = now
 
     async def __call__(self, call: Call) -> Principal:
-        principal = await self.who(call.headers, call.peer)
+        principal = await self.who(call.headers, call.peer, call.query)
         if self._owns is not None:
             self._owns.check(call, principal)
         return principal
 
-    async def who(self, headers: Headers, peer: Peer) -> Principal:
+    async def who(self, headers: Headers, peer: Peer, query: str = "") -> Principal:
         """Who sent this, whatever it says. Raises Refused."""
         presented = self._presented(headers, peer)
+        if query and any(each.text and each.text in unquote(query) for each in presented.values()):
+            # It would go upstream, and into the logs of everybody on the way.
+            raise bad("A credential does not belong into the query.")
         principal = await self._principal(peer, presented) if presented else self._anonymous
         if principal is None:
             raise Refused(Reason.NO_CREDENTIAL)

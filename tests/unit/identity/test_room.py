@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from proxy.identity.attempts import Attempts
@@ -150,6 +151,15 @@ def test_a_credential_of_20_kb_is_not_looked_at() -> None:
     asked = Fake(BOB)
     assert refused(room(Way(BEARER, asked)), bearer("a" * 20_000)).reason is Reason.BAD_CREDENTIAL
     assert asked.asked == []
+
+
+@pytest.mark.parametrize("query", ["k=tok", "api_key=t%6Fk&a=b", "tok"])
+def test_a_credential_in_the_query_too_would_go_upstream(query: str) -> None:
+    """MCP basic/authorization: tokens MUST NOT be in the URI query string."""
+    call = msgspec.structs.replace(bearer(), query=query)
+    assert refused(room(Way(BEARER, Fake(BOB))), call).reason is Reason.BAD_CREDENTIAL
+    other = msgspec.structs.replace(bearer(), query="sessionId=1")
+    assert asyncio.run(room(Way(BEARER, Fake(BOB)))(other)) is BOB
 
 
 def test_an_exception_is_never_a_default_identity() -> None:
