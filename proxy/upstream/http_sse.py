@@ -42,6 +42,8 @@ from .transport import Answer, Lost
 MAX_WAITING: Final = 1_024
 """Calls of one session without an answer."""
 MAX_ENDPOINT_BYTES: Final = 2_048
+MAX_SAID_BYTES: Final = 16_384
+"""Of an acknowledgement, or of the page that comes with an HTTP error."""
 
 
 class Acknowledged(Reply):
@@ -224,10 +226,13 @@ class TwoEndpoints:
         call = permit.call
         answer = await self._forward.send(call, self._origin.with_query(call.query))
         try:
+            check_head(answer)
+            if answer.status >= 400:
+                # A challenge, for example: there is no session yet that an HTTP error could end.
+                return Reply(answer.status, passed_on(answer), await _short_body(call, answer))
             kind, _ = media_type(answer.headers.get("content-type"))
             if answer.status != 200 or kind != "text/event-stream":
                 raise nonsense(f"Its HTTP status was {answer.status}, and no stream of events came.")
-            check_head(answer)
         except BaseException:
             answer.close()
             raise
@@ -317,25 +322,31 @@ class TwoEndpoints:
             raise
 
     async def _acknowledged(self, call: Call, session: Session, answer: Answer) -> Reply:
-        body = bytearray()
-        try:
-            async for chunk in answer.chunks:
-                body += chunk
-                if len(body) > MAX_ENDPOINT_BYTES:
-                    raise nonsense("It acknowledged a message with a long body.")
-        except Lost as error:
-            raise lost(call) from error
+        body = await _short_body(call, answer)
         check_head(answer)
-        _check_acknowledgement(call, bytes(body))
-        answer.close()
+        _check_acknowledgement(call, body)
         fields = passed_on(answer)
         session.cancel(call)
         if call.kind is not Kind.REQUEST or answer.status >= 300:
             session.forget(call)
-            return Reply(answer.status, fields, bytes(body))
-        reply = Acknowledged(answer.status, fields, bytes(body))
+            return Reply(answer.status, fields, body)
+        reply = Acknowledged(answer.status, fields, body)
         session.acknowledge(call, reply)
         return reply
+
+
+async def _short_body(call: Call, answer: Answer) -> bytes:
+    """The body of an answer that says little; its connection is given back. Raises Refused."""
+    body = bytearray()
+    try:
+        async for chunk in answer.chunks:
+            body += chunk
+            if len(body) > MAX_SAID_BYTES:
+                raise nonsense(f"It said more than {MAX_SAID_BYTES} bytes where little is to be said.")
+    except Lost as error:
+        raise lost(call) from error
+    answer.close()
+    return bytes(body)
 
 
 def _check_acknowledgement(call: Call, body: bytes) -> None:

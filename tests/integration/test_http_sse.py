@@ -276,12 +276,33 @@ async def test_server_requests_and_their_answers_pass(
     assert (await poster.answer()).status == 202
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "500 No"])
+async def test_a_server_that_says_no_to_a_stream_is_heard(
+    side: Sidecar, client: Client, upstream: Upstream, status: str
+) -> None:
+    """A challenge, for example; there is no session yet that an HTTP error could end."""
+    client.send(get())
+    (await upstream.next()).answer(b"no", "WWW-Authenticate: Bearer", status=status, kind="text/plain")
+    answer = await client.answer()
+    assert (answer.status, answer.body, answer.get("www-authenticate")) == (int(status[:3]), b"no", "Bearer")
+
+
+@pytest.mark.parametrize(("status", "kind"), [("200 OK", "text/plain"), ("204 No Content", "")])
 async def test_a_server_that_opens_no_stream_is_told_as_an_outage(
-    side: Sidecar, client: Client, upstream: Upstream
+    side: Sidecar, client: Client, upstream: Upstream, status: str, kind: str
 ) -> None:
     """The stream is the session: without it there is none."""
     client.send(get())
-    (await upstream.next()).answer(b"no", status="500 Internal Server Error", kind="text/plain")
+    (await upstream.next()).answer(b"", status=status, kind=kind)
+    assert (await client.answer()).status == 502
+
+
+async def test_a_long_page_instead_of_a_stream_is_not_held(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """Style guide 8: what a server can grow is bounded."""
+    client.send(get())
+    (await upstream.next()).answer(b"x" * 20_000, status="500 No", kind="text/plain")
     assert (await client.answer()).status == 502
 
 
