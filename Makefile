@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check conformance corpus bench lock clean
+.PHONY: run test check conformance conformance-client corpus bench lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements/test.lock pyproject.toml
@@ -27,6 +27,9 @@ check: $(READY)          ## lint and types
 
 conformance: $(READY)    ## the official suite, direct and through the sidecar, four revisions
 	$(BIN)/python -m tests.conformance.run
+
+conformance-client: $(READY)  ## the official client suite, direct and through the sidecar (minutes)
+	$(BIN)/python -m tests.conformance.client_run
 
 corpus: $(READY)         ## hostile requests as data: ATTACK_CORPUS=file to name another
 	$(BIN)/python -m tests.corpus.run

@@ -45,6 +45,8 @@ def notes(settings: Settings) -> Iterator[str]:
     yield f"operations port {settings.operations.address}: {where}"
     if settings.upstream.forward_client_authorization:
         yield "upstream: the clients' Authorization header is forwarded"
+        if settings.identity.resource is None:
+            yield "upstream: without identity.resource the server's own OAuth names an address clients may not reach"
 
 
 def _print(line: str, out: TextIO) -> None:

@@ -46,6 +46,7 @@ def test_what_can_be_reached_from_outside_is_said() -> None:
         "  identity: everybody is anonymous in tenant acme",
         "  operations port 0.0.0.0:9901: reachable from outside",
         "  upstream: the clients' Authorization header is forwarded",
+        "  upstream: without identity.resource the server's own OAuth names an address clients may not reach",
     ]
 
 
