@@ -378,6 +378,7 @@ def test_a_task_is_heard_wherever_its_answer_arrives() -> None:
         ("tasks/anything", {"taskId": "foreign"}, True),
         ("tasks/get", {"taskId": "t"}, False),
         ("tools/call", {"taskId": "foreign"}, False),
+        ("tools/call", {"arguments": {"taskIds": ["foreign"]}}, False),
         ("subscriptions/listen", {"notifications": {"taskIds": ["t", "foreign"]}}, True),
         ("subscriptions/listen", {"notifications": {"taskIds": ["t"]}}, False),
         ("subscriptions/listen", {"notifications": {"taskIds": []}}, False),
@@ -482,6 +483,16 @@ def test_a_handshake_that_streams_belongs_to_the_session_it_begins() -> None:
     assert refused_to(owns, resuming("e", None))
 
 
+def test_what_a_call_hears_belongs_to_the_session_it_named() -> None:
+    """A server that gives a new session to a call of an old one: clients resume in the one they named."""
+    owns = with_session()
+    stream = exchange(owns, ANN, a_call(session=S), handed_out="another")
+    stream.event_id(b"e")
+    owns.check(resuming("e"), ANN)
+    owns.check(a_call(session="another"), ANN)
+    assert refused_to(owns, resuming("e", "another"))
+
+
 def test_events_of_a_stream_without_endpoint_outlive_it() -> None:
     """EventSource comes back with its last id to an HTTP+SSE server, which then begins a new session."""
     owns = Ownership()
@@ -530,6 +541,38 @@ def test_a_session_there_was_no_room_for_leaves_its_tasks() -> None:
     owns.check(a_call(method="tasks/get", params={"taskId": "t"}), ANN)
 
 
+def test_a_session_there_was_no_room_for_leaves_nothing_to_whoever_is_given_its_name() -> None:
+    """Own promise: what is bounded must not outlive what it belongs to."""
+    owns = with_session()
+    stream = exchange(owns, ANN, a_call(session=S))
+    stream.event_id(b"anns")
+    stream.ended(Ending.COMPLETE)
+    for number in range(ownership.SESSIONS_EACH):
+        exchange(owns, ANN, handed_out=f"s-{number}")
+    exchange(owns, BOB, handed_out=S)
+    own = exchange(owns, BOB, a_call(session=S))
+    own.event_id(b"bobs")
+    own.ended(Ending.COMPLETE)
+    owns.check(resuming("bobs"), BOB)
+    assert refused_to(owns, resuming("anns"), BOB).reason is Reason.SESSION_UNKNOWN
+
+
+def test_a_session_keeps_no_list_of_all_its_tasks_for_ever() -> None:
+    """SES-025 for tasks: one session may create millions in its life."""
+    owns = with_session()
+    ear = exchange(owns, ANN, a_call(session=S))
+    kept: list[int] = []
+    tracemalloc.start()
+    try:
+        for number in range(4 * ownership.TASKS_EACH):
+            ear.result("tools/call", {"task": {"taskId": f"{number:09d}"}})
+            if number % ownership.TASKS_EACH == ownership.TASKS_EACH - 1:
+                kept.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert kept[-1] < 1.2 * kept[0]
+
+
 def test_tasks_are_bounded_for_each() -> None:
     owns = with_session()
     exchange(owns, BOB).result("tools/call", {"task": {"taskId": "bobs"}})
@@ -539,7 +582,7 @@ def test_tasks_are_bounded_for_each() -> None:
     assert not owns.owns_task(ANN.identity, "t-0")
     assert owns.owns_task(ANN.identity, "t-1")
     assert owns.owns_task(BOB.identity, "bobs")
-    # What went is not taken again when the session ends, for it may be somebody else's by then.
+    # What went may be somebody else's by the time the session ends.
     exchange(owns, BOB).result("tools/call", {"task": {"taskId": "t-0"}})
     owns.forget(ANN, S)
     assert owns.owns_task(BOB.identity, "t-0")
