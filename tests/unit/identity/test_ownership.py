@@ -564,13 +564,13 @@ def test_a_session_keeps_no_list_of_all_its_tasks_for_ever() -> None:
     kept: list[int] = []
     tracemalloc.start()
     try:
-        for number in range(4 * ownership.TASKS_EACH):
+        for number in range(6 * ownership.TASKS_EACH):
             ear.result("tools/call", {"task": {"taskId": f"{number:09d}"}})
             if number % ownership.TASKS_EACH == ownership.TASKS_EACH - 1:
                 kept.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert kept[-1] < 1.2 * kept[0]
+    assert kept[-1] < 1.2 * kept[1], kept  # the first of them fills tables that do not shrink again
 
 
 def test_tasks_are_bounded_for_each() -> None:
