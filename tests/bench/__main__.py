@@ -20,7 +20,7 @@ from tests.conformance.processes import ProcessFailed
 from .load import Wrong
 from .processes import raise_open_files
 from .report import Figure, Results, table, this_machine
-from .scenarios import FULL, QUICK, Size, calling, holding_connections, holding_streams, starting
+from .scenarios import FULL, QUICK, Size, calling, holding_connections, holding_streams, identifying, starting
 
 LATEST: Final = Path(__file__).parents[2] / "out" / "bench" / "latest.json"
 SCENARIOS: Final = {
@@ -28,6 +28,7 @@ SCENARIOS: Final = {
     "streams": holding_streams,
     "connections": holding_connections,
     "calls": calling,
+    "identity": identifying,
 }
 
 

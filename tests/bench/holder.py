@@ -56,17 +56,19 @@ class Member(asyncio.Protocol):
             self._arrived.set_exception(ConnectionError("closed before it was answered"))
 
 
-async def hold(port: int, kind: str, count: int) -> list[Member]:
+async def hold(port: int, kind: str, count: int, token: str) -> list[Member]:
     """Open `count` streams or connections. Raises ConnectionError or TimeoutError when one is not answered."""
     loop = asyncio.get_running_loop()
-    calls = Calls(REVISIONS[0], port)
+    calls = Calls(REVISIONS[0], port, token)
     members: list[Member] = []
     waiting = iter(range(count))
 
     async def open_some() -> None:
         for number in waiting:
             arrived: asyncio.Future[None] = loop.create_future()
-            request = listening(port) if kind == "streams" else calls.request(b"%d" % (FIRST_ID + number))
+            request = (
+                listening(port, token) if kind == "streams" else calls.request(b"%d" % (FIRST_ID + number))
+            )
             member = Member(request, arrived)
             members.append(member)
             await loop.create_connection(functools.partial(_same, member), "127.0.0.1", port)
@@ -82,8 +84,8 @@ def _same(member: Member) -> Member:
     return member
 
 
-async def main(port: int, kind: str, count: int) -> None:
-    members = await hold(port, kind, count)
+async def main(port: int, kind: str, count: int, token: str) -> None:
+    members = await hold(port, kind, count, token)
     stopping = term()
     print("held", len(members), flush=True)
     await stopping.wait()
@@ -95,5 +97,6 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--kind", choices=("streams", "connections"), required=True)
     parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--token", default="")
     options = parser.parse_args()
-    uvloop.run(main(options.port, options.kind, options.count))
+    uvloop.run(main(options.port, options.kind, options.count, options.token))

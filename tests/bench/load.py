@@ -106,13 +106,15 @@ class Caller(asyncio.Protocol):
             self._transport.close()
 
 
-async def run(port: int, *, connections: int, seconds: float, revision: str, watched: int) -> Outcome:
+async def run(
+    port: int, *, connections: int, seconds: float, revision: str, watched: int, token: str = ""
+) -> Outcome:
     """Call for `seconds` on `connections`. Raises Wrong."""
     loop = asyncio.get_running_loop()
     failed: asyncio.Future[None] = loop.create_future()
     took: list[float] = []
     ids = itertools.cycle(range(FIRST_ID, LAST_ID + 1))
-    calls = Calls(revision, port)
+    calls = Calls(revision, port, token)
     callers: list[Caller] = []
 
     def make() -> Caller:
@@ -144,7 +146,7 @@ async def run(port: int, *, connections: int, seconds: float, revision: str, wat
     )
 
 
-async def answer_times(port: int, *, count: int, revision: str) -> list[float]:
+async def answer_times(port: int, *, count: int, revision: str, token: str = "") -> list[float]:
     """Seconds of `count` calls, one after the other on one connection. Raises Wrong, also after 10 s without."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -156,7 +158,7 @@ async def answer_times(port: int, *, count: int, revision: str) -> list[float]:
             caller.is_stopped = True
             done.set_result(None)
 
-    caller = Caller(Calls(revision, port), itertools.count(FIRST_ID).__next__, told, done)
+    caller = Caller(Calls(revision, port, token), itertools.count(FIRST_ID).__next__, told, done)
     await loop.create_connection(lambda: caller, "127.0.0.1", port)
     try:
         await _pass(ANSWER_TIMEOUT_S, done)
@@ -188,6 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--watch", type=int, required=True, metavar="PID", help="the process whose CPU time is counted"
     )
+    parser.add_argument("--token", default="")
     return parser.parse_args()
 
 
@@ -201,6 +204,7 @@ if __name__ == "__main__":
             seconds=options.seconds,
             revision=options.revision,
             watched=options.watch,
+            token=options.token,
         )
     )
     print(msgspec.json.encode(outcome).decode(), flush=True)

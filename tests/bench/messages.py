@@ -62,7 +62,8 @@ def id_of(body: bytes) -> bytes:
 class Calls:
     """Requests of one revision, head and body, for any id."""
 
-    def __init__(self, revision: str, port: int) -> None:
+    def __init__(self, revision: str, port: int, token: str = "") -> None:
+        """With a `token` the session is left out: whoever is told apart must have been given one."""
         before, self._after = _call_parts(revision)
         lines = [
             "POST /mcp HTTP/1.1",
@@ -75,8 +76,7 @@ class Calls:
         ]
         if revision == "2026-07-28":
             lines += ["Mcp-Method: tools/call", "Mcp-Name: search_documents"]
-        else:
-            lines += ["Mcp-Session-Id: 0123456789abcdef0123456789abcdef"]
+        lines += _whose(token) if token or revision == "2026-07-28" else [_SESSION]
         self._before = "\r\n".join([*lines, "", ""]).encode() + before
 
     def request(self, id_: bytes) -> bytes:
@@ -84,12 +84,20 @@ class Calls:
         return self._before + id_ + self._after
 
 
-def listening(port: int) -> bytes:
+_SESSION: Final = "Mcp-Session-Id: 0123456789abcdef0123456789abcdef"
+
+
+def _whose(token: str) -> list[str]:
+    return [f"Authorization: Bearer {token}"] if token else []
+
+
+def listening(port: int, token: str = "") -> bytes:
     """A GET that opens the stream of server messages."""
-    return (
-        "GET /mcp HTTP/1.1\r\n"
-        f"Host: 127.0.0.1:{port}\r\n"
-        "Accept: text/event-stream\r\n"
-        "MCP-Protocol-Version: 2025-11-25\r\n"
-        "Mcp-Session-Id: 0123456789abcdef0123456789abcdef\r\n\r\n"
-    ).encode()
+    lines = [
+        "GET /mcp HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        "Accept: text/event-stream",
+        "MCP-Protocol-Version: 2025-11-25",
+        *(_whose(token) or [_SESSION]),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()

@@ -89,10 +89,10 @@ async def said(process: Process, word: str, log: Path, timeout_s: float) -> str:
 
 
 @asynccontextmanager
-async def holding(port: int, kind: str, count: int, logs: Path) -> AsyncIterator[None]:
+async def holding(port: int, kind: str, count: int, logs: Path, token: str = "") -> AsyncIterator[None]:
     """Hold `count` idle streams or connections while the block runs. Raises ProcessFailed when one was lost."""
     log = logs / "holder.log"
-    words = ("--port", str(port), "--kind", kind, "--count", str(count))
+    words = ("--port", str(port), "--kind", kind, "--count", str(count), "--token", token)
     async with child([sys.executable, "-m", "tests.bench.holder", *words], log=log, piped=True) as process:
         await said(process, "held", log, HELD_TIMEOUT_S)
         yield
@@ -103,8 +103,9 @@ async def holding(port: int, kind: str, count: int, logs: Path) -> AsyncIterator
 
 
 @asynccontextmanager
-async def sidecar(upstream_port: int, logs: Path) -> AsyncIterator[Running]:
-    """Run the sidecar as a user starts it who has no configuration; its log lines go to a file, as in a pod."""
+async def sidecar(upstream_port: int, logs: Path, *settings: str) -> AsyncIterator[Running]:
+    """Run the sidecar as a user starts it who has no configuration but `settings`, as `--set` takes them; its log
+    lines go to a file, as in a pod."""
     port, operations_port = _free_ports(2)
     log = logs / "sidecar.log"
     command = [
@@ -113,6 +114,7 @@ async def sidecar(upstream_port: int, logs: Path) -> AsyncIterator[Running]:
         *("--listen", f"127.0.0.1:{port}"),
         *("--set", f"operations.address=127.0.0.1:{operations_port}"),
         *("--set", "drain_s=1"),
+        *(word for each in settings for word in ("--set", each)),
     ]
     env = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SIDECAR_")}
     started = time.perf_counter()

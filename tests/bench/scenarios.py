@@ -10,7 +10,8 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -18,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.conformance.processes import ProcessFailed, child, tail
+from tests.idp import AUDIENCE, Idp
 
 from . import load
 from .messages import REVISIONS
@@ -83,17 +85,60 @@ async def holding_connections(size: Size, logs: Path) -> list[Figure]:
     return await _held("connections", "connection", size.connections, 12, logs)
 
 
-async def _held(kind: str, one: str, count: int, at_most_kb: float, logs: Path) -> list[Figure]:
-    async with program("responder", logs=logs) as upstream, sidecar(upstream.port, logs) as proxy:
+async def identifying(size: Size, logs: Path) -> list[Figure]:
+    """What it costs to know who calls: a token that is known already, beside nobody in particular."""
+    modern = REVISIONS[-1]
+    async with program("responder", logs=logs) as upstream, _provider() as (token, settings):
+        anonymous: list[load.Outcome] = []
+        known: list[load.Outcome] = []
+        async with (
+            sidecar(upstream.port, logs) as nobody,
+            sidecar(upstream.port, logs, *settings) as somebody,
+        ):
+            resident = await _settled(somebody.pid) / MB
+            for _ in range(size.rounds):
+                anonymous.append(await _run(nobody, MANY, size.seconds, modern, logs))
+                known.append(await _run(somebody, MANY, size.seconds, modern, logs, token))
+        streams = await _held("streams", "stream", size.streams, 20, logs, token, settings)
+    added = [after - before for after, before in zip(_cpu(known), _cpu(anonymous), strict=True)]
+    return [
+        _median(f"token known, at {MANY} connections, {modern}", _rates(known), "calls/s"),
+        _median("token known over anonymous, CPU per call", added, "us"),
+        Figure(name="with a jwt authenticator, idle, resident", value=resident, unit="MB", at_most=64),
+        *streams,
+    ]
+
+
+@asynccontextmanager
+async def _provider() -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+    """An identity provider of this process: a token of its, and the settings that believe it."""
+    async with Idp() as idp:
+        authenticator = {"kind": "jwt", "issuer": idp.issuer, "jwks_url": idp.jwks_url}
+        authenticators = msgspec.json.encode([authenticator]).decode()
+        named = ("identity.resource=" + AUDIENCE, "identity.authenticators=" + authenticators)
+        yield idp.token(exp=int(time.time()) + 7_200), named
+
+
+async def _held(
+    kind: str,
+    one: str,
+    count: int,
+    at_most_kb: float,
+    logs: Path,
+    token: str = "",
+    settings: tuple[str, ...] = (),
+) -> list[Figure]:
+    legacy = REVISIONS[0]
+    async with program("responder", logs=logs) as upstream, sidecar(upstream.port, logs, *settings) as proxy:
         # What the first calls leave behind is not the crowd's.
-        await _run(proxy, MANY, WARM_UP_S, REVISIONS[0], logs)
-        alone = await load.answer_times(proxy.port, count=MEANWHILE, revision=REVISIONS[0])
+        await _run(proxy, MANY, WARM_UP_S, legacy, logs, token)
+        alone = await load.answer_times(proxy.port, count=MEANWHILE, revision=legacy, token=token)
         before = await _settled(proxy.pid)
-        async with holding(proxy.port, kind, count, logs):
+        async with holding(proxy.port, kind, count, logs, token):
             held = await _settled(proxy.pid)
-            meanwhile = await load.answer_times(proxy.port, count=MEANWHILE, revision=REVISIONS[0])
+            meanwhile = await load.answer_times(proxy.port, count=MEANWHILE, revision=legacy, token=token)
         left = await _settled(proxy.pid)
-    name = f"{count:,} idle {kind}"
+    name = f"{count:,} idle {kind}{' of a known caller' if token else ''}"
     return [
         Figure(name=f"{name}, each", value=(held - before) / count / KB, unit="KB", at_most=at_most_kb),
         Figure(name=f"{name}, resident", value=held / MB, unit="MB"),
@@ -163,11 +208,13 @@ def _median(name: str, runs: Sequence[float], unit: str, *, at_most: float | Non
     return Figure(name=name, value=statistics.median(runs), unit=unit, at_most=at_most, runs=tuple(runs))
 
 
-async def _run(running: Running, connections: int, seconds: float, revision: str, logs: Path) -> load.Outcome:
+async def _run(
+    running: Running, connections: int, seconds: float, revision: str, logs: Path, token: str = ""
+) -> load.Outcome:
     """One run of calls, by a process of its own. Raises ProcessFailed when a call was not answered rightly."""
     log = logs / "load.log"
     words = ("--port", running.port, "--connections", connections, "--seconds", seconds)
-    watched = ("--revision", revision, "--watch", running.pid)
+    watched = ("--revision", revision, "--watch", running.pid, "--token", token)
     command = [sys.executable, "-m", "tests.bench.load", *map(str, (*words, *watched))]
     async with child(command, log=log, piped=True) as process:
         assert process.stdout is not None
