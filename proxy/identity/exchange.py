@@ -52,9 +52,10 @@ class Exchange:
 
     def result(self, method: str | None, result: object) -> None:
         members: Mapping[object, object] = result if isinstance(result, dict) else _NOTHING
-        for id in _created(members):
-            if isinstance(id, str):
-                self._ownership.give_task(self._identity, self._place, id)
+        if "task" in members or "taskId" in members:
+            for id in _created(members):
+                if isinstance(id, str):
+                    self._ownership.give_task(self._identity, self._place, id)
         if method is None or method == LIST:
             self._look(members.get("tasks"), is_list=method == LIST)
 

@@ -22,14 +22,9 @@ Passes = Callable[[object], bool]
 
 def asked_for(call: Call) -> frozenset[IdKey]:
     """The ids under which a call, or its parts, ask for lists of tasks."""
-    if call.method != LIST and not call.parts:
-        return _NONE
     return frozenset(
         id_key(each.id) for each in call.parts or (call,) if each.method == LIST and each.id is not None
     )
-
-
-_NONE: Final[frozenset[IdKey]] = frozenset()
 
 
 def without_foreign(text: bytes, passes: Passes, ids: Container[IdKey] | None = None) -> bytes:

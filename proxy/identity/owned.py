@@ -13,7 +13,7 @@ from ..model import Call, Ending, Headers, Identity, IdKey, Kind, Permit, Reply,
 from ..protocol.answers import Malformed
 from ..protocol.headers import media_type
 from .exchange import FILTERED, not_understood
-from .listed_tasks import asked_for, without_foreign
+from .listed_tasks import LIST, asked_for, without_foreign
 from .ownership import Ownership
 
 _UNKNOWN: Final = 404
@@ -31,8 +31,7 @@ class Owned:
         call = permit.call
         if call.session is not None and _has_ended(call, reply.status):
             self._ownership.forget(permit.principal, call.session)
-        lists = asked_for(call)
-        if lists:
+        if (call.method == LIST or call.parts) and (lists := asked_for(call)):
             try:
                 self._filter(call, permit.principal.identity, reply, lists)
             except BaseException as error:

@@ -105,7 +105,9 @@ class Ownership:
                 if not self._was_asked(identity, place, each.id):
                     why = "Nobody asked for this answer."
                     raise Refused(Reason.MALFORMED, why, code=INVALID_REQUEST, id=each.id)
-            elif (named := _named_tasks(each)) and not all(self.owns_task(identity, id) for id in named):
+            elif _names_tasks(each.method) and not all(
+                self.owns_task(identity, id) for id in _named_tasks(each)
+            ):
                 raise Refused(Reason.TASK_UNKNOWN, id=each.id)
 
     def _claimed(self, call: Call, identity: Identity, session: str) -> Key:
@@ -221,16 +223,21 @@ class Ownership:
             session.tasks.discard(task)
 
 
+_LISTEN: Final = "subscriptions/listen"
+
+
+def _names_tasks(method: str) -> bool:
+    return method.startswith("tasks/") or method == _LISTEN
+
+
 def _key(id: str) -> Key:
     return id if len(id) <= _SHORT else hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()
 
 
 def _named_tasks(call: Call) -> Sequence[object]:
     """The task ids a call names, whatever their type; what is no id is nobody's."""
-    if call.method[:6] == "tasks/":
+    if call.method != _LISTEN:
         return [call.params["taskId"]] if "taskId" in call.params else ()
-    if call.method != "subscriptions/listen":
-        return ()
     # The extension puts them into `params.notifications`; servers in Go fold the case of keys.
     named: list[object] = []
     for within in (call.params, *call.params.values()):

@@ -378,6 +378,7 @@ def test_a_task_is_heard_wherever_its_answer_arrives() -> None:
         ("tasks/anything", {"taskId": "foreign"}, True),
         ("tasks/get", {"taskId": "t"}, False),
         ("tools/call", {"taskId": "foreign"}, False),
+        ("subscriptions/listens", {"taskId": "foreign"}, False),
         ("tools/call", {"arguments": {"taskIds": ["foreign"]}}, False),
         ("subscriptions/listen", {"notifications": {"taskIds": ["t", "foreign"]}}, True),
         ("subscriptions/listen", {"notifications": {"taskIds": ["t"]}}, False),
