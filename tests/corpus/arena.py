@@ -95,8 +95,6 @@ class Arena:
         self._idp = Idp(self._mint.keys)
         self._around: Around | None = None
         self._stands: dict[str, Stand] = {}
-        self._trapped = 0
-        """How much lay in the trap when the case began, its setup included."""
         self._names = itertools.count(1)
         self._coming: tuple[Case, ...] = ()
         self._starting: dict[str, asyncio.Task[dict[str, Stand]]] = {}
@@ -202,7 +200,6 @@ class Arena:
         """What was wrong, by check: in the form `http`; if that was a right refusal, in the default form."""
         if case.category == "config":
             return _judge(await self._config(case), wanted)
-        self._trapped = len(self._idp.trapped)
         if not _is_alone(case):
             return await self._with(case, wanted, {})
         own = await self._own(case)
@@ -251,7 +248,10 @@ class Arena:
             if not _ALONE.isdisjoint(case.texts()):
                 await belongings.session("alice")
             sent = client.request_bytes(case.request, self._host, self._mint.fill)
+            # A setup may have led into the trap already.
+            trapped = own.trapped if own is not None else len(self._idp.trapped)
             evidence = await self._asked(case, stand, sent, wanted)
+            evidence = replace(evidence, trapped=tuple(self._idp.trapped[trapped:]))
             evidence = replace(evidence, overheard=belongings.overheard)
             for name, probe in PROBES.items():
                 if name in wanted:
@@ -322,7 +322,6 @@ class Arena:
             metrics=metrics.body if metrics is not None and metrics.status == 200 else None,
             alive=sidecar.alive,
             serves_after=serves,
-            trapped=tuple(self._idp.trapped[self._trapped :]),
         )
 
     async def _sent(self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]) -> Evidence:

@@ -19,7 +19,7 @@ from tests.corpus.cases import CorpusError
 from tests.corpus.client import Connection, Exchange, Sending
 from tests.corpus.evidence import Limits
 from tests.corpus.fake_upstream import FakeUpstream
-from tests.corpus.idp import Idp, KeySet, Setup
+from tests.corpus.idp import Answer, Idp, KeySet, Setup
 from tests.corpus.mint import Mint
 from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, configuration, identity
 
@@ -68,6 +68,8 @@ class Stand:
             name,
             configuration(around.fixture, refusals=form, upstream_url=self.upstream_url, identity=who),
         )
+        self.trapped = len(around.idp.trapped)
+        """How much lay in the trap before."""
         self._barriers = 0
 
     @property
@@ -76,17 +78,25 @@ class Stand:
         return f"http://127.0.0.1:{self.around.upstream.port}/mcp"
 
     async def start(self) -> None:
-        """Start, as the setup wants it. Raises SidecarError."""
+        """Start, as the setup wants it. May run beside another stand's case. Raises SidecarError or CorpusError."""
         await self.sidecar.start("/startupz" if self.setup.refuses else "/readyz")
+        if self.setup.then is not None and not self.setup.then.hangs:
+            await self._change(self.setup.then)
 
     async def begin(self) -> None:
-        """What happens before the first case: the setup's change, or what every client does. Raises CorpusError."""
-        if self.key_set is not None and self.setup.then is not None:
-            self.key_set.say(self.setup.then)
-            await self.key_set.asked(self.setup.fetches, answered=not self.setup.then.hangs)
-            await self.barrier()
+        """What happens just before the first case: a fetch that hangs does so for a while only, and what every
+        client does is recorded upstream. Raises CorpusError."""
+        if self.setup.then is not None and self.setup.then.hangs:
+            await self._change(self.setup.then)
         if self.setup == Setup():
             await self._list_tools()
+
+    async def _change(self, then: Answer) -> None:
+        """Let the key set say something else, and wait until the sidecar has heard it."""
+        if self.key_set is not None:
+            self.key_set.say(then)
+            await self.key_set.asked(self.setup.fetches, answered=not then.hangs)
+            await self.barrier()
 
     async def stop(self, *, politely: bool = True) -> None:
         """End the sidecar."""
