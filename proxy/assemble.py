@@ -155,9 +155,18 @@ class House:
         await site.start()
         self.operations_address = _bound(runner.addresses[0][:2])
         await self._acceptor.open()
-        for job in (*self._identity.jobs, self.watch.run):
+        for job in (*self._identity.jobs, self.watch.run, self._tell_health):
             self._background.start(job)
         self.health.is_listening = True
+
+    async def _tell_health(self) -> None:
+        def tell(reasons: Sequence[str]) -> None:
+            if reasons:
+                self._log.life("degraded", "warning", reasons=list(reasons))
+            else:
+                self._log.life("recovered")
+
+        await self.health.tell_changes(tell)
 
     async def close(self, *, grace_s: float | None = None) -> int:
         """Drain and come down. Returns how many requests were cut off."""

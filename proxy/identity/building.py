@@ -174,9 +174,9 @@ class Identification:
         return None
 
     def why_degraded(self) -> Sequence[str]:
-        """Which providers give no good answer at the moment."""
+        """Which providers give no good answer at the moment, and why, in fixed words."""
         parts: list[Jwt | Introspection] = [*self._jwts, *self._introspections]
-        return [why for each in parts if (why := each.why_degraded()) is not None]
+        return [f"{each.issuer}: {why}" for each in parts if (why := each.why_degraded()) is not None]
 
     async def close(self) -> None:
         for each in self._introspections:

@@ -70,8 +70,9 @@ class Introspection:
     ) -> None:
         """`known_issuers`: whose tokens are verified by their signature, and never asked about."""
         self._settings = settings
+        self.issuer = settings.issuer or str(URL(settings.url).origin())
         self._expected = Expected(
-            issuer=settings.issuer or str(URL(settings.url).origin()),
+            issuer=self.issuer,
             issuer_required=False,
             audiences=audiences,
             audience_required=settings.audience_required,

@@ -38,6 +38,7 @@ class Jwt:
     ) -> None:
         """`wall` counts seconds from 1970; `chance`, between 0 and 1, keeps replicas from asking in step."""
         self._settings = settings
+        self.issuer = settings.issuer
         self._expected = Expected(
             issuer=settings.issuer,
             audiences=audiences,

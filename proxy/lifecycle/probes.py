@@ -8,10 +8,14 @@ needs an operator is called degraded, and stays ready.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
+
+LOOK_EVERY_S: Final = 2.0
+"""Between two looks at what is degraded; an operator reads the line later than that."""
 
 
 class Part(Protocol):
@@ -52,8 +56,22 @@ class Health:
         return None if await self._upstream_answers() else "upstream does not answer"
 
     def why_degraded(self) -> Sequence[str]:
-        """What an operator should look at although calls are served; fixed words."""
+        """What an operator should look at although calls are served."""
         return self._identity.why_degraded()
+
+    async def tell_changes(
+        self,
+        tell: Callable[[Sequence[str]], None],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """Tell what is degraded whenever that changes; nothing when all is well again. Ends when cancelled."""
+        told: tuple[str, ...] = ()
+        while True:
+            await sleep(LOOK_EVERY_S)
+            reasons = tuple(self.why_degraded())
+            if reasons != told:
+                tell(reasons)
+                told = reasons
 
 
 def operations(health: Health) -> web.Application:

@@ -1,6 +1,8 @@
 """What the three probes say, and what they do not depend on."""
 
+import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -56,3 +58,63 @@ async def test_the_operations_port_serves_nothing_else() -> None:
                 assert response.status == 404
         async with client.post("/healthz") as response:
             assert response.status == 405
+
+
+class Part:
+    """Something beside the server that calls depend on."""
+
+    def __init__(self, unready: str | None = None, degraded: Sequence[str] = ()) -> None:
+        self.unready = unready
+        self.degraded = degraded
+
+    def why_unready(self) -> str | None:
+        return self.unready
+
+    def why_degraded(self) -> Sequence[str]:
+        return self.degraded
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Part(unready="keys not loaded", degraded=["i: no keys: timeout"]), no("keys not loaded")),
+        (
+            Part(degraded=["i: keys not renewed: timeout"]),
+            (200, {"status": "degraded", "reasons": ["i: keys not renewed: timeout"]}),
+        ),
+        (Part(), OK),
+    ],
+)
+async def test_what_works_for_the_moment_is_degraded_and_ready(
+    part: Part, expected: tuple[int, object]
+) -> None:
+    """Issue 3, 1: IdP trouble is a degraded readiness; without keys nobody can be let in."""
+
+    async def upstream_answers() -> bool:
+        return True
+
+    made = Health(upstream_answers, part)
+    made.is_listening = True
+    async with TestClient(TestServer(operations(made))) as client:
+        response = await client.get("/readyz")
+        assert (response.status, json.loads(await response.read())) == expected
+
+
+async def test_an_operator_is_told_once_of_each_change() -> None:
+    """Own promise: a provider that is away is a line in the log, and one when it is back."""
+    told: list[list[str]] = []
+    part = Part()
+    states: list[Sequence[str]] = [[], ["a"], ["a"], ["a", "b"], [], []]
+
+    async def upstream_answers() -> bool:
+        return True
+
+    async def sleep(seconds: float) -> None:
+        if not states:
+            raise asyncio.CancelledError
+        part.degraded = states.pop(0)
+
+    made = Health(upstream_answers, part)
+    with pytest.raises(asyncio.CancelledError):
+        await made.tell_changes(lambda reasons: told.append(list(reasons)), sleep)
+    assert told == [["a"], ["a", "b"], []]
