@@ -57,9 +57,8 @@ def context_of(settings: TlsSettings, read: ReadFile) -> ssl.SSLContext:
     context.minimum_version = _VERSIONS[settings.minimum_version]
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["http/1.1"])
-    context.options |= (
-        ssl.OP_NO_RENEGOTIATION
-    )  # Python itself switches compression off, and lets us choose ciphers
+    # Python itself switches compression off, and lets us choose the cipher.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     _load_own(context, settings, read)
     if settings.client_ca_file is not None:
         _load_authorities(context, settings.client_ca_file, read)
