@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from .configuration.files import read_bounded
 from .configuration.mistakes import shown
 from .identity.settings import in_words
 from .settings import Settings, SettingsError, load
@@ -20,6 +21,14 @@ def check(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str
         for mistake in error.mistakes:
             _print(str(mistake), out)
         return BAD_CONFIGURATION
+    if settings.listen.tls is not None:
+        from .downstream.tls import Unusable, context_of  # most have none, and `check` is run often
+
+        try:
+            context_of(settings.listen.tls, read_bounded)
+        except Unusable as unusable:
+            _print(f"{'no settings file' if file is None else shown(str(file), 4096)}: {unusable}", out)
+            return BAD_CONFIGURATION
     _print(f"{'no settings file' if file is None else shown(str(file), 4096)}: ok", out)
     for note in notes(settings):
         _print(f"  {note}", out)

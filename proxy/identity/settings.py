@@ -11,6 +11,7 @@ from ..configuration.mistakes import Unfit
 from ..configuration.values import check_http_url, fit, is_loopback, url_host_and_port
 from ..protocol.headers import HOP_BY_HOP, TOKEN
 from ..secret import Secret
+from .spiffe import trust_domain_of
 
 NOT_FOR_KEYS: Final = frozenset(
     ("cookie", "content-type", "content-length", "host", "accept", "origin", "expect")
@@ -79,11 +80,12 @@ def check_claim(name: str) -> None:
 
 
 def check_spiffe(pattern: str) -> None:
-    """Raise Unfit unless this is a SPIFFE ID whose last segment may be `*`."""
-    domain, _, path = pattern.removeprefix("spiffe://").partition("/")
-    if not pattern.startswith("spiffe://") or not domain or "*" in domain + f"/{path}".removesuffix("/*"):
+    """Raise Unfit unless this is a SPIFFE ID, or one whose last segment is `*`."""
+    if trust_domain_of(pattern.removesuffix("/*")) is None:
         raise Unfit(
-            "is no SPIFFE ID", "only its last segment may be *", "write spiffe://example.org/ns/team/*"
+            "is no SPIFFE ID",
+            "a lower-case domain and a path of plain segments are needed, and only the last may be *",
+            "write spiffe://example.org/ns/team/*",
         )
 
 

@@ -23,7 +23,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "batches": {"model", "protocol", "refusals"},
     "pipeline": {"model"},
     "configuration": {"secret"},
-    "check": {"settings", "configuration", "identity.settings"},
+    "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
     "settings": {"configuration", "identity.keys_file"},
     "demo": set(),
     # Where everything is put together.

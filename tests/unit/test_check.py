@@ -65,3 +65,14 @@ def test_the_schema_is_printed_as_json() -> None:
     assert print_schema(out) == 0
     assert json.loads(out.getvalue())["title"] == "mcp-sidecar settings"
     assert out.getvalue().endswith("}\n")
+
+
+def test_the_files_of_tls_are_looked_at(tmp_path: Path) -> None:
+    """What a start would fail with, `check` says before it."""
+    out = io.StringIO()
+    tls = f"{{certificate_file: {tmp_path}/none.crt, key_file: {tmp_path}/none.key}}"
+    file = written(tmp_path, f"{UPSTREAM}listen: {{tls: {tls}}}\n")
+    assert check(file, [], {}, out) == 2
+    [line] = out.getvalue().splitlines()
+    assert line.startswith(f"{file}: listen.tls.certificate_file: ")
+    assert "cannot be read" in line
