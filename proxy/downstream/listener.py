@@ -7,6 +7,7 @@ drain can wait for it. Whatever happens, the journey of a request ends, and its 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -26,7 +27,6 @@ from ..model import (
     Kind,
     Page,
     PageRequest,
-    Peer,
     Reason,
     Refused,
     Reply,
@@ -67,7 +67,6 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 _KINDS: Final = {"GET": Kind.LISTEN, "DELETE": Kind.END}
-_ABOUT_MESSAGES: Final = frozenset({Reason.MALFORMED, Reason.HEADER_MISMATCH, Reason.VERSION_UNSUPPORTED})
 MAX_PAGE_BODY_BYTES: Final = 65_536
 """Of a request for a page: a form at most."""
 
@@ -148,21 +147,10 @@ class Listener:
                 reply, cors = read, []
                 reply.when_done(journey.ended)
         except Refused as refused:
-            why = await self._told(refused, headers, incoming.connection.peer)
-            journey.refused(why)
-            reply = self._explain(why)
+            journey.refused(refused)
+            reply = self._explain(refused)
             reply.when_done(journey.ended)
         return await self._write(incoming, reply, call, cors)
-
-    async def _told(self, refused: Refused, headers: Headers, peer: Peer) -> Refused:
-        """What whoever sent something that is no message is told: a stranger only that it is one."""
-        if self._who is None or refused.reason not in _ABOUT_MESSAGES:
-            return refused
-        try:
-            await self._who(headers, peer)
-        except Refused as stranger:
-            return stranger
-        return refused
 
     async def _admitted(self, call: Call) -> Reply:
         if not call.is_open_ended:
@@ -200,30 +188,33 @@ class Listener:
             raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
         if isinstance(served, Page):
             return await self._page(served, incoming, headers, target)
-        endpoint = served
-        if message.method in _KINDS:
-            self._bodiless(incoming, headers)
-            return read_bodiless(
-                _KINDS[message.method],
-                headers,
-                received=received,
-                journey=journey,
-                query=target.query,
-                spoken=endpoint.revision,
-                peer=incoming.connection.peer,
-            )
-        length = self._gate.body(headers, version, self._settings.max_body_bytes)
-        self._gate.is_json(headers)
-        body = await self._body(incoming, headers, length, self._settings.max_body_bytes)
-        return read_post(
-            headers,
-            body,
+        read = functools.partial(
+            await self._reader(incoming, headers),
             received=received,
             journey=journey,
             query=target.query,
-            spoken=endpoint.revision,
+            spoken=served.revision,
             peer=incoming.connection.peer,
         )
+        try:
+            return read()
+        except Refused:
+            # What the reader thinks of it is for callers; a stranger is told that it is one.
+            if self._who is not None:
+                await self._who(headers, incoming.connection.peer)
+            raise
+
+    async def _reader(self, incoming: Incoming, headers: Headers) -> Callable[..., Call]:
+        """What makes a call of the request, its body read. Raises Refused."""
+        message = incoming.message
+        if message.method in _KINDS:
+            self._bodiless(incoming, headers)
+            return functools.partial(read_bodiless, _KINDS[message.method], headers)
+        version = (message.version.major, message.version.minor)
+        length = self._gate.body(headers, version, self._settings.max_body_bytes)
+        self._gate.is_json(headers)
+        body = await self._body(incoming, headers, length, self._settings.max_body_bytes)
+        return functools.partial(read_post, headers, body)
 
     async def _page(self, page: Page, incoming: Incoming, headers: Headers, target: Target) -> Reply:
         """The answer of a page; who asks is not asked for a credential."""
