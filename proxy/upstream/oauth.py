@@ -74,6 +74,7 @@ class ServersOAuth:
         self._view = view
         self._transport = transport
         self._origin = origin
+        self._endpoint_of_mcp = _folded(origin.target.partition("?")[0])
         self._stops = stops
         self._resources = _Paths()
         """Documents that challenges have named."""
@@ -179,7 +180,11 @@ class ServersOAuth:
         for name, value in document.items():
             if isinstance(value, str) and (name.endswith("_endpoint") or name == "jwks_uri"):
                 path = self._view.own_path(value)
-                if path is not None and path != "/" and _has_one_spelling(path):
+                if path is None or path == "/" or not _has_one_spelling(path):
+                    continue
+                # Nobody is asked for a credential at a page: there must be none before the server's own door,
+                # whatever a document says that somebody may have put beside it.
+                if _folded(path) != self._endpoint_of_mcp:
                     self._endpoints.learn(path, path)
 
     async def _endpoint(self, request: PageRequest) -> Reply:
@@ -258,6 +263,11 @@ async def _whole(answer: Answer, limit: int) -> bytes:
         if len(held) > limit:
             raise nonsense(f"It was longer than {limit} bytes.")
     return bytes(held)
+
+
+def _folded(path: str) -> str:
+    """As lenient routers read a path: in any case, with a slash at its end or without."""
+    return path.lower().rstrip("/")
 
 
 def _has_one_spelling(path: str) -> bool:

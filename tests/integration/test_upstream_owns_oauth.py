@@ -112,6 +112,23 @@ async def test_a_server_that_is_its_own_authorization_server(client: Client, ups
     assert (await client.answer()).json == {"access_token": "t"}
 
 
+@pytest.mark.parametrize("there", ["/mcp", "/mcp/", "/MCP"])
+async def test_no_document_opens_a_second_door_to_the_server(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, there: str
+) -> None:
+    """Attack: who can put a document on the server's origin names the server itself as an endpoint, and everybody
+    could call it at a page, where nobody is asked for a credential."""
+    side = await open_sidecar(FORWARDS, f"identity.resource={PUBLIC}/tools", "listen.path=/tools")
+    client = await connect(side.port)
+    client.send(request("GET", "/files/mallory/.well-known/openid-configuration"))
+    document = {"issuer": "x", "token_endpoint": f"{origin(upstream)}{there}"}
+    (await upstream.next()).answer(json.dumps(document).encode())
+    assert (await client.answer()).status == 200
+    client.send(post(tool_call(), target=there))
+    assert (await client.answer()).status == 404
+    assert upstream.is_quiet
+
+
 async def test_what_the_server_has_not_is_not_here(client: Client, upstream: Upstream) -> None:
     """A clean 404 tells clients to look elsewhere; anything else begins a flow or aborts one."""
     client.send(request("GET", WELL_KNOWN))
