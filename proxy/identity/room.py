@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -24,6 +25,9 @@ MAX_CHARACTERS: Final = 16_384
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
 """token68 of RFC 9110, section 11.2: what Bearer tokens are made of."""
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+MAX_PROVEN: Final = 10_000
+"""Credentials that are heard at addresses that are not; about 2 MB."""
 
 CERTIFICATE: Final = ""
 """Where a certificate stands, in place of a header's name."""
@@ -61,6 +65,9 @@ class Room:
         self._reads_certificates = any(way.header == CERTIFICATE for way in ways)
         self._anonymous = anonymous
         self._attempts = attempts
+        self._proven_before: OrderedDict[bytes, None] = OrderedDict()
+        """What was good when it was last looked at. Everybody behind one gateway has one address: guesses from
+        there must not shut out who was let in before."""
         self._owns = owns
         self._now = now
 
@@ -117,16 +124,26 @@ class Room:
             return known
         source, now = source_of(peer.address), self._now()
         wait_s = self._attempts.wait_s(source, now)
-        if wait_s > 0:
+        shown = b"".join(each.digest for each in presented.values())
+        if wait_s > 0 and shown not in self._proven_before:
             raise Refused(Reason.TOO_MANY_FAILURES, retry_after_s=wait_s)
         try:
             principal = await self._proven(presented)
         except Refused as refused:
-            if refused.reason is Reason.BAD_CREDENTIAL and not refused.data.get("expired"):
-                self._attempts.failed(source, self._now())
+            if refused.reason is Reason.BAD_CREDENTIAL:
+                self._proven_before.pop(shown, None)
+                if not refused.data.get("expired"):
+                    self._attempts.failed(source, self._now())
             raise
         self._attempts.succeeded(source)
+        self._remember(shown)
         return principal
+
+    def _remember(self, shown: bytes) -> None:
+        self._proven_before[shown] = None
+        self._proven_before.move_to_end(shown)
+        if len(self._proven_before) > MAX_PROVEN:
+            self._proven_before.popitem(last=False)
 
     async def _proven(self, presented: dict[str, Credential]) -> Principal:
         try:

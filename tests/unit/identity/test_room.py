@@ -191,6 +191,45 @@ def test_whoever_was_proven_a_moment_ago_is_heard_all_the_same() -> None:
     assert asyncio.run(limited(bearer())) is BOB
 
 
+class Fickle(Fake):
+    """Believes what it is told to believe."""
+
+    def __init__(self, *good: str) -> None:
+        super().__init__(None)
+        self.good = set(good)
+
+    async def __call__(self, credential: Credential) -> Principal | None:
+        self.asked.append(credential.text)
+        if credential.text not in self.good:
+            raise bad("no")
+        return BOB
+
+
+def test_guesses_do_not_shut_out_who_was_proven_before_at_the_same_address() -> None:
+    """Attack: behind a gateway everybody has one address; a stranger's hundred guesses a minute were an outage for
+    everybody as soon as their last proof was forgotten, which is after a minute."""
+    fickle = Fickle("tok")
+    strict = room(Way(BEARER, fickle), most=2)
+    assert asyncio.run(strict(bearer())) is BOB
+    for guess in ("g1", "g2"):
+        assert refused(strict, bearer(guess)).reason is Reason.BAD_CREDENTIAL
+    assert refused(strict, bearer("g3")).reason is Reason.TOO_MANY_FAILURES
+    assert asyncio.run(strict(bearer())) is BOB
+
+
+def test_what_was_proven_once_and_is_bad_now_is_a_guess_like_others() -> None:
+    """One look at what was withdrawn, and no more of them while the address is not listened to."""
+    fickle = Fickle("tok")
+    strict = room(Way(BEARER, fickle), most=2)
+    assert asyncio.run(strict(bearer())) is BOB
+    for guess in ("g1", "g2"):
+        refused(strict, bearer(guess))
+    fickle.good.clear()
+    assert refused(strict, bearer()).reason is Reason.BAD_CREDENTIAL
+    assert refused(strict, bearer()).reason is Reason.TOO_MANY_FAILURES
+    assert fickle.asked == ["tok", "g1", "g2", "tok"]
+
+
 def test_a_valid_credential_starts_anew() -> None:
     """Issue 3: reset on success."""
     asked = Fake(bad("no"))
