@@ -30,6 +30,8 @@ from aiohttp.typedefs import Handler
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from tests import ledger
+
 Algorithm = Literal["RS256", "ES256"]
 
 CODE_S = 60.0
@@ -463,7 +465,7 @@ class AuthorizationServer:
         claims = {name: value for name, value in said.items() if value is not None}
         text = self._new_secret() if self.is_opaque else self._key.sign(claims)
         if not self.is_opaque:
-            self._credentials.append(text)
+            self._credentials.append(ledger.secret(text, "token"))
         access = Access(text=text, claims=claims, grant=grant, how=how)
         self.issued.append(access)
         self._news.set()
@@ -471,7 +473,7 @@ class AuthorizationServer:
 
     def _new_secret(self) -> str:
         secret = secrets.token_urlsafe(32)
-        self._credentials.append(secret)
+        self._credentials.append(ledger.secret(secret, "secret of the authorization server"))
         return secret
 
 

@@ -26,6 +26,8 @@ import jwt.algorithms
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from tests import ledger
+
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 AUDIENCE = "https://tools.example.com/mcp"
@@ -211,11 +213,11 @@ class Idp:
         if key is None:
             published = self._keys.get(kid)
             key = published if published and _fits(published, alg) else key_for(kid, alg)
-        return signed(json.dumps(head).encode(), json.dumps(said).encode(), alg, key)
+        return ledger.secret(signed(json.dumps(head).encode(), json.dumps(said).encode(), alg, key), "token")
 
     def grant(self, token: str, **overrides: Any) -> dict[str, Any]:
         """Make an opaque token known, with the claims of `claims`; its members, to be changed at will."""
-        self.tokens[token] = self.claims(**overrides)
+        self.tokens[ledger.secret(token, "opaque token")] = self.claims(**overrides)
         return self.tokens[token]
 
     def revoke(self, token: str) -> None:

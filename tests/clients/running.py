@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from proxy.demo.ports import answers_ok, free_address
 from proxy.demo.processes import Child
+from tests import ledger
 
 READY_S = 20.0
 """Both start within a second on an idle machine; several do at once on two cores."""
@@ -33,3 +34,4 @@ def sidecar(upstream: str, logs: Path) -> Iterator[str]:
     with Child("sidecar", command, logs / f"sidecar-{listen}.log", stop_s=STOP_S) as child:
         child.wait_until(lambda: answers_ok(operations, "/readyz"), "ready", timeout_s=READY_S)
         yield f"http://{listen}{urlsplit(upstream).path}"
+        ledger.look("log of a process", child.log.read_bytes())

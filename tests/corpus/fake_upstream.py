@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from tests import ledger
 from tests.corpus.cases import CorpusError
 from tests.corpus.fake_server import FakeServer, plain
 from tests.corpus.wire import Message, WireError, read_message
@@ -102,6 +103,7 @@ class FakeUpstream:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = bytearray()
         while chunk := await reader.read(262144):
+            ledger.look("corpus upstream", chunk)
             data += chunk
             while data:
                 # A pipe holds one unfinished request at most; keep its bytes where `take` finds them.

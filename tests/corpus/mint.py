@@ -14,6 +14,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any
 
+from tests import ledger
 from tests.corpus.cases import CorpusError
 from tests.corpus.keyring import Keyring
 from tests.corpus.tokens import Tokens
@@ -71,7 +72,7 @@ class Mint:
         found = self._given.get(name) or self._api_keys.get(name) or self._made.get(name)
         if found is None:
             found = self._made[name] = self._mint(name)
-        return found
+        return ledger.secret(found, "corpus token") if name.startswith(("TOK_", "KEY_")) else found
 
     def token(self, name: str, **claims: Any) -> str:
         """A token of its own by a recipe, with further claims."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests import ledger
 from tests.corpus.evidence import Limits
 from tests.corpus.wire import Message, read_answers
 
@@ -192,6 +193,7 @@ class Sidecar:
         """TERM, then KILL after 5 s; KILL at once where nobody looks at how it ends."""
         if self._process is None:
             return
+        ledger.look("corpus log", self._log.read_bytes())
         if not politely:
             self._process.kill()
             self._process.wait(_STOP_S)

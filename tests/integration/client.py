@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+from tests import ledger
 from tests.integration.waiting import within
 from tests.integration.wire import Answer, Fields, Head, read_head
 
@@ -118,7 +119,9 @@ class Client:
     async def answer(self) -> Answer:
         """The whole next answer. Raises Cut."""
         head = await self.head()
-        return Answer(status=head.status, fields=head.fields, body=await self.rest())
+        answer = Answer(status=head.status, fields=head.fields, body=await self.rest())
+        ledger.look("answer", repr(answer).encode())
+        return answer
 
     async def asked(self, data: bytes) -> Answer:
         """Send, and the whole answer. Raises Cut."""

@@ -17,6 +17,7 @@ from typing import Any
 from proxy.assemble import House
 from proxy.settings import load
 from proxy.telemetry.logs import Log
+from tests import ledger
 from tests.integration.client import Client, connected
 from tests.integration.waiting import within
 from tests.integration.wire import Answer, request
@@ -33,6 +34,7 @@ class Lines:
         self._news = asyncio.Event()
 
     def write(self, raw: bytes) -> None:
+        ledger.look("log", raw)
         self._lines.append(json.loads(raw))
         self._news.set()
 

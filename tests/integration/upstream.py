@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from tests import ledger
 from tests.integration.waiting import LONGEST_S, within
 from tests.integration.wire import Fields, Request, read_request
 
@@ -47,6 +48,7 @@ class Link(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        ledger.look("upstream", bytes(self.received))
         self.left.set()
         self.lost.set()
         self._may_write.set()
