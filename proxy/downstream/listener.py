@@ -70,6 +70,9 @@ _KINDS: Final = {"GET": Kind.LISTEN, "DELETE": Kind.END}
 MAX_PAGE_BODY_BYTES: Final = 65_536
 """Of a request for a page: a form at most."""
 
+MAX_STRANGERS_BODY_BYTES: Final = 65_536
+"""Read before it is asked who sends it. Most messages are shorter, and those are asked about once."""
+
 
 def no_pages(path: str) -> Page | None:
     return None
@@ -213,6 +216,9 @@ class Listener:
         version = (message.version.major, message.version.minor)
         length = self._gate.body(headers, version, self._settings.max_body_bytes)
         self._gate.is_json(headers)
+        if self._who is not None and (length is None or length > MAX_STRANGERS_BODY_BYTES):
+            # Else whoever connects often enough fills our memory without ever saying who it is.
+            await self._who(headers, incoming.connection.peer)
         body = await self._body(incoming, headers, length, self._settings.max_body_bytes)
         return functools.partial(read_post, headers, body)
 

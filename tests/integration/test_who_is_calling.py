@@ -134,6 +134,23 @@ async def test_a_stranger_is_not_told_what_is_wrong_with_a_message(
     assert (answer.get("www-authenticate") or "").startswith(CHALLENGE)
 
 
+@pytest.mark.parametrize("framing", [("Content-Length", "65537"), ("Transfer-Encoding", "chunked")])
+async def test_a_stranger_is_not_waited_for_while_it_sends_a_long_body(
+    client: Client, framing: tuple[str, str]
+) -> None:
+    """Attack: a hundred connections of 4 MiB each that never say who they are were 400 MB of ours."""
+    client.send(request("POST", fields=[("Content-Type", "application/json"), framing]))
+    answer = await client.answer()
+    assert (answer.status, answer.get("www-authenticate")) == (401, CHALLENGE)
+
+
+async def test_a_caller_may_send_a_long_body(client: Client, upstream: Upstream, idp: Idp) -> None:
+    """The other side of it."""
+    body = message("tools/call", LEGACY, name="echo", arguments={"text": "x" * 70_000})
+    answer, _ = await forwarded(upstream, client, post(body, LEGACY, bearer(idp.token())))
+    assert answer.status == 200
+
+
 async def test_a_caller_is_told_what_is_wrong_with_a_message(client: Client, idp: Idp) -> None:
     """The other side of it."""
     client.send(post(b"{", LEGACY, bearer(idp.token())))
