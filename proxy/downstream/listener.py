@@ -147,7 +147,9 @@ class Listener:
                 incoming.connection.must_stay(call.revision.disconnect_cancels)
                 reply = await self._admitted(call)
             else:
-                reply, cors = read, []
+                reply = read
+                if message.method == "OPTIONS":
+                    cors = []  # they are among what the preflight is told
                 reply.when_done(journey.ended)
         except Refused as refused:
             journey.refused(refused)

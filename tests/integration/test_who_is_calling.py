@@ -288,3 +288,28 @@ async def test_our_credential_upstream_follows_its_file(
     said = [line["msg"] for line in side.lines.life]
     assert said == ["reloaded", "not reloaded"]
     assert "word" not in json.dumps(side.lines.life)
+
+
+async def test_a_listed_page_may_read_who_issues_tokens(
+    open_sidecar: OpenSidecar, connect: Connect, idp: Idp
+) -> None:
+    """A client in a browser finds its way to a token only where it may read the document."""
+    origin = "https://app.example"
+    side = await open_sidecar(
+        f"identity.resource={AUDIENCE}", jwt(idp), f'listen.allowed_origins=["{origin}"]'
+    )
+    client = await connect(side.port)
+    target = "/.well-known/oauth-protected-resource/mcp"
+    client.send(request("GET", target, [("Origin", origin)]))
+    answer = await client.answer()
+    assert (answer.status, answer.get("access-control-allow-origin"), answer.get("vary")) == (
+        200,
+        origin,
+        "Origin",
+    )
+    asks = [("Origin", origin), ("Access-Control-Request-Method", "GET")]
+    client.send(request("OPTIONS", target, asks))
+    answer = await client.answer()
+    assert (answer.status, answer.get("access-control-allow-methods")) == (204, "GET, OPTIONS")
+    client.send(request("GET", target))
+    assert (await client.answer()).get("access-control-allow-origin") is None
