@@ -2,7 +2,7 @@
 
 import hashlib
 
-from proxy.identity.verified import LONGEST_S, Verified
+from proxy.identity.verified import LONGEST_S, MOST_NAMES, Verified
 from proxy.model import Principal
 
 
@@ -96,3 +96,34 @@ def test_ten_thousand_are_enough() -> None:
         verified.put(at.to_bytes(32, "big"), named("a"), 0, 100)
     assert len(verified) == 10_000
     assert verified.get(bytes(32), 1) is None
+
+
+def granted(scopes: int) -> Principal:
+    return Principal(
+        issuer="https://idp.test/", subject="bob", tenant="acme", scopes=frozenset(map(str, range(scopes)))
+    )
+
+
+def test_tokens_with_many_scopes_leave_room_for_fewer_of_them() -> None:
+    """Attack: ten thousand of 2,000 scopes each, from an issuer that grants what is asked for, were 2.4 GB."""
+    verified = Verified()
+    heavy = granted(2_000)
+    for at in range(1_000):
+        verified.put(bytes([at // 250, at % 250]), heavy, 0, 100)
+    assert len(verified) == MOST_NAMES // 2_000
+
+
+def test_what_has_gone_takes_no_room() -> None:
+    """By expiry, by a newer look, by forgetting everybody."""
+    verified = Verified()
+    half = granted(MOST_NAMES // 2)
+    verified.put(b"a", half, 0, 100)
+    verified.put(b"a", half, 1, 100)
+    assert verified.get(b"a", 61) is None
+    verified.put(b"b", half, 61, 200)
+    verified.put(b"c", half, 61, 200)
+    assert len(verified) == 2
+    verified.clear()
+    verified.put(b"d", half, 62, 200)
+    verified.put(b"e", half, 62, 200)
+    assert len(verified) == 2
