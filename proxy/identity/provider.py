@@ -23,6 +23,8 @@ from ..secret import Secret
 MAX_BYTES: Final = 262_144
 """Key sets of large issuers stay below 30 KB; what is longer is no key set and no verdict."""
 FETCH_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 2.0
+"""A provider whose packets vanish is noticed soon, so that its return is, too."""
 
 _MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age=\"?([0-9]{1,9})\"?\s*(?:,|$)", re.IGNORECASE)
 
@@ -115,7 +117,7 @@ class Provider:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 headers={"User-Agent": "mcp-sidecar"},
             )
             # Else a GET whose connection broke is sent again at once: twice what the asker's pace allows.
