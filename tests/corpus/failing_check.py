@@ -5,10 +5,9 @@ A fault that no input brings about has to be put in from inside. Only this proce
 
 import sys
 
-from proxy.identity.jwt import Jwt
-
 from proxy.__main__ import main
 from proxy.identity.credential import Credential
+from proxy.identity.jwt import Jwt
 from proxy.model import Principal
 
 
