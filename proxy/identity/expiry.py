@@ -1,16 +1,21 @@
 """How long may a stream outlive the credential it was opened with? A stage that ends it then.
 
 In: a `Permit`. Out: the reply of the next stage. Keeps a timer for each open stream of a caller whose proof ends, and
-until when that caller has proven itself since: whoever renews its token keeps its streams. Others come back with a
-fresh credential; a GET stream is resumed with `Last-Event-ID`.
+until when that caller has proven itself since in the same session: whoever renews its token keeps the streams of its
+session. A stream outside of any ends, or one that was opened with a stolen token would live as long as its victim is
+at work; its client comes back with a fresh credential.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from typing import TypeAlias
 
 from ..model import Ending, Identity, Permit, Reply, Stage, Stream
+
+Session: TypeAlias = tuple[Identity, str | None]
+"""None: the only session there is on a connection (HTTP+SSE)."""
 
 
 class Expiring:
@@ -19,27 +24,38 @@ class Expiring:
     def __init__(self, serve: Stage, grace_s: float) -> None:
         self._serve = serve
         self._grace_s = grace_s
-        self._callers: dict[Identity, _Caller] = {}
+        self._callers: dict[Session, _Caller] = {}
         """Those with streams that end: as many as there are such streams, at most."""
 
     async def __call__(self, permit: Permit) -> Reply:
         principal = permit.principal
-        known = self._callers.get(principal.identity)
+        session = _session(permit)
+        known = None if session is None else self._callers.get(session)
         if known is not None:
             known.valid_until = max(known.valid_until, principal.valid_until)
         reply = await self._serve(permit)
         if principal.valid_until != math.inf and isinstance(reply.body, Stream):
-            caller = self._callers.setdefault(principal.identity, _Caller(principal.valid_until))
+            caller = _Caller(principal.valid_until)
+            if session is not None:
+                caller = self._callers.setdefault(session, caller)
             caller.streams += 1
             open_ = _Open(permit, reply.body, caller, self._grace_s)
-            reply.when_done(lambda ending: self._closed(open_))
+            reply.when_done(lambda ending: self._closed(open_, session))
         return reply
 
-    def _closed(self, stream: _Open) -> None:
+    def _closed(self, stream: _Open, session: Session | None) -> None:
         stream.timer.cancel()
         stream.caller.streams -= 1
-        if not stream.caller.streams:
-            self._callers.pop(stream.permit.principal.identity, None)
+        if session is not None and not stream.caller.streams:
+            self._callers.pop(session, None)
+
+
+def _session(permit: Permit) -> Session | None:
+    """Where a later proof of the same caller counts; None: nowhere."""
+    call = permit.call
+    if call.session is None and not call.revision.answers_elsewhere:
+        return None
+    return permit.principal.identity, call.session
 
 
 class _Caller:

@@ -6,8 +6,11 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 
+import pytest
+
 from proxy.identity.expiry import Expiring
-from proxy.model import Call, Ending, Headers, Kind, Permit, Principal, Reply, Stream
+from proxy.model import Call, Ending, Headers, Kind, Permit, Principal, Reply, Revision, Stream
+from proxy.protocol.revisions import NEWEST, TWO_ENDPOINTS, UNNAMED
 from tests.fakes import RULE, FakeJourney, make_call
 
 
@@ -69,8 +72,21 @@ async def test_the_timer_goes_with_the_reply() -> None:
     assert journey.diary == []
 
 
-async def test_whoever_proves_itself_anew_keeps_its_streams() -> None:
-    """A renewed token is the same caller; a session of HTTP+SSE lives as long as its stream."""
+@pytest.mark.parametrize(
+    ("revision", "opened_in", "proven_in", "is_kept"),
+    [
+        (UNNAMED, "s", "s", True),
+        (UNNAMED, "s", "another", False),
+        (UNNAMED, None, None, False),
+        (NEWEST, None, None, False),
+        (TWO_ENDPOINTS, None, None, True),
+    ],
+)
+async def test_whoever_proves_itself_anew_keeps_the_streams_of_its_session(
+    revision: Revision, opened_in: str | None, proven_in: str | None, is_kept: bool
+) -> None:
+    """A renewed token is the same caller; a session of HTTP+SSE lives as long as its stream. A thief's own stream
+    must not live on because its victim is at work."""
     source, other = Source(), Source()
     sources = iter((source, other))
 
@@ -79,17 +95,16 @@ async def test_whoever_proves_itself_anew_keeps_its_streams() -> None:
 
     expiring = Expiring(serve, 0.0)
     now = asyncio.get_running_loop().time()
-    listening = make_call(kind=Kind.LISTEN, method="", id=None)
+    listening = make_call(kind=Kind.LISTEN, method="", id=None, revision=revision, session=opened_in)
     reply = await expiring(permit(now + 0.01, listening))
-    again = await expiring(permit(now + 0.03, make_call()))
+    again = await expiring(permit(now + 0.03, make_call(revision=revision, session=proven_in)))
     again.done(Ending.COMPLETE)
     later = asyncio.Event()
     asyncio.get_running_loop().call_at(now + 0.02, later.set)
     async with asyncio.timeout(5):
         await later.wait()
-        assert not source.closed.is_set()
+        assert source.closed.is_set() is not is_kept
         await source.closed.wait()
-    assert asyncio.get_running_loop().time() >= now + 0.03
     reply.done(Ending.COMPLETE)
     assert expiring._callers == {}
 
