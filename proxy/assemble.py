@@ -259,7 +259,7 @@ async def serve(settings: Settings, log: Log) -> int:
         "started",
         listen=f"{'http' if settings.listen.tls is None else 'https'}://{house.data_address}{settings.listen.path}",
         operations=f"http://{house.operations_address}",
-        upstream=settings.upstream.url,
+        upstream=settings.upstream.url.partition("?")[0],  # what stands behind may be a key
         identity=[in_words(each) for each in settings.identity.chosen],
         enforces="caps and protocol rules",
     )

@@ -98,6 +98,12 @@ class Gate:
             raise _malformed("Tokens belong into the Authorization header, not into the query.")
         return Target(path, query)
 
+    def check_keys(self, headers: Headers) -> None:
+        """Where they are passed on after all: a page of the server itself."""
+        for field, value in headers.pairs:
+            if field.lower() in self._keys:
+                _check_field(field, value)
+
     def no_body(self, headers: Headers) -> None:
         """A GET or DELETE has none: what nobody reads, nobody judges."""
         if headers.get("content-length") not in (None, "0") or "transfer-encoding" in headers:

@@ -227,6 +227,7 @@ class Listener:
     async def _page(self, page: Page, incoming: Incoming, headers: Headers, target: Target) -> Reply:
         """The answer of a page; who asks is not asked for a credential."""
         method = incoming.message.method
+        self._gate.check_keys(headers)
         if method == "GET":
             self._bodiless(incoming, headers)
             body = b""

@@ -295,7 +295,7 @@ def in_words(settings: AuthenticatorSettings) -> str:
         case ApiKeySettings():
             return f"keys of {settings.keys_file} in {settings.header}"
         case IntrospectionSettings():
-            return f"tokens that {settings.url} calls active"
+            return f"tokens that {settings.url.partition('?')[0]} calls active"
         case MtlsSettings():
             names = settings.spiffe or settings.subject or "any subject"
             return f"client certificates of {names}, tenant {settings.tenant}"

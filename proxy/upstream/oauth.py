@@ -36,6 +36,19 @@ DOCUMENT_TIMEOUT_S: Final = 10.0
 ENDPOINT_TIMEOUT_S: Final = 30.0
 """As long as SDK clients wait for a token."""
 MAX_LEARNT: Final = 32
+_ENDPOINTS: Final = frozenset(
+    {
+        "authorization_endpoint",
+        "device_authorization_endpoint",
+        "jwks_uri",
+        "pushed_authorization_request_endpoint",
+        "registration_endpoint",
+        "revocation_endpoint",
+        "token_endpoint",
+        "userinfo_endpoint",
+    }
+)
+"""What clients use of a metadata document (RFC 8414, 7591, 7009, 8628, 9126); other members open nothing."""
 DEFAULT_ENDPOINTS: Final = frozenset({"/authorize", "/token", "/register"})
 """Where a server without metadata has them (2025-03-26 basic/authorization, 2.3.3)."""
 
@@ -178,7 +191,7 @@ class ServersOAuth:
 
     def _learn_endpoints(self, document: dict[str, object]) -> None:
         for name, value in document.items():
-            if isinstance(value, str) and (name.endswith("_endpoint") or name == "jwks_uri"):
+            if isinstance(value, str) and name in _ENDPOINTS:
                 path = self._view.own_path(value)
                 if path is None or path == "/" or not _has_one_spelling(path):
                     continue
@@ -193,7 +206,7 @@ class ServersOAuth:
         fields = [(b"Host", self._origin.host), *end_to_end(request.headers, self._stops)]
         if "accept-encoding" in request.headers:
             fields.append((b"Accept-Encoding", b"identity"))
-        fields.extend(self._origin.own.fields)
+        # Nothing of our own: nobody was asked who sends this.
         body = request.body if request.method == "POST" else None
         answer, said = await self._asked(
             request.method, target, fields, body, limit=MAX_ANSWER_BYTES, seconds=self._endpoint_timeout_s

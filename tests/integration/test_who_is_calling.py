@@ -313,3 +313,21 @@ async def test_a_listed_page_may_read_who_issues_tokens(
     assert (answer.status, answer.get("access-control-allow-methods")) == (204, "GET, OPTIONS")
     client.send(request("GET", target))
     assert (await client.answer()).get("access-control-allow-origin") is None
+
+
+async def test_odd_bytes_for_a_page_of_the_server_are_a_bad_request(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Pages pass Authorization on: what two readers would decode differently is not passed on."""
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("version: 1\npepper: AAAAAAAAAAAAAAAAAAAAAAAA\nkeys: []\n", encoding="utf-8")
+    authenticators = json.dumps([{"kind": "api_key", "keys_file": str(keys), "header": "Authorization"}])
+    side = await open_sidecar(
+        f"identity.resource={AUDIENCE}",
+        f"identity.authenticators={authenticators}",
+        "upstream.forward_client_authorization=true",
+    )
+    client = await connect(side.port)
+    client.send(b"GET /authorize HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \xff\r\n\r\n")
+    assert (await client.answer()).status == 400
+    assert upstream.seen == []

@@ -361,15 +361,26 @@ async def test_endpoints_are_served_once_the_metadata_names_them() -> None:
 
 
 async def test_endpoints_are_bounded() -> None:
-    many = {f"e{number}_endpoint": f"{SERVER}/e{number}" for number in range(MAX_LEARNT + 1)}
-    oauth, _ = make(document(issuer=SERVER, **many))
-    await ask(oauth, ISSUER)
+    """The server may say something else each time it is asked."""
+    answers = [document(issuer=SERVER, token_endpoint=f"{SERVER}/e{n}") for n in range(MAX_LEARNT + 1)]
+    oauth, _ = make(*answers)
+    for _ in answers:
+        await ask(oauth, ISSUER)
     assert [oauth.page(f"/e{number}") is not None for number in (0, 1, MAX_LEARNT)] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["pwn_endpoint", "registration_client_uri", "issuer_endpoint"])
+async def test_only_what_clients_use_opens_a_page(name: str) -> None:
+    """Attack: whoever can put a document on the server's origin must not open what lies there."""
+    oauth, _ = make(document(issuer=SERVER, **{name: f"{SERVER}/inner"}))
+    await ask(oauth, ISSUER)
+    assert oauth.page("/inner") is None
 
 
 @pytest.mark.parametrize("path", ["/authorize", "/token", "/register"])
 async def test_the_default_endpoints_are_passed_on_as_they_are(path: str) -> None:
-    """2025-03-26 basic/authorization, 2.3.3: where a server without metadata has them."""
+    """2025-03-26 basic/authorization, 2.3.3: where a server without metadata has them. Nobody is asked who sends
+    this, so it does not go with our own credential."""
     oauth, transport = make(answer(b"said", (b"Cache-Control", b"no-store"), status=201))
     sent = ((b"Authorization", b"Basic eDp5"), (b"Content-Type", b"application/x-www-form-urlencoded"))
     reply = await ask(
@@ -380,14 +391,14 @@ async def test_the_default_endpoints_are_passed_on_as_they_are(path: str) -> Non
         b"said",
         ((b"Cache-Control", b"no-store"),),
     )
-    fields = [(b"Host", b"127.0.0.1:8000"), *sent, (b"Accept-Encoding", b"identity"), OWN]
+    fields = [(b"Host", b"127.0.0.1:8000"), *sent, (b"Accept-Encoding", b"identity")]
     assert (transport.asked, transport.closed) == ([("POST", f"{path}?a=b", fields, b"code=x")], 1)
 
 
 async def test_a_person_who_agrees_sends_no_body() -> None:
     oauth, transport = make(answer(b"<html>", (b"Content-Type", b"text/html")))
     assert _body(await ask(oauth, "/authorize", query="state=s")) == b"<html>"
-    assert transport.asked == [("GET", "/authorize?state=s", [(b"Host", b"127.0.0.1:8000"), OWN], None)]
+    assert transport.asked == [("GET", "/authorize?state=s", [(b"Host", b"127.0.0.1:8000")], None)]
 
 
 @pytest.mark.parametrize(
