@@ -109,7 +109,7 @@ class House:
         challenges = Challenges(settings.identity)
         hall = Pipeline(
             identify=identity.identify,
-            authorise=Rules(),
+            authorise=Rules(settings.policy),
             limit=None,
             serve=serve,
             explain=lambda refused, call: explained(challenges(refused), call),

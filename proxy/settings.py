@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field, inspect
 from .configuration.convert import Converter, Spot
 from .configuration.documents import document_of
 from .configuration.files import SETTINGS_FILE_BYTES, read_bounded
-from .configuration.mistakes import Mistake, Position, Report, SettingsError, Unfit, shown
+from .configuration.mistakes import Mistake, Position, Report, SettingsError, Unfit, did_you_mean, shown
 from .configuration.overrides import apply_environment, apply_sets
 from .configuration.tree import Entry, Node, Scalar, Table, read_tree
 from .configuration.values import Address, may_meet, url_host_and_port
@@ -28,6 +28,8 @@ from .identity.settings import (
     MtlsSettings,
 )
 from .lifecycle.settings import OperationsSettings
+from .policy.globs import has_wildcard
+from .policy.settings import EVERYBODY, PolicySettings, roles_named
 from .upstream.settings import UpstreamSettings
 
 __all__ = ["Mistake", "Settings", "SettingsError", "load", "schema"]
@@ -55,6 +57,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     """Who may call."""
+
+    policy: PolicySettings | None = None
+    """Who may call what. Absent: everybody who may call at all may call everything."""
 
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 25.0
     """How long calls in flight may finish after TERM; less than the pod's grace period (30 s by default)."""
@@ -110,6 +115,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
     if isinstance(listen, Address):
         _check_reach(listen, values, report)
     _check_identity(values, report)
+    _check_policy(values, report)
     _check_certificates(values, report)
     if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
         path = "operations.address"
@@ -219,3 +225,21 @@ def _check_certificates(values: Mapping[str, object], report: Report) -> None:
         if isinstance(each, MtlsSettings):
             here, why = f"{path}[{index}]", "TLS verifies client certificates against these authorities"
             report.add(report.place_of(here), here, f"needs {authorities}", why, "set it")
+
+
+def _check_policy(values: Mapping[str, object], report: Report) -> None:
+    """Roles that nobody can have, and rules that lift what they should not."""
+    policy = values.get("policy")
+    if not isinstance(policy, PolicySettings):
+        return
+    for path, named in roles_named(policy):
+        if policy.roles and named != EVERYBODY and named not in policy.roles:
+            why, remedy = "it is none of policy.roles", did_you_mean(named, policy.roles)
+            report.add(report.place_of(path), path, "names no role", why, remedy)
+    for index, rule in enumerate(policy.tools):
+        if rule.overrides_packs and has_wildcard(rule.match):
+            path = f"policy.tools[{index}].overrides_packs"
+            why = "packs are lifted for one tool at a time, by its exact name"
+            report.add(
+                report.place_of(path), path, "stands at a pattern", why, "write the name without * and ?"
+            )

@@ -21,6 +21,7 @@ from proxy.model import (
     Peer,
     Permit,
     Principal,
+    Reason,
     Refused,
     Reply,
     RequestId,
@@ -64,6 +65,9 @@ class FakeJourney:
 
     def answered(self, verdict: Verdict) -> None:
         self._write("answered", verdict)
+
+    def would_refuse(self, rule: Rule, reason: Reason) -> None:
+        self._write("would refuse", rule.id, reason)
 
     def altered(self, what: str) -> None:
         self._write("altered", what)

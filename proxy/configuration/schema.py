@@ -55,7 +55,7 @@ def _definition(part: Schema, struct: type[Struct]) -> Schema:
     sentences = _sentences(struct)
     known = {field.encode_name: field for field in fields(struct)}
     properties = {
-        name: _property(drawn, known[name], sentences.get(name)) if name in known else drawn
+        name: _property(drawn, known[name], sentences.get(known[name].name)) if name in known else drawn
         for name, drawn in part["properties"].items()
     }
     return {**part, "properties": properties}

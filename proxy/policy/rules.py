@@ -1,20 +1,59 @@
-"""The decision: a pure function from call and principal to a rule, and the rule set without rules.
+"""Who may call what? The decision: a pure function from call and principal to a rule.
 
-`decide` returns values, so that `explain` and report-only rules can ask without being refused; `authorise`
-turns its answer into a permit.
+In: a `Call` and a `Principal`. Out: a `Permit`, or `Refused`. Keeps the compiled rules and which of them fit a name.
+`decide` returns values, so that `explain`, lists and report-only rules can ask without being refused; the room's
+call turns its answer into a permit. Nothing here waits, looks at a clock or at a body again.
+
+The order: denies of packs; the first of our own rules that fits; the first of the packs' that fits; the default.
+Within a rule: hidden, deny (roles as the credential names them), allow (roles with what they inherit), scopes.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from ..model import Call, Permit, Principal, Reason, Refused, Rule
+from ..model import Call, Kind, Permit, Principal, Reason, Refused, Rule
+from .globs import Globs, has_wildcard
+from .roles import Roles
+from .settings import EVERYBODY, MethodRule, PackSettings, PolicySettings, ToolRule
 
 EVERYTHING: Final = Rule(id="everything", tool_class="dangerous")
 """No policy section: every authenticated principal may do everything. Unknown tools count as dangerous, so that
 nothing is cached or repeated on the strength of this rule."""
+PROTOCOL: Final = Rule(id="protocol", tool_class="read")
+"""What a session cannot do without, and what only answers, begins or ends something that was allowed: handshakes,
+pings, streams, answers, and lists, which show what may be used. A method rule may still refuse a method of these."""
+ENVELOPE: Final = Rule(id="batch", tool_class="dangerous")
+"""Several messages in one body, each of them judged by itself."""
+
+NECESSARY: Final = frozenset(
+    {
+        "initialize",
+        "server/discover",
+        "ping",
+        "logging/setLevel",
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "subscriptions/listen",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "tasks/cancel",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+        "tasks/update",
+        "tools/list",
+    }
+)
+"""Subscriptions are judged by the resources they name; tasks belong to whoever started them."""
 
 
 class Allow(Struct, frozen=True):
@@ -25,18 +64,239 @@ class Deny(Struct, frozen=True):
     rule: Rule
     reason: Reason
     why: str = ""
+    scopes: tuple[str, ...] = ()
+    is_reported: bool = False
+    """The rule only records what it would refuse."""
+
+
+Decision: TypeAlias = Allow | Deny
+
+
+class _Tool(Struct, frozen=True):
+    """A rule for tools, compiled."""
+
+    rule: Rule
+    hidden: bool
+    deny: frozenset[str]
+    allow: frozenset[str]
+    scopes: tuple[str, ...]
+    is_reported: bool
+    overrides_packs: bool
+
+
+class _Method(Struct, frozen=True):
+    """A rule for a method, compiled."""
+
+    rule: Rule
+    deny: frozenset[str]
+    allow: frozenset[str]
+    match: tuple[str, ...]
+    globs: Globs
+    scopes: tuple[str, ...]
+    is_reported: bool
 
 
 class Rules:
-    """The rules in force."""
+    """The rules in force. Fulfils `Authorise`; without settings everybody may do everything."""
 
-    def decide(self, call: Call, principal: Principal) -> Allow | Deny:
+    def __init__(self, settings: PolicySettings | None = None, packs: Sequence[PackSettings] = ()) -> None:
+        self._settings = settings
+        chosen = settings or PolicySettings()
+        self._is_enforced = chosen.mode == "enforce"
+        self._roles = Roles(chosen.roles)
+        own = [self._tool(each, chosen) for each in chosen.tools]
+        shared = [(each, self._tool(each, chosen)) for pack in packs for each in pack.tools]
+        self._tools = [*own, *(tool for _, tool in shared)]
+        self._globs = Globs([each.match for each in chosen.tools] + [each.match for each, _ in shared])
+        self._own = len(own)
+        default = Rule(id="default", tool_class=chosen.default.tool_class)
+        allowed = frozenset(chosen.default.allow)
+        self._default = _Tool(default, False, frozenset(), allowed, (), False, False)
+        self._methods: dict[str, list[_Method]] = {}
+        for methods in (*(pack.methods for pack in packs), chosen.methods):
+            for name, rule in methods.items():
+                self._methods.setdefault(name, []).append(self._method(name, rule, chosen))
+        others = _Method(default, frozenset(), allowed, ("*",), Globs(("*",)), (), False)
+        self._others = self._methods.pop("*", []) or [others]
+
+    def decide(self, call: Call, principal: Principal) -> Decision:
         """Which rule decides this call, and how."""
-        return Allow(EVERYTHING)
+        if self._settings is None:
+            return Allow(EVERYTHING)
+        if call.kind is Kind.BATCH:
+            return Allow(ENVELOPE)
+        if call.kind not in (Kind.REQUEST, Kind.NOTIFICATION):
+            return Allow(PROTOCOL)
+        if call.method == "tools/call":
+            return self.decide_tool(call.target or "", principal)
+        return self._decide_method(call, principal)
+
+    def decide_tool(self, name: str, principal: Principal) -> Decision:
+        """Whether the principal may call the tool of this name."""
+        fitting = self._globs.fitting(name)
+        decides = next(iter(fitting), None)
+        first = self._default if decides is None else self._tools[decides]
+        if not first.overrides_packs:
+            for index in fitting:
+                if index >= self._own and self._is_denied(self._tools[index].deny, principal):
+                    return _no(self._tools[index])
+        return self._judged(first, principal)
+
+    def may_use(self, method: str, target: str, principal: Principal) -> bool:
+        """Whether a list may show the target: "tools/call" and a tool, "prompts/get" and a prompt, "resources/read"
+        and a URI. What is only reported is shown, as it passes when it is called."""
+        if self._settings is None or not self._is_enforced:
+            return True
+        decision = (
+            self.decide_tool(target, principal)
+            if method == "tools/call"
+            else self._decide_target(method, target, principal)
+        )
+        if isinstance(decision, Deny):
+            # What only lacks a scope is shown: whoever calls it is asked to step up.
+            return decision.is_reported or decision.reason is Reason.SCOPE_MISSING
+        return True
+
+    def may_use_template(self, template: str, principal: Principal) -> bool:
+        """Whether some URI of a resource template may be read, as far as its beginning tells."""
+        if self._settings is None or not self._is_enforced:
+            return True
+        begins = template.partition("{")[0]
+        for rule in self._for_method("resources/read"):
+            if rule.is_reported or (
+                not self._is_denied(rule.deny, principal)
+                and self._is_allowed(rule.allow, principal)
+                and any(_may_begin(each, begins) for each in rule.match)
+            ):
+                return True
+        return False
 
     def __call__(self, call: Call, principal: Principal) -> Permit:
         """A permit for the call. Raises Refused."""
         decision = self.decide(call, principal)
         if isinstance(decision, Deny):
-            raise Refused(decision.reason, decision.why)
+            if self._is_enforced and not decision.is_reported:
+                raise Refused(decision.reason, decision.why, id=call.id, scopes=decision.scopes)
+            call.journey.would_refuse(decision.rule, decision.reason)
         return Permit(call=call, principal=principal, rule=decision.rule)
+
+    def _judged(self, tool: _Tool, principal: Principal) -> Decision:
+        if tool.hidden:
+            return Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
+        if self._is_denied(tool.deny, principal) or not self._is_allowed(tool.allow, principal):
+            return _no(tool)
+        return _with_scopes(tool, principal)
+
+    def _decide_method(self, call: Call, principal: Principal) -> Decision:
+        method = call.method
+        for uri in _subscribed(call):
+            decision = self._decide_target("resources/read", uri, principal)
+            if isinstance(decision, Deny):
+                return decision
+        if method == "completion/complete":
+            named = _completed(call)
+            if named is not None:
+                decision = self._decide_target(*named, principal)
+                if isinstance(decision, Deny):
+                    return decision
+        if method in NECESSARY and method not in self._methods:
+            return Allow(PROTOCOL)
+        return self._decide_target(method, call.target or "", principal)
+
+    def _decide_target(self, method: str, target: str, principal: Principal) -> Decision:
+        """Every rule that stands for a method must agree: those of packs and our own."""
+        decision: Decision = Allow(PROTOCOL)
+        for rule in self._for_method(method):
+            denied = self._is_denied(rule.deny, principal) or not self._is_allowed(rule.allow, principal)
+            if denied or not rule.globs.fitting(target):
+                return _no(rule)
+            decision = _with_scopes(rule, principal)
+            if isinstance(decision, Deny):
+                return decision
+        return decision
+
+    def _for_method(self, method: str) -> Sequence[_Method]:
+        return self._methods.get(method) or self._others
+
+    def _is_denied(self, roles: frozenset[str], principal: Principal) -> bool:
+        return bool(roles) and (EVERYBODY in roles or not roles.isdisjoint(principal.roles))
+
+    def _is_allowed(self, roles: frozenset[str], principal: Principal) -> bool:
+        return EVERYBODY in roles or not roles.isdisjoint(self._roles.of(principal.roles))
+
+    def _tool(self, settings: ToolRule, policy: PolicySettings) -> _Tool:
+        tool_class = settings.tool_class or policy.default.tool_class
+        allow = policy.default.allow if settings.allow is None else settings.allow
+        return _Tool(
+            rule=Rule(id=settings.id or settings.match, tool_class=tool_class),
+            hidden=settings.hidden,
+            deny=frozenset(settings.deny),
+            allow=frozenset(allow),
+            scopes=settings.scopes,
+            is_reported=settings.report,
+            overrides_packs=settings.overrides_packs,
+        )
+
+    def _method(self, name: str, settings: MethodRule, policy: PolicySettings) -> _Method:
+        allow = policy.default.allow if settings.allow is None else settings.allow
+        return _Method(
+            rule=Rule(id=name, tool_class="read"),
+            deny=frozenset(settings.deny),
+            allow=frozenset(allow),
+            match=settings.match,
+            globs=Globs(settings.match),
+            scopes=settings.scopes,
+            is_reported=settings.report,
+        )
+
+
+def _no(rule: _Tool | _Method) -> Deny:
+    return Deny(rule.rule, Reason.NOT_ALLOWED, is_reported=rule.is_reported)
+
+
+def _with_scopes(rule: _Tool | _Method, principal: Principal) -> Decision:
+    if principal.scopes.issuperset(rule.scopes):
+        return Allow(rule.rule)
+    # All of them: clients of 2025-11-25 replace what they have by what the challenge names.
+    why = "Ask the authorization server for the scopes named in the challenge."
+    return Deny(rule.rule, Reason.SCOPE_MISSING, why, rule.scopes, rule.is_reported)
+
+
+def _may_begin(glob: str, begins: str) -> bool:
+    """Whether a text that begins so may fit the pattern. Rather yes than no: reading is judged again."""
+    literal = glob.partition("*")[0].partition("?")[0]
+    if not has_wildcard(glob):
+        return glob.startswith(begins)
+    return begins.startswith(literal) or literal.startswith(begins)
+
+
+def _subscribed(call: Call) -> Iterable[str]:
+    """URIs of the resources whose changes a call asks for."""
+    if call.method == "resources/subscribe":
+        uri = call.params.get("uri")
+        return (uri,) if isinstance(uri, str) else ("",)
+    if call.method != "subscriptions/listen":
+        return ()
+    return [uri for within in (call.params, *call.params.values()) for uri in _uris_in(within)]
+
+
+def _uris_in(within: object) -> list[str]:
+    """Servers in Go fold the case of keys; what is no list of texts names something we cannot judge."""
+    if not isinstance(within, Mapping):
+        return []
+    found: list[str] = []
+    for key, value in within.items():
+        if str(key).casefold() == "resourcesubscriptions":
+            listed = value if isinstance(value, list) else [value]
+            found.extend(each if isinstance(each, str) else "" for each in listed)
+    return found
+
+
+def _completed(call: Call) -> tuple[str, str] | None:
+    """What an argument is completed for: it tells about the prompt or resource that it names."""
+    ref = call.params.get("ref")
+    if not isinstance(ref, Mapping):
+        return None
+    if isinstance(ref.get("uri"), str):
+        return "resources/read", str(ref["uri"])
+    return "prompts/get", str(ref.get("name", ""))

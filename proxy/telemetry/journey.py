@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ..model import Call, Ending, Kind, Permit, Principal, Reason, Refused, Verdict
+from ..model import Call, Ending, Kind, Permit, Principal, Reason, Refused, Rule, Verdict
 
 Sink: TypeAlias = Callable[["Record"], None]
 
@@ -88,6 +88,7 @@ class Record:
         "principal",
         "received",
         "refusal",
+        "reported",
         "request_id",
         "verdict",
     )
@@ -110,6 +111,7 @@ class Record:
         self.ending: Ending | None = None
         self.attempts = 0
         self.altered_by: list[str] = []
+        self.reported: tuple[str, Reason] | None = None
         self.duration_s = 0.0
         self._house = house
         self._sinks = sinks
@@ -137,6 +139,10 @@ class Record:
     def altered(self, what: str) -> None:
         """Something of the exchange was changed on its way; `what` is one of a closed set of words."""
         self.altered_by.append(what)
+
+    def would_refuse(self, rule: Rule, reason: Reason) -> None:
+        """A rule that only reports would have said no."""
+        self.reported = (rule.id, reason)
 
     def refused(self, refused: Refused) -> None:
         self.refusal = refused

@@ -67,6 +67,9 @@ class Log:
             line["ending"] = record.ending.value
         line["duration_s"] = round(record.duration_s, 6)
         line["attempts"] = record.attempts
+        if record.reported is not None:
+            rule, reason = record.reported
+            line["would_refuse"] = {"rule": rule, "reason": reason.value}
         if record.altered_by:
             line["altered"] = record.altered_by
         if self._unsaid and refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES:

@@ -1,10 +1,18 @@
-"""The rule set without rules: everybody who is known may do everything, and nothing is trusted for it."""
+"""Who may call what: without rules everybody who is known everything; with them, what the first that fits says."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.model import Call, Kind, Permit, Principal
-from proxy.policy.rules import EVERYTHING, Allow, Rules
-from tests.fakes import make_batch, make_call
+from proxy.model import Call, Kind, Permit, Principal, Reason, Refused
+from proxy.policy.rules import EVERYTHING, Allow, Decision, Deny, Rules
+from proxy.policy.settings import PackSettings, PolicySettings
+from tests.fakes import FakeJourney, make_batch, make_call, no
+from tests.fuzz.bounded import FUZZ
 
 ALICE = Principal(issuer="i", subject="alice", tenant="a")
 CALLS = [
@@ -30,3 +38,275 @@ def test_without_a_policy_section_everything_is_allowed(call: Call) -> None:
 def test_what_no_rule_names_counts_as_dangerous() -> None:
     """design section 3, `default: {class: dangerous}`: nothing is cached or repeated on the strength of it."""
     assert EVERYTHING.tool_class == "dangerous"
+
+
+# With a policy section.
+
+
+def rules(mode: str = "enforce", packs: Sequence[PackSettings] = (), **sections: object) -> Rules:
+    policy = {"mode": mode, **sections}
+    return Rules(msgspec.convert(policy, PolicySettings), packs)
+
+
+def who(*roles: str, scopes: Sequence[str] = ()) -> Principal:
+    return Principal(issuer="i", subject="s", tenant="t", roles=frozenset(roles), scopes=frozenset(scopes))
+
+
+def tool(name: str) -> Call:
+    return make_call(method="tools/call", target=name, params={"name": name})
+
+
+def said(decision: Decision) -> tuple[str, object]:
+    return decision.rule.id, decision.reason if isinstance(decision, Deny) else "allow"
+
+
+CONTRACT: dict[str, Any] = {
+    "default": {"class": "dangerous", "allow": []},
+    "roles": {"viewer": {}, "editor": {"inherits": ["viewer"]}, "admin": {"inherits": ["editor"]}},
+    "tools": [
+        {"match": "search_*", "class": "read", "allow": ["viewer"]},
+        {"match": "create_*", "class": "write", "allow": ["editor"]},
+        {"match": "admin_*", "deny": ["viewer"], "allow": ["editor"], "scopes": ["tools.admin"]},
+        {"match": "legacy_*", "hidden": True, "allow": ["*"]},
+        {"match": "open", "allow": ["*"]},
+        {"match": "closed", "allow": []},
+        {"match": "op*", "allow": []},
+    ],
+    "methods": {
+        "resources/read": {"allow": ["viewer"], "match": ["file:///public/*"]},
+        "prompts/get": {"allow": ["editor"]},
+        "*": {"allow": ["viewer"]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "roles", "scopes", "expected"),
+    [
+        ("search_docs", ["viewer"], [], ("search_*", "allow")),
+        ("search_docs", ["editor"], [], ("search_*", "allow")),
+        ("search_docs", ["admin"], [], ("search_*", "allow")),
+        ("search_docs", ["stranger"], [], ("search_*", Reason.NOT_ALLOWED)),
+        ("search_docs", [], [], ("search_*", Reason.NOT_ALLOWED)),
+        ("Search_docs", ["admin"], [], ("default", Reason.NOT_ALLOWED)),
+        ("create_x", ["viewer"], [], ("create_*", Reason.NOT_ALLOWED)),
+        ("create_x", ["editor"], [], ("create_*", "allow")),
+        ("admin_x", ["editor"], ["tools.admin"], ("admin_*", "allow")),
+        ("admin_x", ["editor"], [], ("admin_*", Reason.SCOPE_MISSING)),
+        ("admin_x", ["editor", "viewer"], ["tools.admin"], ("admin_*", Reason.NOT_ALLOWED)),
+        ("admin_x", ["viewer"], [], ("admin_*", Reason.NOT_ALLOWED)),
+        ("legacy_x", ["admin"], [], ("legacy_*", Reason.NOT_VISIBLE)),
+        ("open", [], [], ("open", "allow")),
+        ("opera", ["admin"], [], ("op*", Reason.NOT_ALLOWED)),
+        ("closed", ["admin"], [], ("closed", Reason.NOT_ALLOWED)),
+        ("unnamed", ["admin"], [], ("default", Reason.NOT_ALLOWED)),
+        ("", ["admin"], [], ("default", Reason.NOT_ALLOWED)),
+    ],
+)
+def test_the_first_rule_that_fits_decides(
+    name: str, roles: list[str], scopes: list[str], expected: tuple[str, object]
+) -> None:
+    """design section 3: deny (roles as named) before allow (roles with what they inherit); default is nobody."""
+    assert said(rules(**CONTRACT).decide(tool(name), who(*roles, scopes=scopes))) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "target", "roles", "expected"),
+    [
+        ("resources/read", {"uri": "file:///public/a"}, "file:///public/a", ["viewer"], "allow"),
+        ("resources/read", {"uri": "file:///secret/a"}, "file:///secret/a", ["admin"], Reason.NOT_ALLOWED),
+        ("resources/read", {"uri": "FILE:///public/a"}, "FILE:///public/a", ["admin"], Reason.NOT_ALLOWED),
+        ("resources/subscribe", {"uri": "file:///public/a"}, None, ["viewer"], "allow"),
+        ("resources/subscribe", {"uri": "file:///secret/a"}, None, ["admin"], Reason.NOT_ALLOWED),
+        ("resources/subscribe", {"uri": 7}, None, ["admin"], Reason.NOT_ALLOWED),
+        ("prompts/get", {"name": "p"}, "p", ["viewer"], Reason.NOT_ALLOWED),
+        ("prompts/get", {"name": "p"}, "p", ["editor"], "allow"),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/prompt", "name": "p"}},
+            None,
+            ["viewer"],
+            Reason.NOT_ALLOWED,
+        ),
+        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "p"}}, None, ["editor"], "allow"),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/resource", "uri": "file:///secret/{x}"}},
+            None,
+            ["admin"],
+            Reason.NOT_ALLOWED,
+        ),
+        (
+            "subscriptions/listen",
+            {"notifications": {"resourceSubscriptions": ["file:///public/a", "file:///secret/a"]}},
+            None,
+            ["admin"],
+            Reason.NOT_ALLOWED,
+        ),
+        ("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, None, [], "allow"),
+        ("nobody/knows", {}, None, ["viewer"], "allow"),
+        ("nobody/knows", {}, None, [], Reason.NOT_ALLOWED),
+        ("notifications/nobody-knows", {}, None, [], Reason.NOT_ALLOWED),
+        ("initialize", {}, None, [], "allow"),
+        ("server/discover", {}, None, [], "allow"),
+        ("ping", {}, None, [], "allow"),
+        ("tools/list", {}, None, [], "allow"),
+        ("tasks/get", {"taskId": "t"}, None, [], "allow"),
+        ("notifications/cancelled", {"requestId": 1}, None, [], "allow"),
+    ],
+)
+def test_methods_have_rules_of_their_own(
+    method: str, params: dict[str, object], target: str | None, roles: list[str], expected: object
+) -> None:
+    """Issue 4, 1: resources by URI, prompts, completion, subscriptions, tasks, unknown methods."""
+    call = make_call(method=method, params=params, target=target)
+    assert said(rules(**CONTRACT).decide(call, who(*roles)))[1] == expected
+
+
+def test_a_method_without_rules_is_allowed_to_nobody() -> None:
+    """Issue 4: default is nobody, and what a session cannot do without is allowed."""
+    closed = rules()
+    assert isinstance(
+        closed.decide(make_call(method="resources/read", target="file:///x"), who("admin")), Deny
+    )
+    assert isinstance(closed.decide(make_call(method="x/y"), who("admin")), Deny)
+    assert isinstance(closed.decide(make_call(method="tools/list"), who()), Allow)
+
+
+@pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.NOTIFICATION])
+def test_a_call_is_judged_in_whatever_shape_it_comes(kind: Kind) -> None:
+    """Issue 4: no encoding of a denied call reaches upstream; a notification runs tools too, on some servers."""
+    call = make_call(method="tools/call", target="closed", kind=kind, id=1 if kind is Kind.REQUEST else None)
+    assert isinstance(rules(**CONTRACT).decide(call, who("admin")), Deny)
+
+
+PACK = msgspec.convert(
+    {
+        "version": 1,
+        "tools": [
+            {"match": "kubectl_*", "deny": ["*"], "class": "dangerous"},
+            {"match": "get_*", "allow": ["viewer"], "class": "read"},
+        ],
+        "methods": {"resources/read": {"deny": ["guest"], "allow": ["*"]}},
+    },
+    PackSettings,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("kubectl_get", ("kubectl_*", Reason.NOT_ALLOWED)),
+        ("kubectl_apply", ("kubectl_apply", "allow")),
+        ("get_x", ("get_*", "allow")),
+        ("get_secret", ("get_secret", Reason.NOT_ALLOWED)),
+    ],
+)
+def test_denies_of_packs_come_first_and_their_other_rules_last(
+    name: str, expected: tuple[str, object]
+) -> None:
+    """design section 3, `packs`: their denies come first; one loud override by exact name."""
+    own = rules(
+        packs=[PACK],
+        tools=[
+            {"match": "kubectl_apply", "allow": ["viewer"], "overrides_packs": True},
+            {"match": "kubectl_*", "allow": ["*"]},
+            {"match": "get_secret", "allow": []},
+        ],
+    )
+    assert said(own.decide(tool(name), who("viewer"))) == expected
+
+
+def test_rules_of_packs_and_our_own_must_agree_on_a_method() -> None:
+    """A pack can only take away."""
+    own = rules(packs=[PACK], methods={"resources/read": {"allow": ["*"], "match": ["file:///public/*"]}})
+    read = make_call(method="resources/read", target="file:///public/a")
+    secret = make_call(method="resources/read", target="file:///secret")
+    assert isinstance(own.decide(read, who("viewer")), Allow)
+    assert isinstance(own.decide(read, who("guest")), Deny)
+    assert isinstance(own.decide(secret, who("viewer")), Deny)
+
+
+def test_a_cycle_of_roles_is_one_group() -> None:
+    """Issue 4, 1: inheritance is cycle-safe."""
+    round_about = rules(
+        roles={"a": {"inherits": ["b"]}, "b": {"inherits": ["c"]}, "c": {"inherits": ["a"]}},
+        tools=[{"match": "t", "allow": ["c"]}],
+    )
+    assert isinstance(round_about.decide(tool("t"), who("a")), Allow)
+
+
+@pytest.mark.parametrize(("mode", "report"), [("report", False), ("enforce", True)])
+def test_report_mode_records_and_passes(mode: str, report: bool) -> None:
+    """Issue 4, 10: decision recorded, not a byte changed."""
+    journey = FakeJourney()
+    watching = rules(mode, tools=[{"match": "t", "allow": [], "report": report}])
+    call = make_call(method="tools/call", target="t", journey=journey)
+    permit = watching(call, who())
+    assert (permit.call, permit.rule.id) == (call, "t")
+    assert journey.diary == [("j1", "would refuse", "t", Reason.NOT_ALLOWED)]
+    assert watching.may_use("tools/call", "t", who())
+
+
+def test_a_refusal_names_the_scopes_of_the_operation() -> None:
+    """MCP 2025-11-25: all scopes the operation needs in one challenge."""
+    stepped = rules(tools=[{"match": "t", "allow": ["*"], "scopes": ["a", "b"]}])
+    refused = no(lambda: stepped(tool("t"), who(scopes=["a"])))
+    assert (refused.reason, refused.scopes) == (Reason.SCOPE_MISSING, ("a", "b"))
+    assert stepped.may_use("tools/call", "t", who())
+
+
+names = st.text("abc_", max_size=4)
+globs = st.text("abc_*?", min_size=1, max_size=4)
+role_names = st.sampled_from(["viewer", "editor", "admin", "*"])
+tool_rules = st.fixed_dictionaries(
+    {"match": globs},
+    optional={
+        "allow": st.lists(role_names, max_size=2),
+        "deny": st.lists(role_names, max_size=1),
+        "hidden": st.booleans(),
+        "report": st.booleans(),
+        "scopes": st.lists(st.sampled_from(["s"]), max_size=1),
+    },
+)
+
+
+@given(
+    tools=st.lists(tool_rules, max_size=6),
+    default=st.lists(role_names, max_size=1),
+    roles=st.sets(st.sampled_from(["viewer", "editor", "admin"]), max_size=2),
+    name=names,
+)
+@FUZZ
+def test_what_a_list_shows_is_what_a_call_allows(
+    tools: list[dict[str, object]], default: list[str], roles: set[str], name: str
+) -> None:
+    """Issue 4: over random policies and callers; a call that only lacks a scope is shown and steps up."""
+    random = rules(
+        default={"allow": default},
+        roles={"viewer": {}, "editor": {"inherits": ["viewer"]}, "admin": {}},
+        tools=tools,
+    )
+    principal = who(*roles)
+    try:
+        random(tool(name), principal)
+        passes = True
+    except Refused as refused:
+        passes = refused.reason is Reason.SCOPE_MISSING
+    assert random.may_use("tools/call", name, principal) is passes
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("file:///public/{path}", True),
+        ("file:///{area}/{path}", True),
+        ("file:///secret/{path}", False),
+        ("{+any}", True),
+        ("https://x/{y}", False),
+    ],
+)
+def test_a_template_is_shown_if_something_of_it_may_be_read(template: str, shown: bool) -> None:
+    """Rather yes than no: what it stands for is judged when it is read."""
+    assert rules(**CONTRACT).may_use_template(template, who("viewer")) is shown
+    assert not rules(**CONTRACT).may_use_template("file:///public/{path}", who("stranger"))

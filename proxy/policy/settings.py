@@ -1,0 +1,173 @@
+"""Who may call what? The `policy` section: rules for tools and methods, roles, packs of rules.
+
+The first rule that fits a tool decides; what no rule names is allowed to nobody.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, TypeAlias
+
+from msgspec import Meta, Struct, field
+
+from ..configuration.mistakes import Unfit, joined
+from ..configuration.values import fit
+
+EVERYBODY: Final = "*"
+NEVER_REFUSED: Final = frozenset({"initialize", "server/discover"})
+"""A refusal of these makes clients change their revision for good."""
+
+
+def check_glob(text: str) -> None:
+    """Raise Unfit unless this can be compared with names: `*` is any text, `?` one character, all else itself."""
+    if not text.strip():
+        raise Unfit("matches nothing", "no name is blank", "write a name, or * for all")
+    if not text.isprintable():
+        raise Unfit("is no pattern", "control characters make look-alikes", "remove them")
+
+
+def check_role(text: str) -> None:
+    """Raise Unfit unless this names a role, or everybody."""
+    if not text.strip() or text != text.strip() or not text.isprintable():
+        raise Unfit("is no role", "roles are compared with what credentials say, exactly", "name one, or *")
+
+
+def check_method(text: str) -> None:
+    """Raise Unfit unless a rule may stand for this method."""
+    if text == "tools/call":
+        raise Unfit("has rules of its own", "tools are told apart by their names", "list it in policy.tools")
+    if text in NEVER_REFUSED:
+        raise Unfit("cannot be refused", "clients would take us for another revision", "remove it")
+    check_glob(text)
+    if "*" in text.removesuffix("*") or "?" in text:
+        raise Unfit("is no method", "one method, or * for all others", "name each method")
+
+
+def check_scope(text: str) -> None:
+    """Raise Unfit unless this is one OAuth scope (RFC 6749 section 3.3)."""
+    if not text or any(not 0x21 <= ord(each) <= 0x7E or each in '"\\' for each in text):
+        raise Unfit("is no scope", "RFC 6749 allows printable ASCII without spaces and quotes", "rename it")
+
+
+Glob = Annotated[str, Meta(max_length=1_024), fit(check_glob)]
+Role = Annotated[str, Meta(max_length=256), fit(check_role)]
+Method = Annotated[str, Meta(max_length=256), fit(check_method)]
+Scope = Annotated[str, Meta(max_length=256), fit(check_scope)]
+ToolClass: TypeAlias = Literal["read", "write", "dangerous"]
+Name = Annotated[str, Meta(max_length=128), fit(check_glob)]
+
+
+class RoleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One role."""
+
+    inherits: tuple[Role, ...] = ()
+    """Roles whose permissions it has too."""
+
+
+class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rule for tools. The first whose `match` fits a tool's name decides, and no other is asked."""
+
+    match: Glob
+    """Which tools: the original name, character by character; `*` is any text, `?` one character."""
+
+    id: Name | None = None
+    """How records name the rule. Absent: the pattern."""
+
+    tool_class: ToolClass | None = field(default=None, name="class")
+    """What calling them means: read, write or dangerous. Absent: that of the default."""
+
+    allow: tuple[Role, ...] | None = None
+    """Roles that may call them, with those that inherit; * is everybody, an empty list nobody. Absent: as default."""
+
+    deny: tuple[Role, ...] = ()
+    """Roles that may not, as credentials name them; asked before `allow`."""
+
+    scopes: tuple[Scope, ...] = ()
+    """OAuth scopes a call needs; a token that lacks some is asked to step up."""
+
+    hidden: bool = False
+    """true: not listed, and calling one looks like calling a tool that does not exist."""
+
+    report: bool = False
+    """true: what this rule would refuse is recorded and passes."""
+
+    overrides_packs: bool = False
+    """true: packs do not refuse this tool. Only for one tool by its exact name, and told at every start."""
+
+
+class MethodRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rule for one method that is no tool call."""
+
+    allow: tuple[Role, ...] | None = None
+    """Roles that may use it; * is everybody, an empty list nobody. Absent: as default."""
+
+    deny: tuple[Role, ...] = ()
+    """Roles that may not, as credentials name them; asked before `allow`."""
+
+    match: tuple[Glob, ...] = ("*",)
+    """Which targets: URIs of resources, names of prompts."""
+
+    scopes: tuple[Scope, ...] = ()
+    """OAuth scopes it needs."""
+
+    report: bool = False
+    """true: what this rule would refuse is recorded and passes."""
+
+
+class DefaultSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds where no rule says otherwise."""
+
+    tool_class: ToolClass = field(default="dangerous", name="class")
+    """The class of tools that no rule gives one."""
+
+    allow: tuple[Role, ...] = ()
+    """Who may call what no rule names: nobody."""
+
+
+class PackSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of rules that others share. Its denies come before everything, its other rules after one's own."""
+
+    version: Literal[1]
+    """The format of the file."""
+
+    tools: tuple[ToolRule, ...] = ()
+    """Rules for tools."""
+
+    methods: Mapping[Method, MethodRule] = field(default_factory=lambda: MappingProxyType({}))
+    """Rules for methods."""
+
+
+class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may call what."""
+
+    mode: Literal["enforce", "report"] = "enforce"
+    """report: what would be refused is recorded, and everything passes."""
+
+    default: DefaultSettings = field(default_factory=DefaultSettings)
+    """What holds where no rule says otherwise."""
+
+    roles: Mapping[Role, RoleSettings] = field(default_factory=lambda: MappingProxyType({}))
+    """The roles there are. Empty: any name in `allow` and `deny` is one."""
+
+    tools: tuple[ToolRule, ...] = ()
+    """Rules for tools; the first that fits decides."""
+
+    methods: Mapping[Method, MethodRule] = field(default_factory=lambda: MappingProxyType({}))
+    """Rules for methods; * stands for those that are not named."""
+
+
+def roles_named(policy: PolicySettings) -> Iterator[tuple[str, str]]:
+    """Every role that a rule or a role names, with the path where it stands."""
+    yield from _listed("policy.default.allow", policy.default.allow)
+    for name, role in policy.roles.items():
+        yield from _listed(joined("policy.roles", name) + ".inherits", role.inherits)
+    for index, tool in enumerate(policy.tools):
+        yield from _listed(f"policy.tools[{index}].allow", tool.allow or ())
+        yield from _listed(f"policy.tools[{index}].deny", tool.deny)
+    for method, rule in policy.methods.items():
+        here = joined("policy.methods", method)
+        yield from _listed(f"{here}.allow", rule.allow or ())
+        yield from _listed(f"{here}.deny", rule.deny)
+
+
+def _listed(path: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    return ((f"{path}[{index}]", name) for index, name in enumerate(names))
