@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import secrets
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from .lifecycle.probes import Health, operations
 from .lifecycle.watch import Changed, Watch
 from .model import Call, FindPage, Refused, Reply, Stage
 from .pipeline import Pipeline
+from .policy.disguise import Disguise
 from .policy.rules import Rules
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
@@ -116,6 +118,7 @@ class House:
             merge=functools.partial(merge, form=form),
             is_whole=is_at_http,
             without=without,
+            disguise=Disguise(_no_tools_name),
         )
         # The client's side, and the operator's.
         self.listener = Listener(
@@ -188,6 +191,11 @@ class House:
         if self._operations is not None:
             await self._operations.cleanup()
         return cut_off
+
+
+def _no_tools_name() -> str:
+    """128 random bits: nobody can have given it to a tool, or guess which name was used."""
+    return f"x{secrets.token_hex(16)}"
 
 
 def _our_pages(settings: Settings) -> FindPage:

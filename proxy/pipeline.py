@@ -8,7 +8,7 @@ the call is told every step and, once, how it ended. Rooms that are off are not 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -32,6 +32,17 @@ Explain: TypeAlias = Callable[[Refused, Call], Reply]
 Merge: TypeAlias = Callable[[Reply | None, list[tuple[Call, Refused]]], Reply]
 
 
+class Disguised(Protocol):
+    """A permit to ask about nothing, and the way back."""
+
+    @property
+    def permit(self) -> Permit: ...
+    async def undo(self, reply: Reply) -> Reply: ...
+
+
+Disguises: TypeAlias = Callable[[Call, Principal], Disguised | None]
+
+
 class Pipeline(Struct, frozen=True, kw_only=True):
     """The rooms, in order. `limit` is None where nothing is limited."""
 
@@ -44,6 +55,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     """Puts our own refusals of single messages into the answer to the rest of their batch."""
     is_whole: Callable[[Refused], bool]
     """Whether a refusal of one message of a batch refuses the whole request."""
+    disguise: Disguises | None = None
+    """Asks the server about nothing, where what is asked for is hidden."""
     without: Callable[[Call, list[Call]], Call]
     """The batch that is left when some of its messages are refused."""
 
@@ -66,15 +79,35 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         return reply
 
     async def _admit(self, call: Call) -> Reply:
-        journey = call.journey
         principal = await self.identify(call)
-        journey.identified(principal)
-        permit = self.authorise(call, principal)
-        journey.permitted(permit)
+        call.journey.identified(principal)
+        try:
+            permit = self.authorise(call, principal)
+        except Refused as refused:
+            return await self._hide(call, principal, refused)
+        call.journey.permitted(permit)
+        return await self._limited(permit)
+
+    async def _limited(self, permit: Permit) -> Reply:
         if self.limit is None:
             return await self.serve(permit)
         lease = await self.limit(permit)
         return await self._serve_leased(permit, [lease])
+
+    async def _hide(self, call: Call, principal: Principal, refused: Refused) -> Reply:
+        """What is hidden is answered as the server answers what it does not have; every other no is raised."""
+        if refused.reason is not Reason.NOT_VISIBLE or self.disguise is None:
+            raise refused
+        disguised = self.disguise(call, principal)
+        if disguised is None:
+            raise refused
+        call.journey.refused(refused)
+        reply = await self._limited(disguised.permit)
+        try:
+            return await disguised.undo(reply)
+        except BaseException as error:
+            reply.done(Ending.of(error))
+            raise
 
     async def _admit_batch(self, batch: Call) -> Reply:
         """Each message is judged, leased and journalled by itself; what may pass is forwarded together."""

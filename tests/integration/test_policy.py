@@ -1,0 +1,160 @@
+"""Rules in force: what is refused never reaches the server, and what is hidden looks like what does not exist."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.integration.client import Client
+from tests.integration.conftest import Connect, OpenSidecar
+from tests.integration.house import Sidecar
+from tests.integration.upstream import Exchange, Upstream
+from tests.integration.wire import LEGACY, MODERN, REVISIONS, event, message, post, result, tool_call
+
+RULES = (
+    'policy.tools=[{"match": "echo", "allow": ["*"]}, {"match": "legacy_*", "hidden": true}, '
+    '{"match": "danger", "allow": []}, {"match": "watched", "allow": [], "report": true}]'
+)
+
+
+@pytest.fixture
+async def ruled(open_sidecar: OpenSidecar) -> Sidecar:
+    return await open_sidecar(RULES)
+
+
+@pytest.fixture
+async def client(ruled: Sidecar, connect: Connect) -> Client:
+    return await connect(ruled.port)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_a_refused_call_is_a_text_for_the_model(
+    client: Client, upstream: Upstream, revision: str
+) -> None:
+    """protocol.md 5: 200 with isError keeps every client's session; the server sees nothing."""
+    client.send(post(tool_call(revision, tool="danger"), revision))
+    answer = await client.answer()
+    assert answer.status == 200
+    assert isinstance(answer.json, dict)
+    assert answer.json["result"]["isError"] is True
+    assert answer.json["result"]["_meta"]["dev.mcp-sidecar/refusal"]["reason"] == "not_allowed"
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("name", ["Danger", "danger ", "d\u0430nger", "unnamed", "echo2", "ECHO"])
+async def test_a_name_that_no_rule_allows_is_nobodys(client: Client, upstream: Upstream, name: str) -> None:
+    """Issue 4, 1: compared code point by code point; default is nobody."""
+    client.send(post(tool_call(tool=name)))
+    assert b'"reason":"not_allowed"' in (await client.answer()).body
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "name", [r"\u0065cho", r"\u0065\u0063\u0068\u006f"], ids=["one escape", "all escapes"]
+)
+async def test_an_escaped_name_is_the_name(client: Client, upstream: Upstream, name: str) -> None:
+    """The reader's string is what is judged, and its bytes are what is forwarded."""
+    body = tool_call().replace(b'"echo"', f'"{name}"'.encode())
+    client.send(post(body))
+    exchange = await upstream.next()
+    assert exchange.request.body == body
+    exchange.answer(result())
+    assert (await client.answer()).status == 200
+
+
+async def test_a_notification_that_calls_a_tool_goes_nowhere(client: Client, upstream: Upstream) -> None:
+    """Issue 4: some servers run it; 202 and dropped, because a 4xx ends Python 1.x sessions."""
+    body = b'{"jsonrpc":"2.0","method":"tools/call","params":{"name":"danger","arguments":{}}}'
+    client.send(post(body))
+    assert (await client.answer()).status == 202
+    assert upstream.seen == []
+
+
+async def test_a_denied_call_in_a_batch_goes_nowhere(client: Client, upstream: Upstream) -> None:
+    """design section 4: each element judged; the rest is forwarded."""
+    batch = b"[" + tool_call("2025-03-26", 1) + b"," + tool_call("2025-03-26", 2, "danger") + b"]"
+    client.send(post(batch, "2025-03-26"))
+    exchange = await upstream.next()
+    assert b"danger" not in exchange.request.body
+    exchange.answer(b"[" + result(1) + b"]")
+    said = (await client.answer()).json
+    assert isinstance(said, list)
+    assert sorted(each["id"] for each in said) == [1, 2]
+
+
+async def test_what_is_only_watched_passes_and_is_recorded(
+    ruled: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """Issue 4, 10: decision recorded, not a byte changed."""
+    body = tool_call(tool="watched")
+    client.send(post(body))
+    exchange = await upstream.next()
+    assert exchange.request.body == body
+    exchange.answer(result())
+    assert (await client.answer()).body == result()
+    [line] = await ruled.lines.next_calls()
+    assert line["would_refuse"] == {"rule": "watched", "reason": "not_allowed"}
+    assert line["outcome"] == "ok"
+
+
+def unknown(exchange: Exchange, shape: str) -> None:
+    """Answer as a server does that has no such tool, in its own words."""
+    said = json.loads(exchange.request.body)
+    name = said["params"]["name"]
+    text = {"content": [{"type": "text", "text": f"Unknown tool: {name}"}], "isError": True}
+    body = json.dumps({"jsonrpc": "2.0", "id": said["id"], "result": text}).encode()
+    if shape == "error":
+        failed = {"code": -32602, "message": f"Tool {name} not found"}
+        body = json.dumps({"jsonrpc": "2.0", "id": said["id"], "error": failed}).encode()
+    if shape == "stream":
+        exchange.begin()
+        exchange.chunk(event(body, id="1"))
+        exchange.end()
+    else:
+        exchange.answer(body, "X-Server: yes")
+
+
+@pytest.mark.parametrize("revision", [LEGACY, MODERN])
+@pytest.mark.parametrize("shape", ["result", "error", "stream"])
+async def test_a_hidden_tool_looks_like_one_that_does_not_exist(
+    ruled: Sidecar, connect: Connect, open_sidecar: OpenSidecar, upstream: Upstream, shape: str, revision: str
+) -> None:
+    """Issue 4, 3: exactly as on that server, byte for byte but for the name; the real name never gets there."""
+    bare = await open_sidecar()
+    answers = []
+    for side, name in ((ruled, "legacy_one"), (bare, "nobodys_on")):
+        client = await connect(side.port)
+        client.send(post(tool_call(revision, tool=name), revision))
+        exchange = await upstream.next()
+        assert (b"legacy" in exchange.link.received) is False
+        assert exchange.request.all("mcp-name") in ([], [json.loads(exchange.request.body)["params"]["name"]])
+        unknown(exchange, shape)
+        answer = await client.answer()
+        kept = [
+            field
+            for field in answer.fields
+            if field[0] not in ("Date", "Transfer-Encoding", "Content-Length")
+        ]
+        answers.append((answer.status, kept, answer.body.replace(name.encode(), b"NAME")))
+    assert answers[0] == answers[1]
+    assert b"NAME" in answers[0][2]
+    line = (await ruled.lines.next_calls())[0]
+    assert (line["tool"], line["outcome"], line["reason"]) == ("legacy_one", "denied", "not_visible")
+
+
+async def test_a_hidden_tool_in_a_batch_is_refused_by_us(client: Client, upstream: Upstream) -> None:
+    """There the server is not asked: what is forwarded together must each be allowed."""
+    client.send(post(b"[" + tool_call("2025-03-26", 2, "legacy_x") + b"]", "2025-03-26"))
+    answer = await client.answer()
+    assert b"not_visible" in answer.body
+    assert upstream.seen == []
+
+
+async def test_a_method_that_no_rule_names_is_nobodys(client: Client, upstream: Upstream) -> None:
+    """Other requests get a JSON-RPC error."""
+    client.send(post(message("resources/read", LEGACY, uri="file:///secret")))
+    answer = await client.answer()
+    assert (answer.status, upstream.seen) == (200, [])
+    assert isinstance(answer.json, dict)
+    assert answer.json["error"]["code"] == 403
