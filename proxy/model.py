@@ -399,7 +399,7 @@ class Stage(Protocol):
 
 
 class Ear(Protocol):
-    """Listens to one exchange with the server for what its caller will own: session, tasks, questions, events."""
+    """Listens to one exchange with the server: what will its caller own, and what may it not see of an event?"""
 
     def event_id(self, id: bytes) -> None:
         """An event had this id, and the caller can come back to it."""
@@ -413,8 +413,9 @@ class Ear(Protocol):
         """The result of a request; `method` is None where another exchange carried that. Raises Refused."""
         ...
 
-    def passed_on(self, raw: bytes, data: bytes | None) -> bytes:
-        """What the caller gets of an event that was just heard: nearly always `raw`. Raises Refused."""
+    def passed_on(self, data: bytes) -> bytes:
+        """What the caller gets of the data of an event that was just heard: nearly always `data` itself. Raises
+        Refused."""
         ...
 
     def ended(self, ending: Ending) -> None:
@@ -422,9 +423,9 @@ class Ear(Protocol):
         ...
 
 
-Listen: TypeAlias = Callable[[Permit, str | None], Ear]
-"""An ear for the exchange of a permit, which hands out the session or message endpoint named, if any. Raises
-Refused when that was somebody else's before."""
+Listen: TypeAlias = Callable[[Permit, str | None], Ear | None]
+"""An ear for the exchange of a permit, which hands out the session or message endpoint named, if any; None where
+nothing of that exchange matters. Raises Refused when what it hands out was somebody else's before."""
 
 Tell: TypeAlias = Callable[[Ending], None]
 

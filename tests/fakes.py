@@ -214,10 +214,17 @@ class FakeEar:
     """Fulfils `Ear`: hears everything, changes what it is told to change, and refuses where it is told to."""
 
     def __init__(
-        self, diary: Diary, *, error: Refused | None = None, changes: Mapping[bytes, bytes] | None = None
+        self,
+        diary: Diary,
+        *,
+        error: Refused | None = None,
+        changes: Mapping[bytes, bytes] | None = None,
+        refuses: frozenset[bytes] = frozenset(),
     ) -> None:
+        """`error` is what it says to every result, `changes` and `refuses` are about the data of events."""
         self._diary = diary
         self._error = error
+        self._refuses = refuses
         self._changes = changes or {}
 
     def event_id(self, id: bytes) -> None:
@@ -231,8 +238,10 @@ class FakeEar:
         if self._error is not None:
             raise self._error
 
-    def passed_on(self, raw: bytes, data: bytes | None) -> bytes:
-        return self._changes.get(raw, raw)
+    def passed_on(self, data: bytes) -> bytes:
+        if data in self._refuses:
+            raise Refused(Reason.UPSTREAM_NONSENSE)
+        return self._changes.get(data, data)
 
     def ended(self, ending: Ending) -> None:
         self._diary.append(("ear", ending))

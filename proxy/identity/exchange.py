@@ -73,23 +73,21 @@ class Exchange:
         # In a list of tasks it is nobody's; in another result of that shape it need not be a task.
         return not self._is_list
 
-    def passed_on(self, raw: bytes, data: bytes | None) -> bytes:
-        if data is not None and self._hides:
-            raw = self._filtered(raw, data)
-        elif data is not None and self._kind is Kind.LISTEN and len(data) > HELD_BYTES and _may_list(data):
+    def passed_on(self, data: bytes) -> bytes:
+        if self._hides:
+            data = self._filtered(data)
+        elif self._kind is Kind.LISTEN and len(data) > HELD_BYTES and _may_list(data):
             raise not_understood()
         self._hides = self._is_list = False
-        return raw
+        return data
 
-    def _filtered(self, raw: bytes, data: bytes) -> bytes:
-        if raw.count(data) != 1:
-            raise not_understood()  # it stands on several lines
+    def _filtered(self, data: bytes) -> bytes:
         try:
             rest = without_foreign(data, self._passes)
         except Malformed:
             raise not_understood() from None
         self._journey.altered(FILTERED)
-        return raw.replace(data, rest)
+        return rest
 
     def ended(self, ending: Ending) -> None:
         self._ownership.stream_ended(self, self._identity, self._events_at)

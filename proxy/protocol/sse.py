@@ -17,6 +17,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _COLON: Final = ord(":")
 _LF: Final = ord("\n")
 _BLANK_LINES: Final = re.compile(rb"[\r\n]*")
+_LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
 
 class TooLong(Exception):
@@ -142,3 +143,28 @@ class Splitter:
 def message(data: bytes) -> bytes:
     """One `message` event that carries `data`, which holds no line breaks."""
     return b"event: message\ndata: " + data + b"\n\n"
+
+
+def with_data(event: Event, data: bytes) -> bytes:
+    """The bytes of an event that says `data` instead of its own, which it has. Other lines stay as they are, but for
+    comments where what it said stands on several lines, or twice: one of them could say it too."""
+    old = event.data or b""
+    if b"\n" not in data and event.raw.count(old) == 1:
+        return event.raw.replace(old, data)
+    lines = _LINE.findall(event.raw)
+    # A mark of order is none but at the very start of a stream: then one line of data fewer is seen without it.
+    mark = _BOM if sum(map(_is_data, lines)) <= old.count(b"\n") else b""
+    pieces: list[bytes] = []
+    is_said = False
+    for line, end in lines:
+        if not _is_data((line.removeprefix(mark), end)):
+            pieces += () if line.startswith(b":") else (line, end)
+        elif not is_said:
+            is_said = True
+            said = (end or b"\n").join(b"data: " + each for each in data.split(b"\n"))
+            pieces.append((mark if line.startswith(mark) else b"") + said + end)
+    return b"".join(pieces)
+
+
+def _is_data(line: tuple[bytes, bytes]) -> bool:
+    return line[0].partition(b":")[0] == b"data"

@@ -34,7 +34,7 @@ from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
 from .forward import Forward, check_head, lost, nonsense, passed_on, without_length
-from .judge import messages_of
+from .judge import heard_by, messages_of
 from .origin import Origin
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
@@ -146,7 +146,7 @@ class Session:
             self.ear.event_id(event.id)
         for said in await messages_of(event):
             self._settle(said)
-        return event.raw if self.ear is None else self.ear.passed_on(event.raw, event.data)
+        return event.raw if self.ear is None else heard_by(self.ear, event)
 
     def _settle(self, said: Said) -> None:
         id = said.id if isinstance(said.id, int | str) else None

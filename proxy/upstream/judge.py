@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..model import Call, Ear, Ending, IdKey, Kind, id_key
+from ..model import Call, Ear, Ending, IdKey, Kind, Refused, id_key
 from ..protocol.answers import HELD_BYTES, Malformed, Said, Tail, read_answers
-from ..protocol.sse import Event
+from ..protocol.sse import Event, with_data
 
 SLICE_BYTES: Final = 16_384
 """Of a large answer looked at before other calls have their turn: 10 ms at the worst, of brackets alone."""
@@ -41,6 +41,14 @@ async def messages_of(event: Event) -> list[Said]:
     tail = Tail()
     await look(tail, data)
     return tail.ended()
+
+
+def heard_by(ear: Ear, event: Event) -> bytes:
+    """What the client gets of an event whose messages `ear` has heard. Raises Refused."""
+    if event.data is None:
+        return event.raw
+    data = ear.passed_on(event.data)
+    return event.raw if data is event.data else with_data(event, data)
 
 
 class Foreign(Exception):
@@ -91,6 +99,7 @@ class Judge:
 
     async def event_in_turns(self, event: Event) -> bytes:
         """The same, and other calls have their turns while a large one is read. What the client gets of it."""
+        waiting = None if self.ear is None else self.waiting.copy()
         if event.data is None or len(event.data) <= HELD_BYTES:
             self.event(event)
         else:
@@ -98,7 +107,14 @@ class Judge:
                 self._note(event.id)
             for each in await messages_of(event):
                 self.see(each)
-        return event.raw if self.ear is None else self.ear.passed_on(event.raw, event.data)
+        if self.ear is None or waiting is None:
+            return event.raw
+        try:
+            return heard_by(self.ear, event)
+        except Refused:
+            # It goes nowhere, so whoever waited for it still does, and can be told.
+            self.waiting = waiting
+            raise
 
     def _note(self, event_id: bytes) -> None:
         self.saw_event_id = True
@@ -129,4 +145,4 @@ class Judge:
             call.journey.ended(Ending.COMPLETE)
 
 
-__all__ = ["Foreign", "Judge", "Malformed", "look", "messages_of"]
+__all__ = ["Foreign", "Judge", "Malformed", "heard_by", "look", "messages_of"]

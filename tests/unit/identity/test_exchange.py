@@ -11,7 +11,7 @@ from proxy.model import Call, Ending, Kind, Permit, Principal, Reason
 from proxy.protocol.answers import HELD_BYTES
 from proxy.protocol.revisions import TWO_ENDPOINTS
 from proxy.protocol.sse import Event, Splitter
-from proxy.upstream.judge import Judge
+from proxy.upstream.judge import Judge, heard_by
 from tests.fakes import RULE, Diary, FakeJourney, make_call, no
 
 ANN = Principal(issuer="iss", subject="ann", tenant="acme")
@@ -38,7 +38,7 @@ def judged(call: Call, raw: bytes) -> bytes:
     judge = Judge([call], any_answer=call.last_event_id is not None, ear=ear)
     [event] = Splitter(10 * HELD_BYTES).feed(raw)
     judge.event(event)
-    return ear.passed_on(event.raw, event.data)
+    return heard_by(ear, event)
 
 
 def answer(*tasks: object, **more: object) -> bytes:
@@ -76,6 +76,20 @@ def test_an_event_loses_the_tasks_of_others(call: Callable[[Diary], Call], head:
     assert ("j1", "altered", FILTERED) in diary
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"data: " + answer(THEIRS)[:18] + b"\ndata: " + answer(THEIRS)[18:] + b"\nid: 7\n\n",
+        b"id: 7\n: " + answer(THEIRS) + b"\ndata: " + answer(THEIRS) + b"\n\n",
+    ],
+)
+def test_an_event_of_several_lines_loses_them_too(raw: bytes) -> None:
+    """WHATWG HTML 9.2: readers join lines of data and see no comments."""
+    [event] = Splitter(HELD_BYTES).feed(judged(a_list([]), raw))
+    assert b"theirs" not in event.raw
+    assert (event.id, json.loads(event.data or b"")) == (b"7", json.loads(answer()))
+
+
 @pytest.mark.parametrize("call", [a_list, resumed])
 @pytest.mark.parametrize("said", [answer(MINE), answer(), b'{"id":1,"error":{"code":-32601}}'])
 def test_an_event_without_them_stays_as_it_is(call: Callable[[Diary], Call], said: bytes) -> None:
@@ -104,8 +118,6 @@ def test_a_result_of_another_method_may_name_what_it_likes() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"data: " + answer(THEIRS)[:18] + b"\ndata: " + answer(THEIRS)[18:] + b"\n\n",
-        b"id: 7\n: " + answer(THEIRS) + b"\ndata: " + answer(THEIRS) + b"\n\n",
         b'data: {"id":1,"result":{"items":[]}}\n\n',
         b'data: {"id":1,"result":[]}\n\n',
         b'data: {"id":1,"result":"x"}\n\n',
@@ -137,16 +149,16 @@ def test_one_event_of_several_messages_is_looked_at_whole() -> None:
     data = b"[" + answer(THEIRS, NOBODYS) + b"," + answer(MINE).replace(b'"id": 1', b'"id": 2') + b"]"
     event = Event(raw=b"data: " + data + b"\n\n", data=data)
     judge.event(event)
-    got = json.loads(ear.passed_on(event.raw, event.data)[6:])
+    got = json.loads(ear.passed_on(data))
     assert [each["result"]["tasks"] for each in got] == [[], [MINE]]
     # And the next event is one of its own.
-    other = b"data: " + answer(NOBODYS, THEIRS) + b"\n\n"
-    assert ear.passed_on(other, other[6:-2]) == other
+    other = answer(NOBODYS, THEIRS)
+    assert ear.passed_on(other) is other
 
 
 def test_an_event_without_data_is_not_looked_at() -> None:
     """protocol.md section 4: a priming event must pass, or resumption breaks."""
-    assert listening_to(resumed([])).passed_on(b"id: 7\n\n", None) == b"id: 7\n\n"
+    assert judged(resumed([]), b"id: 7\n\n") == b"id: 7\n\n"
 
 
 def test_a_task_created_on_a_message_endpoint_ends_with_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.protocol.sse import Event, Splitter, TooLong, message
+from proxy.protocol.sse import Event, Splitter, TooLong, message, with_data
 from tests.unit.protocol.patience import processor_seconds
 
 PLENTY = 1_000_000
@@ -230,3 +230,52 @@ def test_a_message_of_ours_is_one_event() -> None:
     """2024-11-05: answers arrive as `message` events."""
     written = message(b'{"a":"\xe2\x80\xa8"}')
     assert fed([written]) == ([Event(raw=written, name="message", data=b'{"a":"\xe2\x80\xa8"}')], None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "left"),
+    [
+        (b"id: 7\ndata:old\nretry: 5\n\n\n", b"id: 7\ndata:new\nretry: 5\n\n\n"),
+        (b"data: o\r\nid: old\r\ndata: ld\r\n\r\n", b"data: new\r\nid: old\r\n\r\n"),
+        (b"event: old\r: old\rdata: old\r\r", b"event: old\rdata: new\r\r"),
+        (b"data\nid: data\n\n", b"data: new\nid: data\n\n"),
+        (b"data: old", b"data: new"),
+    ],
+)
+def test_an_event_says_something_else(raw: bytes, left: bytes) -> None:
+    """Promise 1: what is changed on purpose is the data and nothing else."""
+    splitter = Splitter(PLENTY)
+    event = [*splitter.feed(raw), splitter.rest()][0]
+    assert event is not None
+    assert with_data(event, b"new") == left
+
+
+_LINES = st.sampled_from(
+    [b"data: a", b"data:a", b"data", b"data: data: a", b": a", b"id: a", b"event: a", b"x"]
+)
+_ENDS = st.sampled_from([b"\n", b"\r\n"])
+
+
+@given(
+    before=st.lists(_LINES, max_size=3),
+    after=st.lists(_LINES, max_size=3),
+    end=_ENDS,
+    mark=st.booleans(),
+    is_first=st.booleans(),
+    data=st.sampled_from([b"a", b"b", b"a\nb", b"data: a"]),
+)
+def test_readers_see_the_new_data_and_the_old_rest(
+    before: list[bytes], after: list[bytes], end: bytes, mark: bool, is_first: bool, data: bytes
+) -> None:
+    """Read back, only the data differs; a mark of order is one at the start of a stream only."""
+    raw = b"\xef\xbb\xbf" * mark + end.join((*before, b"x: ", b"data: a", *after, end))
+
+    def read(raw: bytes) -> Event:
+        splitter = Splitter(PLENTY)
+        if not is_first:
+            splitter.feed(b"data: 0\n\n")
+        [event] = [each for each in splitter.feed(raw) if each.data is not None]
+        return event
+
+    old, new = read(raw), read(with_data(read(raw), data))
+    assert (new.data, new.id, new.name) == (data, old.id, old.name)

@@ -183,10 +183,22 @@ async def test_an_ear_says_what_the_client_gets_of_an_event(size: int) -> None:
     event = Event(raw=b"data: " + data + b"\n\n", data=data, id=b"7")
     assert await Judge(asked([], 1)).event_in_turns(event) is event.raw
     diary: Diary = []
-    ear = FakeEar(diary, changes={event.raw: b"less"})
-    assert await Judge(asked([], 1), ear=ear).event_in_turns(event) == b"less"
+    ear = FakeEar(diary, changes={data: b"less"})
+    assert await Judge(asked([], 1), ear=ear).event_in_turns(event) == b"data: less\n\n"
+    assert await Judge(asked([], 1), ear=FakeEar([])).event_in_turns(event) is event.raw
     assert diary[0] == ("event id", b"7")
     assert diary[1][:2] == ("result", "tools/call")
+
+
+async def test_whoever_waits_for_an_event_that_goes_nowhere_still_waits() -> None:
+    """Own promise: whoever waits is told why in vain; the event was not released."""
+    data = b'{"id":1,"result":{}}'
+    ear = FakeEar([], refuses=frozenset({data}))
+    judge = Judge(asked([], 1, 2), ear=ear)
+    await judge.event_in_turns(Event(raw=b"", data=b'{"id":2,"result":{}}'))
+    with pytest.raises(Refused):
+        await judge.event_in_turns(Event(raw=b"", data=data))
+    assert list(judge.waiting) == [(int, 1)]
 
 
 LARGE = b'{"id":1,"result":[' + b"[]," * 200_000 + b"1]}"
