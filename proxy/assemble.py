@@ -31,6 +31,7 @@ from .lifecycle.watch import Changed, Watch
 from .model import Call, FindPage, Refused, Reply, Stage
 from .pipeline import Pipeline
 from .policy.disguise import Disguise
+from .policy.packs import read_packs
 from .policy.rules import Rules
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
@@ -111,7 +112,7 @@ class House:
         challenges = Challenges(settings.identity)
         hall = Pipeline(
             identify=identity.identify,
-            authorise=Rules(settings.policy),
+            authorise=Rules(settings.policy, read_packs(settings.policy)),
             limit=None,
             serve=serve,
             explain=lambda refused, call: explained(challenges(refused), call),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct, field, inspect
+from msgspec import Meta, Struct, field, inspect, structs
 
 from .configuration.convert import Converter, Spot
 from .configuration.documents import document_of
@@ -29,6 +29,7 @@ from .identity.settings import (
 )
 from .lifecycle.settings import OperationsSettings
 from .policy.globs import has_wildcard
+from .policy.packs import located, read_pack
 from .policy.settings import EVERYBODY, PolicySettings, roles_named
 from .upstream.settings import UpstreamSettings
 
@@ -72,6 +73,7 @@ def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[s
     """
     report = Report()
     root = _without_file() if file is None else _read(file, report)
+    base = Path() if file is None else file.parent
     kind = inspect.type_info(Settings)
     assert isinstance(kind, inspect.StructType)
     apply_environment(root, kind, environ, report)
@@ -82,10 +84,13 @@ def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[s
         converter = Converter(report, environ, read_bounded)
         settings = converter.read(root, kind, Spot(), root.at)
         _check_across(converter.values, report)
-        elsewhere = _check_keys_files(converter.values, environ, report)
+        elsewhere = (
+            *_check_keys_files(converter.values, environ, report),
+            *_check_packs(converter.values, base, environ, report),
+        )
     if report.has_mistakes or elsewhere or not isinstance(settings, Settings):
         raise SettingsError((*report.mistakes, *elsewhere))
-    return settings
+    return settings if settings.policy is None else _with_packs_located(settings, settings.policy, base)
 
 
 def schema() -> dict[str, object]:
@@ -161,6 +166,29 @@ def _check_keys_files(
         except SettingsError as error:
             mistakes.update(dict.fromkeys(error.mistakes))
     return tuple(mistakes)
+
+
+def _check_packs(
+    values: Mapping[str, object], base: Path, environ: Mapping[str, str], report: Report
+) -> tuple[Mistake, ...]:
+    """Packs as they are now. Returns the mistakes in them; one that cannot be read goes to `report`."""
+    mistakes: dict[Mistake, None] = {}
+    packs, roles = values.get("policy.packs"), values.get("policy.roles")
+    for index, name in enumerate(packs if isinstance(packs, tuple) else ()):
+        try:
+            read_pack(located(name, base), roles if isinstance(roles, Mapping) else (), environ)
+        except Unfit as unfit:
+            here = f"policy.packs[{index}]"
+            report.add(report.place_of(here), here, unfit.what, unfit.why, unfit.remedy)
+        except SettingsError as error:
+            mistakes.update(dict.fromkeys(error.mistakes))
+    return tuple(mistakes)
+
+
+def _with_packs_located(settings: Settings, policy: PolicySettings, base: Path) -> Settings:
+    """Whoever reads the packs later need not know where the settings came from."""
+    packs = tuple(located(name, base) for name in policy.packs)
+    return structs.replace(settings, policy=structs.replace(policy, packs=packs))
 
 
 def _check_identity(values: Mapping[str, object], report: Report) -> None:

@@ -5,7 +5,7 @@ settings: YAML or JSON, references resolved, duplicates and surprises refused, n
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from msgspec import Struct, inspect
@@ -34,14 +34,25 @@ def read_document(path: str, kind: type[Document], *, environ: Mapping[str, str]
     return document_of(content, path, kind, environ)
 
 
-def document_of(content: bytes, path: str, kind: type[Document], environ: Mapping[str, str]) -> Document:
-    """Like read_document, for the content of `path` that was read already."""
+def document_of(
+    content: bytes,
+    path: str,
+    kind: type[Document],
+    environ: Mapping[str, str],
+    *,
+    check: Callable[[Mapping[str, object], Report], None] | None = None,
+) -> Document:
+    """Like read_document, for the content of `path` that was read already.
+
+    `check` looks at all values that could be read, by path, and adds mistakes that no value shows alone.
+    """
     report = Report()
     drawn = inspect.type_info(kind)
     root = read_tree(content, shown(path, LONGEST_SHOWN_PATH), report)
-    read = (
-        None if root is None else Converter(report, environ, read_bounded).read(root, drawn, Spot(), root.at)
-    )
+    converter = Converter(report, environ, read_bounded)
+    read = None if root is None else converter.read(root, drawn, Spot(), root.at)
+    if check is not None:
+        check(converter.values, report)
     if report.has_mistakes or not isinstance(read, kind):
         raise SettingsError(report.mistakes)
     return read

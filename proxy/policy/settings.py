@@ -56,6 +56,15 @@ ToolClass: TypeAlias = Literal["read", "write", "dangerous"]
 Name = Annotated[str, Meta(max_length=128), fit(check_glob)]
 
 
+def check_pack(text: str) -> None:
+    """Raise Unfit unless this can be the name of a shipped pack or a path."""
+    if not text.strip() or not text.isprintable():
+        raise Unfit("is no pack", "no file is called so", "name a shipped pack, or a path from this file")
+
+
+Pack = Annotated[str, Meta(max_length=4_096), fit(check_pack)]
+
+
 class RoleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One role."""
 
@@ -141,6 +150,9 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     mode: Literal["enforce", "report"] = "enforce"
     """report: what would be refused is recorded, and everything passes."""
+
+    packs: tuple[Pack, ...] = ()
+    """Rules that others share: names of shipped packs (destructive), or paths from this file (./packs/own.yaml)."""
 
     default: DefaultSettings = field(default_factory=DefaultSettings)
     """What holds where no rule says otherwise."""

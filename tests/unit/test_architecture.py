@@ -24,7 +24,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "pipeline": {"model"},
     "configuration": {"secret"},
     "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
-    "settings": {"configuration", "policy.globs", "identity.keys_file"},
+    "settings": {"configuration", "policy.globs", "policy.packs", "identity.keys_file"},
     "demo": set(),
     # Where everything is put together.
     "assemble": {""},
