@@ -13,6 +13,7 @@ RUN awk '/^[a-z]/ { wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trov
     && pip install --only-binary :all: --require-hashes -r /tmp/backend.lock
 COPY LICENSE README.md pyproject.toml ./
 COPY proxy proxy
+COPY policies/packs policies/packs
 RUN pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /tmp/dist . \
     && pip --python /opt/mcp-sidecar/bin/python install --no-index --no-deps /tmp/dist/*.whl
 # Compiled here because the running file system is read-only; unchecked, because nobody edits an image.
