@@ -75,6 +75,11 @@ def is_metadata_host(host: str) -> bool:
     return any(_reach_of_ipv4(each) is Reach.METADATA for each in loose_ipv4(host))
 
 
+def is_metadata_name(host: str) -> bool:
+    """Whether a canonical name, not an address, is that of a metadata service."""
+    return host in _METADATA_NAMES
+
+
 def loose_ipv4(text: str) -> tuple[int, ...]:
     """Every IPv4 address that some reader would see: `127.1`, octal, hexadecimal, one number for all (inet_aton), and
     leading zeros read as decimal. Empty where nobody sees one."""

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
-from .addresses import Reach, canonical, loose_ipv4, reach
+from .addresses import Reach, canonical, is_metadata_name, loose_ipv4, reach
 
 Addresses: TypeAlias = Literal["public", "private", "any"]
 
@@ -53,9 +53,10 @@ _ENCODED_CONTROL: Final = re.compile(r"%(?:25)*(?:[01][0-9a-f]|7f)", re.ASCII | 
 
 # Where a URL may begin in a text. Every branch begins with one of three characters: a fast search.
 _MARK: Final = re.compile(
-    r":(?:[/\\]{2}|(?:(?<=http:)|(?<=https:)|(?<=ws:)|(?<=wss:)|(?<=ftp:)|(?<=file:))(?=[/\\\[@%a-z0-9_]|[^\x00-\x7f]))"
+    r":(?:[/\\]{2}|(?:(?<=[hH][tT][tT][pP]:)|(?<=[hH][tT][tT][pP][sS]:)|(?<=[wW][sS]:)|(?<=[wW][sS][sS]:)"
+    r"|(?<=[fF][tT][pP]:)|(?<=[fF][iI][lL][eE]:))(?=[/\\\[@%A-Za-z0-9_]|[^\x00-\x7f]))"
     r"|/[/\\]|\\[/\\]",
-    re.ASCII | re.I,
+    re.ASCII,
 )
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*\Z", re.ASCII | re.I)
 _SLASHES: Final = re.compile(r"[/\\]*")
@@ -132,6 +133,8 @@ class UrlRule:
         plain = _PLAIN.fullmatch(text)
         if plain is not None:
             scheme, host, port = plain.groups()
+            if port is None and self._ports is None and scheme in self._schemes:
+                return self._verdict_of_host(host)
             return self._verdict(scheme, host, port)
         if not text.isprintable() or " " in text or "\\" in text:
             return AMBIGUOUS
@@ -150,6 +153,9 @@ class UrlRule:
 
     def within(self, text: str, hunt: Hunt) -> str | None:
         """What is wrong with a URL that stands somewhere in the text, or with a whole text that is an address."""
+        plain = _PLAIN.fullmatch(text)
+        if plain is not None and text.count(":") == 1 and text.count("//") == 1:
+            return self._verdict(*plain.groups())
         words = self._marked(text, hunt) or self._bare(text)
         if words is None and ("\n" in text or "\t" in text or "\r" in text):
             # Browsers' readers take line breaks and tabs out, wherever they stand, if the whole text is a URL.
@@ -171,7 +177,7 @@ class UrlRule:
         if not self._is_listed:
             return None if reach(host) in self._reached else self._reach_words
         # A pattern never stands for a metadata service: only its own name does.
-        if host in self._exact or (host.endswith(self._suffixes) and reach(host) is not Reach.METADATA):
+        if host in self._exact or (host.endswith(self._suffixes) and not is_metadata_name(host)):
             return None
         return self._host_words
 
@@ -186,6 +192,8 @@ class UrlRule:
 
     def _marked(self, text: str, hunt: Hunt) -> str | None:
         """URLs with a scheme, or with two slashes before the host."""
+        if ":" not in text and "//" not in text and "\\" not in text:
+            return None
         strange = _STRANGE.match(text[:80].lstrip(_BLANKS))
         if strange is not None and strange[1].lower() not in self._schemes:
             return self._scheme_words
@@ -253,11 +261,13 @@ class UrlRule:
 
     def _bare(self, text: str) -> str | None:
         """A whole text that is an address or a name that leads inside; and metadata services in any prose."""
+        text = text.strip(_BLANKS)
+        if "." not in text and ":" not in text and text[:9].lower() != "localhost":
+            return None
         if any(each in text and each not in self._exact for each in _METADATA_IN_PROSE):
             return self._host_words if self._is_listed else self._reach_words
         if len(text) > 512:
             return None
-        text = text.strip(_BLANKS)
         match = _BARE.fullmatch(text)
         if match is None:
             six = canonical(f"[{text}]") if _IPV6.fullmatch(text) else None
