@@ -10,7 +10,8 @@ Within a rule: hidden, deny (roles as the credential names them), allow (roles w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -54,6 +55,16 @@ NECESSARY: Final = frozenset(
     }
 )
 """Subscriptions are judged by the resources they name; tasks belong to whoever started them."""
+
+
+_SEPARATOR: Final = r"(?:[/\\]|%(?:25)*(?:2f|5c))"
+_DOTS: Final = r"(?:\.|%(?:25)*2e){1,2}"
+_AFTER: Final = r"(?:\Z|[/\\;?#]|%(?:25)*(?:2f|5c|3b|3f|23))"
+_UNCERTAIN: Final = re.compile(
+    rf"[\x00-\x1f]|%(?:25)*00|(?:\A|:|{_SEPARATOR}){_DOTS}(?={_AFTER})", re.IGNORECASE
+)
+"""What servers resolve, drop or end a path at: dot segments (RFC 3986 section 5.2.4), plain or encoded however often,
+also between backslashes and before path parameters; control characters, which WHATWG URLs drop; NUL."""
 
 
 class Allow(Struct, frozen=True):
@@ -208,7 +219,7 @@ class Rules:
         decision: Decision = Allow(PROTOCOL)
         for rule in self._for_method(method):
             denied = self._is_denied(rule.deny, principal) or not self._is_allowed(rule.allow, principal)
-            if denied or not rule.globs.fitting(target):
+            if denied or not _fits(rule, method, target):
                 return _no(rule)
             decision = _with_scopes(rule, principal)
             if isinstance(decision, Deny):
@@ -254,6 +265,13 @@ def _no(rule: _Tool | _Method) -> Deny:
     return Deny(rule.rule, Reason.NOT_ALLOWED, is_reported=rule.is_reported)
 
 
+def _fits(rule: _Method, method: str, target: str) -> bool:
+    """Whether the target is one of the rule's. A URI that may mean another one is not told by how it begins."""
+    if method.startswith("resources/") and _UNCERTAIN.search(target):
+        return target in rule.match or "*" in rule.match
+    return bool(rule.globs.fitting(target))
+
+
 def _with_scopes(rule: _Tool | _Method, principal: Principal) -> Decision:
     if principal.scopes.issuperset(rule.scopes):
         return Allow(rule.rule)
@@ -277,19 +295,22 @@ def _subscribed(call: Call) -> Iterable[str]:
         return (uri,) if isinstance(uri, str) else ("",)
     if call.method != "subscriptions/listen":
         return ()
-    return [uri for within in (call.params, *call.params.values()) for uri in _uris_in(within)]
+    return [uri for key, value in call.params.items() if key != "_meta" for uri in _named(key, value)]
 
 
-def _uris_in(within: object) -> list[str]:
-    """Servers in Go fold the case of keys; what is no list of texts names something we cannot judge."""
-    if not isinstance(within, Mapping):
-        return []
-    found: list[str] = []
-    for key, value in within.items():
-        if str(key).casefold() == "resourcesubscriptions":
-            listed = value if isinstance(value, list) else [value]
-            found.extend(each if isinstance(each, str) else "" for each in listed)
-    return found
+def _named(key: str, value: object) -> Iterator[str]:
+    """Every text counts as a URI, whatever its key: servers give filters names that we do not know. Only tasks have
+    an owner who is asked instead. Servers in Go fold the case of keys."""
+    if key.casefold() == "taskids":
+        return
+    if isinstance(value, Mapping):
+        for inner, each in value.items():
+            yield from _named(str(inner), each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _named(key, each)
+    elif not isinstance(value, bool) and value is not None:
+        yield str(value)
 
 
 def _completed(call: Call) -> tuple[str, str] | None:

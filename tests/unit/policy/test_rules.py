@@ -1,5 +1,6 @@
 """Who may call what: without rules everybody who is known everything; with them, what the first that fits says."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,7 +144,24 @@ def test_the_first_rule_that_fits_decides(
             ["admin"],
             Reason.NOT_ALLOWED,
         ),
-        ("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, None, [], "allow"),
+        (
+            "subscriptions/listen",
+            {"filter": {"resources": ["file:///secret/a"]}},
+            None,
+            ["admin"],
+            Reason.NOT_ALLOWED,
+        ),
+        ("subscriptions/listen", {"filter": {"any": {"uri": "file:///s"}}}, None, [], Reason.NOT_ALLOWED),
+        ("subscriptions/listen", {"resources": "file:///public/a"}, None, ["viewer"], "allow"),
+        ("subscriptions/listen", {"resources": "file:///public/a"}, None, [], Reason.NOT_ALLOWED),
+        ("subscriptions/listen", {"resourceSubscriptions": [7]}, None, ["admin"], Reason.NOT_ALLOWED),
+        (
+            "subscriptions/listen",
+            {"notifications": {"toolsListChanged": True, "taskIds": ["t"]}, "_meta": {"version": "v"}},
+            None,
+            [],
+            "allow",
+        ),
         ("nobody/knows", {}, None, ["viewer"], "allow"),
         ("nobody/knows", {}, None, [], Reason.NOT_ALLOWED),
         ("notifications/nobody-knows", {}, None, [], Reason.NOT_ALLOWED),
@@ -161,6 +179,72 @@ def test_methods_have_rules_of_their_own(
     """Issue 4, 1: resources by URI, prompts, completion, subscriptions, tasks, unknown methods."""
     call = make_call(method=method, params=params, target=target)
     assert said(rules(**CONTRACT).decide(call, who(*roles)))[1] == expected
+
+
+UNCERTAIN = [
+    "file:///public/../secret/key",
+    "file:///public/./a",
+    "file:///public/..",
+    "file:///public/%2e%2e/secret/key",
+    "file:///public/.%2E/secret/key",
+    "file:///public/%252e%252E/secret/key",
+    "file:///public/a%2f..%2f..%2fsecret/key",
+    "file:///public/%252525252e./secret/key",
+    "file:///public/a\\..\\..\\secret\\key",
+    "file:///public/x%5c..%5c..%5csecret",
+    "file:///public/..;v=1/secret/key",
+    "file:///public/..?x",
+    "file:///public/..#x",
+    "file:///public/..%3bv/secret/key",
+    "file:///public/..%3fx",
+    "file:///public/..%23x",
+    "file:///public/.\t./secret/key",
+    "file:///public/.\n./secret/key",
+    "file:///public/key\x00.txt",
+    "file:///public/key%00.txt",
+]
+
+
+@pytest.mark.parametrize("uri", UNCERTAIN)
+@pytest.mark.parametrize("method", ["resources/read", "resources/subscribe"])
+def test_a_uri_that_may_mean_another_fits_no_pattern(method: str, uri: str) -> None:
+    """RFC 3986 section 5.2.4: it begins as the pattern does, and the server reads something else. Whoever may read
+    everything may read it, and so may who wrote it down."""
+    asked = make_call(method=method, params={"uri": uri}, target=uri)
+    assert isinstance(rules(**CONTRACT).decide(asked, who("viewer")), Deny)
+    assert not rules(**CONTRACT).may_use("resources/read", uri, who("viewer"))
+    for match in ("*", uri):
+        wide = {"resources/read": {"allow": ["viewer"], "match": [match]}}
+        if match.isprintable():
+            assert isinstance(rules(methods=wide).decide(asked, who("viewer")), Allow)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///public/a..b",
+        "file:///public/...",
+        "file:///public/.hidden",
+        "file:///public/v1.",
+        "file:///public/main...feature",
+        "file:///public/100%25",
+        "file:///public/%2ehidden",
+        "file:///public/a%20b?from=..&to=.#..",
+    ],
+)
+def test_a_uri_with_dots_in_it_means_itself(uri: str) -> None:
+    """Only a whole segment of dots climbs."""
+    asked = make_call(method="resources/read", params={"uri": uri}, target=uri)
+    assert isinstance(rules(**CONTRACT).decide(asked, who("viewer")), Allow)
+
+
+@pytest.mark.parametrize("part", ["%25", "%252e", "/..", "%2f", "../", "%", "."])
+def test_a_long_uri_is_looked_through_once(part: str) -> None:
+    """Of what the pattern for uncertain URIs looks for: 5 ms, and half a minute if it went back."""
+    uri = "file:///public/" + part * (100_000 // len(part)) + "x"
+    began = time.perf_counter()
+    rules(**CONTRACT).may_use("resources/read", uri, who("viewer"))
+    assert time.perf_counter() - began < 1
 
 
 def test_a_method_without_rules_is_allowed_to_nobody() -> None:
