@@ -107,7 +107,7 @@ def _joined(parts: tuple[int, ...]) -> int | None:
 def _ascii(host: str) -> str | None:
     """A-labels, or None where IDNA 2003, IDNA 2008 and browsers would not all see the same: letters and marks only,
     already folded and composed, so that no reader maps any of them to another (ß, full-width, digits, other dots)."""
-    if any(not each.isascii() and len(each.lower().encode()) < 2 for each in host):
+    if any(not each.isascii() and each.lower().isascii() for each in host):
         return None  # U+212A: an ASCII letter once it is lowered
     labels: list[str] = []
     for label in host.lower().split("."):

@@ -14,13 +14,12 @@ import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct, structs
 
 from ..model import Call, Identity, Principal, Reason, Refused
-from ..protocol.canonical import canonical
+from ..protocol.canonical import canonical, digest
 from .globs import regex_of
 
 Approval: TypeAlias = Literal["auto", "gated", "denied"]
@@ -97,16 +96,19 @@ def wanted(call: Call, principal: Principal) -> Wanted:
     Everything in `params` counts but `_meta` (progress tokens, traces): in 2026-07-28 a call may continue another
     with answers of its user, and what was agreed to once must not let other answers pass.
     """
-    # No arguments and empty ones are the same to every server.
     arguments = canonical(call.arguments)
-    rest = {key: value for key, value in call.params.items() if key not in ("_meta", "arguments", "name")}
     return Wanted(
         identity=principal.identity,
         tool=call.target or "",
-        # An array ends where it ends, so what follows it cannot be taken for a part of it.
-        digest=sha256(canonical([call.target, rest]) + arguments).digest(),
+        digest=fingerprint(call),
         arguments=arguments if len(arguments) <= SHOWN_BYTES else None,
     )
+
+
+def fingerprint(call: Call) -> bytes:
+    """SHA-256 of the tool and of what is said to it. No arguments and empty ones are the same to every server."""
+    rest = {key: value for key, value in call.params.items() if key not in ("_meta", "arguments", "name")}
+    return digest([call.target, call.arguments, rest])
 
 
 class Approvals:
@@ -197,7 +199,7 @@ class Approvals:
         return tuple(
             each
             for each in self._open.values()
-            if each.state == "waiting" and now < each.expires and tenant in (None, each.wanted.tenant)
+            if each.state == "waiting" and tenant in (None, each.wanted.tenant)
         )
 
     def override(self, override: Override, now: float) -> None:

@@ -481,4 +481,4 @@ def _written(value: Scalar) -> str:
 
 
 def _round(bound: float) -> str:
-    return str(int(bound)) if bound.is_integer() else str(bound)
+    return str(int(bound)) if bound == int(bound) else str(bound)

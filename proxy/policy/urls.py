@@ -153,6 +153,8 @@ class UrlRule:
 
     def within(self, text: str, hunt: Hunt) -> str | None:
         """What is wrong with a URL that stands somewhere in the text, or with a whole text that is an address."""
+        if text.isidentifier() and len(text) != len("localhost"):
+            return None  # a word, as most keys and many values are
         plain = _PLAIN.fullmatch(text)
         if plain is not None and text.count(":") == 1 and text.count("//") == 1:
             return self._verdict(*plain.groups())
