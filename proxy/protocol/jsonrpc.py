@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeGuard
 
 import jiter
 from msgspec import Struct
@@ -211,6 +211,15 @@ def _read_target(method: str, params: Mapping[str, object]) -> str | None:
     if arguments is not None and not isinstance(arguments, dict):
         raise _invalid("`params.arguments` must be an object.", code=INVALID_PARAMS)
     return target
+
+
+def can_be_named(target: object, member: str) -> TypeGuard[str]:
+    """Whether a request may name this target in `member` of its params."""
+    return (
+        isinstance(target, str)
+        and 0 < len(target) <= MAX_TARGET_CHARACTERS[member]
+        and _CONTROL.search(target) is None
+    )
 
 
 def _fold(key: str) -> str:

@@ -15,6 +15,7 @@ from proxy.protocol.jsonrpc import (
     MAX_STRUCTURE,
     PARSE_ERROR,
     Message,
+    can_be_named,
     is_batch,
     read_json,
     read_message,
@@ -378,6 +379,36 @@ def test_a_method_that_names_something_names_it_well(method: str, params: dict[s
 def test_a_target_is_the_exact_text(method: str, params: dict[str, object], target: str | None) -> None:
     """protocol.md section 5: exact code points, never normalised or case-folded."""
     assert read(request(method=method, params=params)).target == target
+
+
+@pytest.mark.parametrize(("method", "member"), [("tools/call", "name"), ("resources/read", "uri")])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "n",
+        "n" * 1_024,
+        "n" * 1_025,
+        "n" * 8_193,
+        "é\u2028",
+        "a\nb",
+        "\x7f",
+        "\x9f",
+        "\ud800",
+        None,
+        1,
+        ["n"],
+        {},
+    ],
+)
+def test_what_can_be_named_is_what_a_call_may_name(method: str, member: str, target: object) -> None:
+    """Own promise: a list shows exactly what a call allows."""
+    text = request(method=method, params={member: target})
+    try:
+        was_named = read(text).target == target
+    except Refused:
+        was_named = False
+    assert can_be_named(target, member) == was_named
 
 
 @pytest.mark.parametrize(
