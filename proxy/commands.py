@@ -6,6 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .model import Journey
+    from .settings import Settings
 
 DESCRIPTION = "A transparent, JSON-RPC-aware reverse proxy that stands next to one MCP server."
 
@@ -26,6 +31,10 @@ def run_command(words: list[str]) -> int:
         return print_schema(sys.stdout)
     if command == "hash-key":
         return _hash_key(options)
+    if command == "explain":
+        return _explain(options)
+    if command == "policy":
+        return max(_test_policy(file) for file in options.file)
     from .demo import run as demo
 
     return demo(serve=options.serve, listen=options.listen)
@@ -37,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run the sidecar until TERM or Ctrl-C")
     check = commands.add_parser("check", help="print every mistake in the settings, with its position")
-    for each in (run, check):
+    explain = commands.add_parser(
+        "explain", help="say why a call would be allowed or refused; starts nothing"
+    )
+    _add_explain(explain)
+    for each in (run, check, explain):
         each.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML or JSON")
         each.add_argument("--upstream", metavar="URL", help="the server to guard: upstream.url")
         each.add_argument("--listen", metavar="HOST:PORT", help="the data port: listen.address")
@@ -49,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--serve", action="store_true", help="keep running until Ctrl-C")
     demo.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
     _add_hash_key(commands.add_parser("hash-key", help="make an API key and its entry for a keys file"))
+    policy = commands.add_parser("policy", help="work on a policy").add_subparsers(
+        dest="policy_command", required=True, metavar="COMMAND"
+    )
+    test = policy.add_parser("test", help="compare what the rules say with what files of cases expect")
+    test.add_argument(
+        "file", nargs="+", type=Path, metavar="FILE", help="cases, and the settings they are about"
+    )
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
 
@@ -68,6 +88,28 @@ def _add_hash_key(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints the way of a call through every rule and what its caller would see. Exit code 0: it passes, "
+        "1: it is refused, 2: the settings or the words are wrong."
+    )
+    parser.add_argument(
+        "--as",
+        dest="caller",
+        required=True,
+        metavar="TENANT:SUBJECT[:ROLE,…]",
+        help="who calls; a subject with a colon needs one behind it too",
+    )
+    parser.add_argument(
+        "--scope", action="append", default=[], help="an OAuth scope they have; may be repeated"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--call", nargs="+", metavar=("TOOL", "JSON"), help="a tool, and its arguments")
+    what.add_argument("--method", help="another method")
+    parser.add_argument("--target", help="what the method names: a URI, the name of a prompt")
+    parser.add_argument("--params", metavar="JSON", help="what else the params of the method hold")
+
+
 def _overrides(options: argparse.Namespace) -> list[str]:
     named = []
     if options.upstream is not None:
@@ -81,11 +123,14 @@ def _run(options: argparse.Namespace) -> int:
     from .settings import SettingsError, load
 
     try:
-        settings = load(options.config, overrides=_overrides(options), environ=os.environ)
+        return _serve(load(options.config, overrides=_overrides(options), environ=os.environ))
     except SettingsError as error:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
         return 2
+
+
+def _serve(settings: Settings) -> int:
     from .assemble import serve
     from .telemetry.logs import Log
 
@@ -97,6 +142,76 @@ def _run(options: argparse.Namespace) -> int:
 
         return asyncio.run(serve(settings, log))
     return uvloop.run(serve(settings, log))
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .configuration.mistakes import Unfit
+    from .identity.challenges import Challenges
+    from .model import Refused
+    from .policy.asked import TOOL_CALL, asked, caller_of, object_of
+    from .policy.explain import REFUSED, Policy, explain
+    from .policy.packs import read_packs
+    from .refusals import explain as answer
+    from .settings import SettingsError, load
+
+    try:
+        settings = load(options.config, overrides=_overrides(options), environ=os.environ)
+        policy = Policy(settings.policy, read_packs(settings.policy))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        principal = caller_of(options.caller, options.scope)
+        tool, *arguments = options.call or [None]
+        if len(arguments) > 1 or (tool is not None and (options.target or options.params)):
+            raise Unfit(
+                "--call has too many words", "a tool and its arguments are one call", "quote the JSON"
+            )
+        params = object_of(options.params) if options.params else {}
+        if arguments:
+            params = {"arguments": object_of(arguments[0])}
+        call = asked(options.method or TOOL_CALL, tool or options.target, _journey(), params)
+    except Unfit as unfit:
+        print(unfit, file=sys.stderr)
+        return 2
+    except Refused as refused:
+        print(f"REFUSED {refused.reason.value}, before any rule: {refused.why}")
+        return REFUSED
+    challenges = Challenges(settings.identity)
+    lines, code = explain(
+        policy, call, principal, lambda refused, call: answer(challenges(refused), call, settings.refusals)
+    )
+    print("\n".join(lines))
+    return code
+
+
+def _test_policy(file: Path) -> int:
+    from .configuration.documents import read_document
+    from .policy.packs import read_packs
+    from .policy.rules import Rules
+    from .policy.vectors import AS_EXPECTED, DIFFERS, Vectors, differences
+    from .settings import SettingsError, load
+
+    try:
+        vectors = read_document(str(file), Vectors)
+        settings = load(file.parent / vectors.config, overrides=vectors.set, environ=os.environ)
+        rules = Rules(settings.policy, read_packs(settings.policy))
+    except SettingsError as error:
+        print(error)
+        return 2
+    wrong = list(differences(vectors, rules, _journey))
+    for lines in wrong:
+        print("\n".join(f"{'' if index else f'{file}: '}{line}" for index, line in enumerate(lines)))
+    count = len(vectors.cases)
+    print(f"{file}: {count - len(wrong)} of {count} cases as expected")
+    return DIFFERS if wrong else AS_EXPECTED
+
+
+def _journey() -> Journey:
+    """A record that nobody reads."""
+    from .telemetry.journey import Journeys
+
+    return Journeys(()).open(0.0)
 
 
 def _hash_key(options: argparse.Namespace) -> int:

@@ -64,6 +64,8 @@ class Converter:
     def _read(self, node: Node, kind: kinds.Type, spot: Spot, at: Position) -> object:
         if isinstance(node, Broken):
             return FAILED
+        if isinstance(kind, kinds.AnyType):
+            return self._anything(node, spot)
         if isinstance(node, Scalar) and node.value is None:
             remedy = "write one, or leave the key out" if spot.path else "begin with version: 1"
             return self._no(node.at, spot, "has no value", "null says nothing", remedy)
@@ -190,6 +192,21 @@ class Converter:
                 continue
             read[key] = self.read(entry.node, kind.value_type, here, entry.key_at)
         return FAILED if any(value is FAILED for value in read.values()) else MappingProxyType(read)
+
+    def _anything(self, node: Node, spot: Spot) -> object:
+        """What JSON could say too, nulls included: for values that are passed on and not looked at."""
+        if isinstance(node, Table):
+            named = {key: self._anything(entry.node, spot) for key, entry in node.entries.items()}
+            return FAILED if any(each is FAILED for each in named.values()) else named
+        if isinstance(node, Items):
+            listed = [self._anything(each, spot) for each in node.items]
+            return FAILED if any(each is FAILED for each in listed) else listed
+        if isinstance(node, Broken):
+            return FAILED
+        if not isinstance(node.value, str):
+            return node.value
+        resolved = self._resolve(node.value, node.at, spot)
+        return FAILED if resolved is None else resolved.text
 
     def _scalar(self, node: Node, kind: kinds.Type, spot: Spot) -> object:
         if not isinstance(node, Scalar) or node.value is None:
