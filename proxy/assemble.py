@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 
 from .batches import merge, without
+from .check import overriding
 from .configuration.files import read_bounded
 from .configuration.values import Address
 from .downstream.acceptor import BACKLOG, Acceptor
@@ -272,6 +273,9 @@ async def serve(settings: Settings, log: Log) -> int:
         identity=[in_words(each) for each in settings.identity.chosen],
         enforces="caps and protocol rules",
     )
+    if tools := overriding(settings):
+        why = "a rule of the settings lifts what packs deny, for each of these"
+        log.life("packs are overridden", "warning", tools=tools, why=why)
     if settings.upstream.forward_client_authorization:
         why = "a token that reaches the server can be used by it elsewhere; every call that carries one is marked"
         log.life("client authorization is forwarded", "warning", why=why)

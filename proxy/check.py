@@ -56,6 +56,14 @@ def notes(settings: Settings) -> Iterator[str]:
         yield "upstream: the clients' Authorization header is forwarded"
         if settings.identity.resource is None:
             yield "upstream: without identity.resource the server's own OAuth names an address clients may not reach"
+    for tool in overriding(settings):
+        yield f"policy: PACKS ARE OVERRIDDEN for {shown(tool)}: its own rule alone decides who may call it"
+
+
+def overriding(settings: Settings) -> list[str]:
+    """Tools that packs do not refuse any more, because a rule says so."""
+    tools = settings.policy.tools if settings.policy else ()
+    return [rule.match for rule in tools if rule.overrides_packs]
 
 
 def _print(line: str, out: TextIO) -> None:
