@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct, structs
 
@@ -360,6 +360,10 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     id: str
     tool_class: str = "dangerous"
+    approval: Literal["auto", "gated", "denied"] = "auto"
+    """Whether a person has to agree to each call."""
+    is_reported: bool = False
+    """What it would refuse is recorded and passes."""
 
 
 class Permit(Struct, frozen=True, kw_only=True, eq=False):

@@ -30,6 +30,8 @@ def fit_scalar(value: Plain, kind: kinds.Type, name: str, *, is_typed: bool) -> 
         return _custom(value, kind)
     if not is_typed and isinstance(value, str):
         value = _word(value)
+    if isinstance(kind, kinds.UnionType):
+        return value  # any single value, as it was written: 1, 1.0, "1" and true stay four
     if isinstance(kind, kinds.BoolType):
         if not isinstance(value, bool):
             raise Unfit(

@@ -11,15 +11,17 @@ Within a rule: hidden, deny (roles as the credential names them), allow (roles w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from ..model import Call, Kind, Permit, Principal, Reason, Refused, Rule
+from .arguments import Arguments
 from .globs import Globs, has_wildcard
 from .roles import Roles
-from .settings import EVERYBODY, MethodRule, PackSettings, PolicySettings, ToolRule
+from .settings import EVERYBODY, MethodRule, PackSettings, PolicySettings, ToolClass, ToolRule
+from .tool_classes import Hints, class_of
 
 EVERYTHING: Final = Rule(id="everything", tool_class="dangerous")
 """No policy section: every authenticated principal may do everything. Unknown tools count as dangerous, so that
@@ -87,6 +89,9 @@ class _Tool(Struct, frozen=True):
     """A rule for tools, compiled."""
 
     rule: Rule
+    classes: Mapping[ToolClass, Rule] | None
+    """The same for each class, where the server's hints may decide it."""
+    arguments: Arguments | None
     hidden: bool
     deny: frozenset[str]
     allow: frozenset[str]
@@ -107,11 +112,22 @@ class _Method(Struct, frozen=True):
     is_reported: bool
 
 
+def no_hints(principal: Principal, name: str) -> Hints | None:
+    return None
+
+
 class Rules:
     """The rules in force. Fulfils `Authorise`; without settings everybody may do everything."""
 
-    def __init__(self, settings: PolicySettings | None = None, packs: Sequence[PackSettings] = ()) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings | None = None,
+        packs: Sequence[PackSettings] = (),
+        hints: Callable[[Principal, str], Hints | None] = no_hints,
+    ) -> None:
+        """`hints`: what the server told this caller of a tool."""
         self._settings = settings
+        self._hints = hints
         chosen = settings or PolicySettings()
         self._is_enforced = chosen.mode == "enforce"
         self._roles = Roles(chosen.roles)
@@ -120,9 +136,13 @@ class Rules:
         self._tools = [*own, *(tool for _, tool in shared)]
         self._globs = Globs([each.match for each in chosen.tools] + [each.match for each, _ in shared])
         self._own = len(own)
+        self._default_class = chosen.default.tool_class
+        self._trusts_hints = chosen.trust_annotations
         default = Rule(id="default", tool_class=chosen.default.tool_class)
         allowed = frozenset(chosen.default.allow)
-        self._default = _Tool(default, False, frozenset(), allowed, (), False, False)
+        self._default = _Tool(
+            default, _of_each_class("default"), None, False, frozenset(), allowed, (), False, False
+        )
         self._methods: dict[str, list[_Method]] = {}
         for methods in (*(pack.methods for pack in packs), chosen.methods):
             for name, rule in methods.items():
@@ -139,11 +159,13 @@ class Rules:
         if call.kind not in (Kind.REQUEST, Kind.NOTIFICATION):
             return Allow(PROTOCOL)
         if call.method == "tools/call":
-            return self.decide_tool(call.target or "", principal)
+            return self.decide_tool(call.target or "", principal, call.arguments)
         return self._decide_method(call, principal)
 
-    def decide_tool(self, name: str, principal: Principal) -> Decision:
-        """Whether the principal may call the tool of this name."""
+    def decide_tool(
+        self, name: str, principal: Principal, arguments: Mapping[str, object] | None = None
+    ) -> Decision:
+        """Whether the principal may call the tool of this name; without arguments, whether at all."""
         fitting = self._globs.fitting(name)
         decides = next(iter(fitting), None)
         first = self._default if decides is None else self._tools[decides]
@@ -151,7 +173,13 @@ class Rules:
             for index in fitting:
                 if index >= self._own and self._is_denied(self._tools[index].deny, principal):
                     return _no(self._tools[index])
-        return self._judged(first, principal)
+        decision = self._judged(first, name, principal)
+        if arguments is None or first.arguments is None or isinstance(decision, Deny):
+            return decision
+        wrong = first.arguments.check(arguments)
+        if wrong is None:
+            return decision
+        return Deny(decision.rule, Reason.ARGUMENT_INVALID, wrong, is_reported=first.is_reported)
 
     def may_use(self, method: str, target: str, principal: Principal) -> bool:
         """Whether a list may show the target: "tools/call" and a tool, "prompts/get" and a prompt, "resources/read"
@@ -191,12 +219,17 @@ class Rules:
             call.journey.would_refuse(decision.rule, decision.reason)
         return Permit(call=call, principal=principal, rule=decision.rule)
 
-    def _judged(self, tool: _Tool, principal: Principal) -> Decision:
+    def _judged(self, tool: _Tool, name: str, principal: Principal) -> Decision:
         if tool.hidden:
             return Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
         if self._is_denied(tool.deny, principal) or not self._is_allowed(tool.allow, principal):
             return _no(tool)
-        return _with_scopes(tool, principal)
+        decision = _with_scopes(tool, principal)
+        if tool.classes is None or isinstance(decision, Deny):
+            return decision
+        hints = self._hints(principal, name)
+        tool_class = class_of(self._default_class, hints, are_trusted=self._trusts_hints)
+        return Allow(tool.classes[tool_class])
 
     def _decide_method(self, call: Call, principal: Principal) -> Decision:
         method = call.method
@@ -238,8 +271,11 @@ class Rules:
     def _tool(self, settings: ToolRule, policy: PolicySettings) -> _Tool:
         tool_class = settings.tool_class or policy.default.tool_class
         allow = policy.default.allow if settings.allow is None else settings.allow
+        name = settings.id or settings.match
         return _Tool(
-            rule=Rule(id=settings.id or settings.match, tool_class=tool_class),
+            rule=Rule(id=name, tool_class=tool_class),
+            classes=None if settings.tool_class else _of_each_class(name),
+            arguments=Arguments(settings.arguments) if settings.arguments else None,
             hidden=settings.hidden,
             deny=frozenset(settings.deny),
             allow=frozenset(allow),
@@ -259,6 +295,11 @@ class Rules:
             scopes=settings.scopes,
             is_reported=settings.report,
         )
+
+
+def _of_each_class(name: str) -> Mapping[ToolClass, Rule]:
+    classes: tuple[ToolClass, ...] = ("read", "write", "dangerous")
+    return {each: Rule(id=name, tool_class=each) for each in classes}
 
 
 def _no(rule: _Tool | _Method) -> Deny:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 
 from ..configuration.mistakes import Unfit, joined
 from ..configuration.values import fit
+from .arguments import ArgumentRules
 
 EVERYBODY: Final = "*"
 NEVER_REFUSED: Final = frozenset({"initialize", "server/discover"})
@@ -93,6 +94,9 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scopes: tuple[Scope, ...] = ()
     """OAuth scopes a call needs; a token that lacks some is asked to step up."""
 
+    arguments: ArgumentRules = field(default_factory=lambda: MappingProxyType({}))
+    """What single arguments may say, by name, by /path, or * for every text; asked when a caller may call at all."""
+
     hidden: bool = False
     """true: not listed, and calling one looks like calling a tool that does not exist."""
 
@@ -153,6 +157,10 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     packs: tuple[Pack, ...] = ()
     """Rules that others share: names of shipped packs (destructive), or paths from this file (./packs/own.yaml)."""
+
+    trust_annotations: bool = False
+    """true: what the server hints of its tools (read-only, not destructive) may loosen the class of those that no rule
+    gives one. false: it may only tighten it."""
 
     default: DefaultSettings = field(default_factory=DefaultSettings)
     """What holds where no rule says otherwise."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.model import Call, Kind, Permit, Principal, Reason, Refused
 from proxy.policy.rules import EVERYTHING, Allow, Decision, Deny, Rules
 from proxy.policy.settings import PackSettings, PolicySettings
+from proxy.policy.tool_classes import Hints
 from tests.fakes import FakeJourney, make_batch, make_call, no
 from tests.fuzz.bounded import FUZZ
 
@@ -394,3 +395,57 @@ def test_a_template_is_shown_if_something_of_it_may_be_read(template: str, shown
     """Rather yes than no: what it stands for is judged when it is read."""
     assert rules(**CONTRACT).may_use_template(template, who("viewer")) is shown
     assert not rules(**CONTRACT).may_use_template("file:///public/{path}", who("stranger"))
+
+
+FETCH = {
+    "match": "fetch",
+    "allow": ["viewer"],
+    "arguments": {"url": {"hosts": ["*.example.com"]}, "limit": {"max": 10}},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "roles", "expected"),
+    [
+        ({"url": "https://a.example.com/"}, ["viewer"], "allow"),
+        ({"url": "https://169.254.169.254/"}, ["viewer"], Reason.ARGUMENT_INVALID),
+        ({"url": "https://a.example.com/", "limit": 11}, ["viewer"], Reason.ARGUMENT_INVALID),
+        ({"url": "https://169.254.169.254/"}, [], Reason.NOT_ALLOWED),
+    ],
+)
+def test_arguments_are_asked_of_those_who_may_call(
+    arguments: dict[str, object], roles: list[str], expected: object
+) -> None:
+    """Issue 4, 4: who may not call at all learns nothing of the contract."""
+    call = make_call(method="tools/call", target="fetch", params={"name": "fetch", "arguments": arguments})
+    fetching = rules(tools=[FETCH])
+    assert said(fetching.decide(call, who(*roles)))[1] == expected
+    assert fetching.may_use("tools/call", "fetch", who("viewer"))
+
+
+def test_a_refused_argument_is_told_and_not_repeated() -> None:
+    """Own promise: words a model can repair its call with, and nothing of what it said."""
+    call = make_call(
+        method="tools/call", target="fetch", params={"arguments": {"url": "http://evil-one.test"}}
+    )
+    refused = no(lambda: rules(tools=[FETCH])(call, who("viewer")))
+    assert refused.reason is Reason.ARGUMENT_INVALID
+    assert "url" in refused.why
+    assert "evil" not in refused.why
+
+
+@pytest.mark.parametrize(
+    ("rule", "trusts", "expected"),
+    [
+        ({"match": "t", "allow": ["*"]}, False, "dangerous"),
+        ({"match": "t", "allow": ["*"]}, True, "read"),
+        ({"match": "t", "allow": ["*"], "class": "write"}, True, "write"),
+    ],
+)
+def test_the_class_is_the_rules_or_what_is_hinted(
+    rule: dict[str, object], trusts: bool, expected: str
+) -> None:
+    """Issue 4, 2: rule, then trusted annotations, then the default."""
+    policy = msgspec.convert({"tools": [rule], "trust_annotations": trusts}, PolicySettings)
+    hinted = Rules(policy, hints=lambda principal, name: Hints(read_only=True))
+    assert hinted(tool("t"), who()).rule.tool_class == expected
