@@ -61,7 +61,12 @@ class Belongings:
             self._mint.give("SID_ALICE_ENDED", session)
         if "SID_DEMOTED" in names:
             token = self._mint.token("TOK_DEMOTED", roles=["admin"])
-            self._mint.give("SID_DEMOTED", await self.open({"Authorization": f"Bearer {token}"}))
+            fields = {"Authorization": f"Bearer {token}"}
+            fields["Mcp-Session-Id"] = await self.open(fields)
+            # Whoever never had a right cannot lose it.
+            call = _request("tools/call", {"name": "danger", "arguments": {}})
+            _result(await self._stand.ask(call, fields), "content")
+            self._mint.give("SID_DEMOTED", fields["Mcp-Session-Id"])
         if names & {"EVT_BOB", "SRV_REQ_ID_BOB"}:
             await self._listen_as_bob()
         if "EVT_ALICE_STREAM2" in names:
@@ -136,6 +141,6 @@ def _request(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
 def _result(exchange: Exchange, wanted: str) -> dict[str, Any]:
     document = exchange.answers[0].json if exchange.answers else None
     result = document.get("result") if isinstance(document, dict) else None
-    if not isinstance(result, dict) or wanted not in result:
+    if not isinstance(result, dict) or wanted not in result or result.get("isError"):
         raise CorpusError(f"no {wanted} was handed out, but {json.dumps(document)[:120]}")
     return result

@@ -182,6 +182,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     max_stale_s: float | None = None
     is_broken: bool = False
     """The sidecar's own check of tokens raises."""
+    is_closed: bool = False
+    """The sidecar's rules allow no tool to anybody."""
 
 
 def setup_of(sentence: str, idp: Idp) -> Setup | None:
@@ -215,4 +217,6 @@ def setup_of(sentence: str, idp: Idp) -> Setup | None:
             return Setup(then=keys([good["kec"], good["kps"]]), fetches=2, max_stale_s=2.0)
         case "fault: authenticator raises RuntimeError":
             return Setup(is_broken=True)
+        case "config: tools.allow: []":
+            return Setup(is_closed=True)
     return None

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests import ledger
+from tests.corpus.cases import CorpusError
 from tests.corpus.evidence import Limits
 from tests.corpus.wire import Message, read_answers
 
@@ -35,6 +36,7 @@ CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
 BARRIER_TOOL = "corpus_barrier"
 """The tool the runner itself calls between the cases."""
 
+_EVERYBODY = ["*"]
 _STARTED = re.compile(rb'(?m)^\{.*"msg":"started".*\}$')
 _READY_S = 15.0
 _STOP_S = 5.0
@@ -91,12 +93,38 @@ def identity(
     }
 
 
+def policy(fixture: Mapping[str, Any], *, is_closed: bool = False) -> dict[str, Any]:
+    """Who may call which tool and read which resource; `is_closed`: every tool has an empty `allow`.
+
+    Rules stand in the fixture's order, so that a pattern which fits more than its own name decides too early. The
+    runner's own tool is always allowed. Raises CorpusError for words the fixture did not have before.
+    """
+    rules = [
+        {"match": name, "allow": [] if is_closed else _roles(name, said)}
+        for name, said in fixture["tools"].items()
+    ]
+    readable = [uri for uri, said in fixture["resources"].items() if _roles(uri, said)]
+    return {
+        "tools": [*rules, {"match": BARRIER_TOOL, "allow": _EVERYBODY}],
+        "methods": {"resources/read": {"allow": _EVERYBODY, "match": readable}},
+    }
+
+
+def _roles(name: str, said: str) -> list[str]:
+    if said == "allowed" or said.startswith("allowed, "):
+        return _EVERYBODY
+    if match := re.fullmatch(r"denied(?: for all but (\w+))?", said):
+        return [match[1]] if match[1] else []
+    raise CorpusError(f"the fixture's {name} is {said!r}, which no rule says")
+
+
 def configuration(
     fixture: Mapping[str, Any],
     *,
     refusals: str,
     upstream_url: str,
     identity: Mapping[str, Any],
+    policy: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The fixture in the words of our configuration; times are shortened so that slow cases end soon."""
     proxy = fixture["proxy"]
@@ -121,6 +149,7 @@ def configuration(
             "forward_client_authorization": False,
         },
         "identity": dict(identity),
+        "policy": dict(policy),
         "drain_s": 1,
     }
 

@@ -21,7 +21,7 @@ from tests.corpus.evidence import Limits
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.idp import Answer, Idp, KeySet, Setup
 from tests.corpus.mint import Mint
-from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, configuration, identity
+from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, configuration, identity, policy
 
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
@@ -66,7 +66,13 @@ class Stand:
             around.broken_argv if self.setup.is_broken else around.argv,
             around.folder,
             name,
-            configuration(around.fixture, refusals=form, upstream_url=self.upstream_url, identity=who),
+            configuration(
+                around.fixture,
+                refusals=form,
+                upstream_url=self.upstream_url,
+                identity=who,
+                policy=policy(around.fixture, is_closed=self.setup.is_closed),
+            ),
         )
         self.trapped = len(around.idp.trapped)
         """How much lay in the trap before."""

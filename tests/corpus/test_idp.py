@@ -61,7 +61,7 @@ def corpus() -> Corpus:
 async def test_every_setup_of_the_categories_that_run_is_known(corpus: Corpus, idp: Idp) -> None:
     """And one that nobody taught the runner is not."""
     for case in corpus.cases:
-        if case.category in {"auth", "sessions"} and case.id != "AUTH-135":  # policy's
+        if case.category in {"auth", "sessions"}:
             assert all(setup_of(text, idp) is not None for text in case.setup), case.id
     assert setup_of("jwks: on fire", idp) is None
 

@@ -14,7 +14,7 @@ from tests.corpus.deferred import Deferred
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
 from tests.corpus.run import OWN, chosen, report
-from tests.corpus.sidecar import Sidecar, SidecarError
+from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, SidecarError, policy
 from tests.corpus.wire import WireError, read_answers, read_message
 
 NOTHING_WAITS = Deferred(categories={}, cases={}, checks={}, texts={})
@@ -251,3 +251,22 @@ def test_a_choice_of_nothing_is_an_error(corpus: Corpus) -> None:
     assert [case.id for case in chosen(corpus, [], ["HTTP-005"])] == ["HTTP-005"]
     with pytest.raises(CorpusError):
         chosen(corpus, ["jason"], [])
+
+
+def test_the_fixtures_words_become_rules(corpus: Corpus) -> None:
+    """Allowed is everybody, denied nobody, and the runner's own call passes whatever the setup."""
+    rules = {rule["match"]: rule["allow"] for rule in policy(corpus.fixture)["tools"]}
+    assert list(rules) == [*corpus.fixture["tools"], BARRIER_TOOL]
+    assert (rules["echo"], rules["danger"], rules["echo_danger"]) == (["*"], ["admin"], [])
+    assert policy(corpus.fixture)["methods"]["resources/read"]["match"] == ["file:///public/*"]
+    closed = {rule["match"]: rule["allow"] for rule in policy(corpus.fixture, is_closed=True)["tools"]}
+    assert [name for name, roles in closed.items() if roles] == [BARRIER_TOOL]
+
+
+@pytest.mark.parametrize(
+    "said", ["allowed on Mondays", "denied, mostly", "denied for all but", "", "Allowed"]
+)
+def test_words_that_no_rule_says_are_refused(corpus: Corpus, said: str) -> None:
+    """A fixture that is understood in part would be tested against other rules than its own."""
+    with pytest.raises(CorpusError, match="echo"):
+        policy({**corpus.fixture, "tools": {"echo": said}})
