@@ -130,6 +130,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Every byte that arrived because of those calls."""
     presented_calls: int = 0
     """How many of them arrived."""
+    permitted: tuple[Message, ...] = ()
+    """What arrived of the same request for a tool that the caller may use."""
     near_s: tuple[float, ...] = ()
     far_s: tuple[float, ...] = ()
     """Times to the answer for a key that is nearly right, and for one that is not."""

@@ -60,6 +60,11 @@ def seen(*lines: str, body: Any = None, method: str = "POST") -> dict[str, Any]:
     return {"upstream": (message,), "upstream_bytes": raw}
 
 
+def permitted(*lines: str) -> dict[str, Any]:
+    """The change to Evidence: upstream received this of a call that may pass."""
+    return {"permitted": seen(*lines)["upstream"]}
+
+
 def answered(status: int, document: Any = None, *, content_type: str = "application/json") -> dict[str, Any]:
     """The change to Evidence: this was the only answer."""
     message = answer(status, document, content_type=content_type)

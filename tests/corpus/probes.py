@@ -33,6 +33,8 @@ _FROM_ONE_ADDRESS = 50
 """Invalid credentials that no limit may end."""
 _BURST = 120
 """More invalid credentials than one address may present."""
+_DENIED, _PERMITTED = b'"danger"', b'"echo"  '
+"""Of one length, which the request may have announced."""
 _IGNORED = frozenset({b"content-length", b"transfer-encoding", b"mcp-session-id", b"trailer", b"host"})
 _OWN = frozenset({b"content-type", b"accept", b"mcp-protocol-version"})
 
@@ -92,6 +94,15 @@ async def who_is_counted(stand: Stand, e: Evidence) -> dict[str, Any]:
     return {**owned, "burst": tuple(status for status, _ in answered)}
 
 
+async def same_with_permitted_tool(stand: Stand, e: Evidence) -> dict[str, Any]:
+    """The same request for `echo`, to the byte: what goes with a call is seen only where one may pass."""
+    if _DENIED not in e.sent:
+        raise CorpusError("the case calls no tool that is denied")
+    stand.around.upstream.begin(None, sends_discover=False)
+    await stand.say(e.sent.replace(_DENIED, _PERMITTED))
+    return {"permitted": stand.around.upstream.take()[0]}
+
+
 async def good_calls(stand: Stand, e: Evidence) -> dict[str, Any]:
     """Calls that present a token, a key and a cookie, each in its own way, and what upstream gets of them."""
     mint, upstream = stand.around.mint, stand.around.upstream
@@ -139,6 +150,8 @@ async def waits(stand: Stand, e: Evidence) -> dict[str, Any]:
 
 PROBES: Mapping[str, Probe] = {
     "session existence revealed by a different answer": same_with_unknown_session,
+    "header forwarded upstream": same_with_permitted_tool,
+    "bound to the only live session": same_with_permitted_tool,
     "used for identity, limit key or IP rule": who_is_counted,
     "call treated as anonymous": who_owns,
     'key "a:b"+"c" equals "a"+"b:c"': who_owns,

@@ -114,10 +114,12 @@ def key_not_recorded(e: Evidence) -> str | None:
 
 
 def spoofed_header_stays_here(e: Evidence) -> str | None:
-    """A header that claims an identity is not passed on as it was sent."""
+    """A header that claims an identity is not passed on as it was sent, with no call."""
     for name, value in _spoofed(e):
-        if any(value in request.values(name.decode("latin-1")) for request in e.upstream):
+        if any(value in request.values(name.decode("latin-1")) for request in (*e.upstream, *e.permitted)):
             return f"upstream received {name!r}"
+    if not e.permitted:
+        return "no call with the header arrived"
     return None if _spoofed(e) else "no header was spoofed"
 
 

@@ -53,8 +53,13 @@ def session_id_not_recorded(e: Evidence) -> str | None:
 
 def bound_to_none(e: Evidence) -> str | None:
     """A request without a session stays without one."""
-    found = [request for request in e.upstream if b"mcp-session-id" in header_lines(request)]
+    found = [request for request in (*e.upstream, *e.permitted) if b"mcp-session-id" in header_lines(request)]
     return "upstream received a session id" if found else None
+
+
+def permitted_without_session(e: Evidence) -> str | None:
+    """The same, of a call that passes."""
+    return bound_to_none(e) if e.permitted else "no call without a session arrived"
 
 
 def ends_with_its_token(e: Evidence) -> str | None:
@@ -118,7 +123,7 @@ TABLE: dict[str, Check] = {
     "server messages for Bob delivered": Check(bob_not_heard),
     "messages of a different stream replayed": Check(one_stream_only),
     "logged in full": Check(session_id_not_recorded),
-    "bound to the only live session": Check(bound_to_none),
+    "bound to the only live session": Check(permitted_without_session),
     "stream lives longer than the policy cap after expiry": Check(ends_with_its_token),
     "rights cached at initialize": Check(not_executed),
     "session table grows without limit": Check(sessions_are_bounded, True),
