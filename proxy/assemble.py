@@ -31,15 +31,16 @@ from .lifecycle.probes import Health, operations
 from .lifecycle.watch import Changed, Watch
 from .model import Call, FindPage, Refused, Reply, Stage
 from .pipeline import Pipeline
+from .policy.building import Policy
 from .policy.disguise import Disguise
 from .policy.packs import read_packs
-from .policy.rules import Rules
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
 from .settings import Settings
 from .telemetry.journey import Journeys, Sink
 from .telemetry.logs import Log
 from .upstream.credentials import Stops
+from .upstream.ears import listening
 from .upstream.forward import Forward
 from .upstream.http_sse import TwoEndpoints
 from .upstream.oauth import Challenged, ServersOAuth
@@ -69,6 +70,9 @@ class House:
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
         identity = Identification(settings.identity, watch=watch, wall=wall)
+        # What callers may do, and so what lists show them.
+        policy = Policy(settings.policy, read_packs(settings.policy))
+        listen = listening(identity.listen, *policy.listens)
         # The server's side.
         self._transport: Transport = AiohttpTransport(
             settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
@@ -81,9 +85,7 @@ class House:
             forward_authorization=settings.upstream.forward_client_authorization,
             is_authenticated=not settings.identity.is_anonymous,
         )
-        forward = Forward(
-            settings.upstream, self._transport, form, origin=origin, stops=stops, listen=identity.listen
-        )
+        forward = Forward(settings.upstream, self._transport, form, origin=origin, stops=stops, listen=listen)
         serve: Stage = forward
         explained: Callable[[Refused, Call], Reply] = functools.partial(explain, form=form)
         endpoints = [
@@ -91,7 +93,7 @@ class House:
         ]
         if settings.upstream.is_http_sse:
             stream_path, messages_path = two_paths(settings.listen.path)
-            two = TwoEndpoints(settings.upstream, forward, messages_path, form, listen=identity.listen)
+            two = TwoEndpoints(settings.upstream, forward, messages_path, form, listen=listen)
             serve = two
             explained = functools.partial(_explain_elsewhere, two=two, form=form)
             endpoints = [
@@ -107,13 +109,13 @@ class House:
                 stops=stops,
             )
             serve, pages = Challenged(serve, oauth), oauth.page
-        serve = identity.guarded(serve)
+        serve = identity.guarded(policy.guarded(serve))
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)
         challenges = Challenges(settings.identity)
         hall = Pipeline(
             identify=identity.identify,
-            authorise=Rules(settings.policy, read_packs(settings.policy)),
+            authorise=policy.rules,
             limit=None,
             serve=serve,
             explain=lambda refused, call: explained(challenges(refused), call),

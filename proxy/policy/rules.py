@@ -150,6 +150,15 @@ class Rules:
         others = _Method(default, frozenset(), allowed, ("*",), Globs(("*",)), (), False)
         self._others = self._methods.pop("*", []) or [others]
 
+    @property
+    def tells_callers_apart(self) -> bool:
+        """Whether two callers may be told different things: a role stands in some rule."""
+        roles = set[str]().union(
+            *(rule.allow | rule.deny for rule in (*self._tools, self._default)),
+            *(rule.allow | rule.deny for rules in (*self._methods.values(), self._others) for rule in rules),
+        )
+        return bool(roles - {EVERYBODY})
+
     def decide(self, call: Call, principal: Principal) -> Decision:
         """Which rule decides this call, and how."""
         if self._settings is None:

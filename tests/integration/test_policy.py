@@ -158,3 +158,82 @@ async def test_a_method_that_no_rule_names_is_nobodys(client: Client, upstream: 
     assert (answer.status, upstream.seen) == (200, [])
     assert isinstance(answer.json, dict)
     assert answer.json["error"]["code"] == 403
+
+
+def listed(revision: str, *names: str, scope: str | None = "public") -> bytes:
+    """A page of tools as a server writes it: odd blanks, unknown members, numbers that must stay."""
+    tools = ", ".join(
+        f'{{"name" : "{name}","description":"\\u00e9","inputSchema":{{"type":"object","x":1.0e2}},"z":[1 ,2]}}'
+        for name in names
+    )
+    cache = f',"cacheScope":"{scope}","ttlMs":60000' if scope and revision == MODERN else ""
+    return f'{{"jsonrpc":"2.0","id":1,"result":{{"tools": [{tools}],"nextCursor":"c" {cache}}}}}'.encode()
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_list_shows_what_may_be_called(
+    client: Client, upstream: Upstream, revision: str, is_stream: bool
+) -> None:
+    """Issue 4, 3: cut out byte for byte, in JSON and in events; what is only watched is shown."""
+    client.send(post(message("tools/list", revision), revision))
+    exchange = await upstream.next()
+    whole = listed(revision, "danger", "echo", "legacy_x", "unnamed", "watched", "ECHO")
+    if is_stream:
+        exchange.begin()
+        exchange.chunk(event(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}', id="0"))
+        exchange.chunk(event(whole, id="1"))
+        exchange.end()
+    else:
+        exchange.answer(whole)
+    body = (await client.answer()).body
+    kept = listed(revision, "echo", "watched", scope="private")
+    assert body.endswith(event(kept, id="1")) if is_stream else body == kept
+
+
+async def test_a_list_in_which_nothing_is_hidden_stays_as_it_is(client: Client, upstream: Upstream) -> None:
+    """Not a byte is changed where no rule matched."""
+    client.send(post(message("tools/list", MODERN), MODERN))
+    whole = listed(MODERN, "echo", "watched")
+    (await upstream.next()).answer(whole)
+    assert (await client.answer()).body == whole
+
+
+async def test_resources_and_prompts_follow_too(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 4, 3: by URI, by name, and templates by how they begin."""
+    rules = {
+        "resources/read": {"allow": ["*"], "match": ["file:///public/*"]},
+        "prompts/get": {"allow": ["*"], "match": ["greet"]},
+    }
+    side = await open_sidecar(f"policy.methods={json.dumps(rules)}")
+    client = await connect(side.port)
+    for method, member, entries, kept in (
+        ("resources/list", "resources", [{"uri": "file:///public/a"}, {"uri": "file:///secret"}], [0]),
+        ("prompts/list", "prompts", [{"name": "greet"}, {"name": "Greet"}], [0]),
+        (
+            "resources/templates/list",
+            "resourceTemplates",
+            [{"uriTemplate": "file:///public/{x}"}, {"uriTemplate": "file:///secret/{x}"}],
+            [0],
+        ),
+    ):
+        client.send(post(message(method, LEGACY)))
+        (await upstream.next()).answer(
+            json.dumps({"jsonrpc": "2.0", "id": 1, "result": {member: entries}}).encode()
+        )
+        answer = (await client.answer()).json
+        assert isinstance(answer, dict)
+        assert answer["result"][member] == [entries[index] for index in kept]
+
+
+async def test_a_list_that_is_not_understood_goes_nowhere(client: Client, upstream: Upstream) -> None:
+    """What may not be seen must not leak by being odd."""
+    client.send(post(message("tools/list", LEGACY)))
+    (await upstream.next()).answer(
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools":{"danger":{"name":"danger"}}}}'
+    )
+    answer = await client.answer()
+    assert b"upstream_nonsense" in answer.body
+    assert b"danger" not in answer.body
