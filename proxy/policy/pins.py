@@ -15,15 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Final, Literal
+from typing import Final
 
-from msgspec import Meta, Struct, structs
+from msgspec import Struct, structs
 
 from ..model import Identity
 from .definitions import Unreadable, define, hash_of, hash_of_text, name_of
 from .flags import (
-    Action,
-    DefinitionSettings,
     flags_of,
     flags_of_text,
     is_longer,
@@ -33,6 +31,7 @@ from .flags import (
 )
 from .pin_changes import changes
 from .pin_file import PinEntry, PinFile
+from .pin_settings import Action, DefinitionSettings, PinSettings
 
 MAX_UNPINNED: Final = 4_096
 """Tools without a pin whose last sight is kept; those with one are bounded by the lock file."""
@@ -43,24 +42,6 @@ MAX_WALKS: Final = 128
 MAX_WALK_NAMES: Final = 2_000
 MAX_CACHED: Final = 4_096
 """Definitions whose flags are remembered."""
-
-
-class PinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which tool definitions were approved, and what becomes of others."""
-
-    file: Annotated[str, Meta(min_length=1, max_length=4_096)]
-    """The lock file; mcp-sidecar pin writes it."""
-
-    on_change: Literal["report", "block"] = "block"
-    """A pinned tool whose definition differs, or whose definition goes by another name. block: not listed, and calls
-    are refused."""
-
-    on_new: Literal["report", "block"] = "report"
-    """A tool without a pin; rules decide who may call it. block: not listed, and calls are refused."""
-
-    on_unseen: Literal["report", "block"] = "report"
-    """A call to a pinned tool that nobody has listed since we started. report: it passes, because whoever calls it
-    knows a definition that passed us before. block: it is refused until somebody lists the tools."""
 
 
 class State(StrEnum):

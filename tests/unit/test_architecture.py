@@ -25,6 +25,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "configuration": {"secret"},
     "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
     "settings": {"configuration", "policy.globs", "policy.packs", "identity.keys_file"},
+    "pinning": {"model", "policy", "upstream"},
     "demo": set(),
     # Where everything is put together.
     "assemble": {""},

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from proxy.policy.definitions import Unreadable, define, hash_of, hash_of_text
 from proxy.policy.flags import (
-    FLAGS,
-    DefinitionSettings,
     flags_of,
     flags_of_text,
     look_alikes,
@@ -21,6 +19,7 @@ from proxy.policy.flags import (
 )
 from proxy.policy.invisible import KINDS, hidden_in, strip
 from proxy.policy.lookalikes import is_disguised, skeleton
+from proxy.policy.pin_settings import FLAGS, DefinitionSettings
 from proxy.protocol.answers import read_tree
 from tests.fuzz.bounded import FUZZ
 

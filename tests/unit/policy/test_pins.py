@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pytest
 
 from proxy.policy.definitions import define, hash_of_text
-from proxy.policy.flags import DefinitionSettings
 from proxy.policy.pin_file import PinEntry, PinFile, entry_of
-from proxy.policy.pins import MAX_BAD, MAX_WALKS, Drift, Pins, PinSettings, Sight, State
+from proxy.policy.pin_settings import DefinitionSettings, PinSettings
+from proxy.policy.pins import MAX_BAD, MAX_WALKS, Drift, Pins, Sight, State
 
 ALICE = ("https://idp.example", "alice", "acme")
 BOB = ("https://idp.example", "bob", "acme")
