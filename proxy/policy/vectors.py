@@ -128,7 +128,7 @@ def _judged(case: Case, rules: Rules, journey: Journey) -> tuple[str, str | None
         roles=frozenset(case.caller.roles),
         scopes=frozenset(case.caller.scopes),
     )
-    params = {**(case.params or {}), **({} if case.arguments is None else {"arguments": case.arguments})}
+    params = {**(case.params or {}), **({} if case.arguments is None else {"arguments": dict(case.arguments)})}
     try:
         call = asked(case.method or TOOL_CALL, case.call or case.target, journey, params)
     except Refused as refused:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import Meta, Struct, field, inspect
@@ -300,3 +300,34 @@ def test_a_check_may_point_at_one_key() -> None:
     assert root is not None
     assert Converter(report, {}, read_bounded).read(root, inspect.type_info(Keys), Spot(), root.at) is FAILED
     assert [str(one) for one in report.mistakes] == ["F:3:3: keys.two: is too much, one is enough, remove it"]
+
+
+class Passed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    given: Mapping[str, Any]
+
+
+def passed_on(text: str, **environ: str) -> tuple[object, list[str]]:
+    report = Report()
+    root = read_tree(text.encode(), "F", report)
+    assert root is not None
+    kind = inspect.type_info(Passed)
+    read = Converter(report, environ, read_bounded).read(root, kind, Spot(), root.at)
+    return read, [str(mistake).partition(", ")[0] for mistake in report.mistakes]
+
+
+def test_what_is_only_passed_on_may_be_anything_that_json_has() -> None:
+    """Arguments in test vectors: nulls, lists and sections inside each other; references as everywhere."""
+    value, mistakes = passed_on(
+        'given: {a: null, b: [1, 2.5, true, {c: ["x", "${V}", "$${V}"]}], d: {}}', V="1"
+    )
+    assert mistakes == []
+    assert value == Passed(given={"a": None, "b": [1, 2.5, True, {"c": ["x", "1", "${V}"]}], "d": {}})
+
+
+def test_mistakes_inside_of_it_are_told_all_at_once() -> None:
+    value, mistakes = passed_on("given:\n  a: [{b: '${NONE}'}]\n  c: '${NADA}'\n")
+    assert value is FAILED
+    assert mistakes == [
+        "F:2:11: given.a: refers to the variable NONE",
+        "F:3:6: given.c: refers to the variable NADA",
+    ]
