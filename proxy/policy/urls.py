@@ -19,6 +19,8 @@ Addresses: TypeAlias = Literal["public", "private", "any"]
 
 MAX_MARKS: Final = 4_096
 """Places in one call where a URL may stand; a page full of links has fewer, and each costs microseconds."""
+MAX_URL_CHARACTERS: Final = 16_384
+"""Twice what servers must take (RFC 9110 section 4.1)."""
 _SHOWN: Final = 8
 
 REACHED: Final[Mapping[Addresses, frozenset[Reach]]] = {
@@ -36,10 +38,11 @@ UNCLEAR: Final = (
     "holds a URL that can be read in more than one way; write scheme://host/ with a plain host name and a slash behind"
     " it, no user name, no backslash, and no encoded line break"
 )
+TOO_LONG: Final = f"is longer than {MAX_URL_CHARACTERS} characters; shorten it"
 TOO_MANY: Final = f"holds more than {MAX_MARKS} URLs; send fewer at once"
 
 _PLAIN: Final = re.compile(
-    r"(https?)://((?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
+    r"(https?)://((?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){0,126}[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
     r"(?::([1-9][0-9]{0,4}))?(?:/[!-$&-\[\]-~]*)?",
     re.ASCII,
 )
@@ -53,15 +56,19 @@ _ENCODED_CONTROL: Final = re.compile(r"%(?:25)*(?:[01][0-9a-f]|7f)", re.ASCII | 
 
 # Where a URL may begin in a text. Every branch begins with one of three characters: a fast search.
 _MARK: Final = re.compile(
-    r":(?:[/\\]{2}|(?:(?<=[hH][tT][tT][pP]:)|(?<=[hH][tT][tT][pP][sS]:)|(?<=[wW][sS]:)|(?<=[wW][sS][sS]:)"
-    r"|(?<=[fF][tT][pP]:)|(?<=[fF][iI][lL][eE]:))(?=[/\\\[@%A-Za-z0-9_]|[^\x00-\x7f]))"
-    r"|/[/\\]|\\[/\\]",
+    r":(?:[/\\]{2,}|(?=[/\\\[@%A-Za-z0-9_]|[^\x00-\x7f])(?<=[pPsSeE]:)(?:(?<=[hH][tT][tT][pP]:)"
+    r"|(?<=[hH][tT][tT][pP][sS]:)|(?<=[wW][sS]:)|(?<=[wW][sS][sS]:)|(?<=[fF][tT][pP]:)|(?<=[fF][iI][lL][eE]:)))"
+    r"|/[/\\]+|\\[/\\]+",
     re.ASCII,
 )
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*\Z", re.ASCII | re.I)
 _SLASHES: Final = re.compile(r"[/\\]*")
 _AUTHORITY: Final = re.compile(r"\[[^\]\s]{0,64}\](?::[0-9]{0,5})?|[^\s/\\?#\"'<>`(){}\[\],;!*|^]{0,260}")
-_TOKEN: Final = re.compile(r"[^\s]{0,8192}")
+_GOES_ON: Final = re.compile(r"[%\\\[]|\.\w")
+"""What makes a host of `example.com".evil.com`, for whoever ends it at blanks and slashes only."""
+_BLANK: Final = re.compile(r"\s")
+_REST: Final = re.compile(r"[^\s/]{0,2048}")
+_PATH: Final = re.compile(r"[^\s]{0,8192}")
 _BEGINS: Final = re.compile(r"(?:(?:https?|wss?|ftp|file):|[/\\]{2})", re.ASCII | re.I)
 _STRANGE: Final = re.compile(
     r"(about|blob|data|dict|expect|feed|file|filesystem|gopher|jar|javascript|ldaps?|netdoc|phar|php|smb|tftp"
@@ -130,12 +137,14 @@ class UrlRule:
 
     def of(self, text: str) -> str | None:
         """What is wrong with a text that is to be one URL, or a bare host."""
-        plain = _PLAIN.fullmatch(text)
-        if plain is not None:
+        plain = _PLAIN.fullmatch(text, 0, MAX_URL_CHARACTERS)
+        if plain is not None and plain.end() == len(text):
             scheme, host, port = plain.groups()
             if port is None and self._ports is None and scheme in self._schemes:
                 return self._verdict_of_host(host)
             return self._verdict(scheme, host, port)
+        if len(text) > MAX_URL_CHARACTERS:
+            return TOO_LONG
         if not text.isprintable() or " " in text or "\\" in text:
             return AMBIGUOUS
         match = _URL.fullmatch(text)
@@ -161,8 +170,9 @@ class UrlRule:
         words = self._marked(text, hunt) or self._bare(text)
         if words is None and ("\n" in text or "\t" in text or "\r" in text):
             # Browsers' readers take line breaks and tabs out, wherever they stand, if the whole text is a URL.
-            joined = text.translate(_LINE_BREAKS).strip(_BLANKS)
-            return self._marked(joined, hunt) if _BEGINS.match(joined) else self._bare(joined)
+            if _BEGINS.match(text[:512].translate(_LINE_BREAKS).lstrip(_BLANKS)):
+                return self._marked(text.translate(_LINE_BREAKS), hunt)
+            return self._bare(text.translate(_LINE_BREAKS)) if len(text) < 512 else None
         return words
 
     def _verdict(self, scheme: str | None, host: str, port: str | None) -> str | None:
@@ -199,6 +209,7 @@ class UrlRule:
         strange = _STRANGE.match(text[:80].lstrip(_BLANKS))
         if strange is not None and strange[1].lower() not in self._schemes:
             return self._scheme_words
+        has_controls = "%" in text and _ENCODED_CONTROL.search(text) is not None
         behind = 0
         for mark in _MARK.finditer(text):
             start = mark.start()
@@ -212,7 +223,7 @@ class UrlRule:
             assert slashes is not None
             behind = slashes.end()
             judge = self._with_scheme if has_colon else self._without_scheme
-            words = judge(text, start, slashes[0], _Piece(text, behind))
+            words = judge(text, start, slashes[0], _Piece(text, behind, has_controls=has_controls))
             if words is not None:
                 return words
         return None
@@ -236,7 +247,7 @@ class UrlRule:
         """`//host` as in HTML; comments, empty path segments and patterns are no hosts."""
         if not piece.text:
             return None
-        if not text[:start].strip(_BLANKS) and not any(map(str.isspace, text.strip())):
+        if start < 64 and not text[:start].strip(_BLANKS) and not _BLANK.search(text.strip(_BLANKS)):
             # Nothing else is in the text.
             if piece.is_odd or slashes != "//" or piece.host is None:
                 return UNCLEAR
@@ -294,16 +305,20 @@ class _Piece:
 
     __slots__ = ("host", "is_odd", "port", "text")
 
-    def __init__(self, text: str, start: int) -> None:
+    def __init__(self, text: str, start: int, *, has_controls: bool) -> None:
         match = _AUTHORITY.match(text, start)
         assert match is not None
-        token = _TOKEN.match(text, match.end())
-        assert token is not None
+        rest = _REST.match(text, match.end())
+        assert rest is not None
         self.text = match[0]
-        if token[0][:1] not in ("/", "?", "#", "\\"):
+        following = text[match.end() : match.end() + 1]
+        if following not in ("/", "?", "#", "\\"):
             # The full stop or colon of a sentence.
             self.text = self.text.rstrip(".:")
-        self.is_odd = "@" in self.text or "%" in self.text or _is_odd(token[0])
+        self.is_odd = "@" in self.text or "%" in self.text or _goes_on(rest[0])
+        if has_controls:
+            path = _PATH.match(text, match.end())
+            self.is_odd = self.is_odd or (path is not None and _ENCODED_CONTROL.search(path[0]) is not None)
         name, colon, port = self.text.rpartition(":")
         if not colon or self.text.endswith("]"):
             name, port = self.text, ""
@@ -320,16 +335,11 @@ class _Piece:
         return loose_ipv4(name) if "." in name or len(name) >= 8 else ()
 
 
-def _is_odd(following: str) -> bool:
+def _goes_on(rest: str) -> bool:
     """Whether readers who do not end the host here, but at the next slash, would see another one."""
-    if "%" in following and _ENCODED_CONTROL.search(following):
-        return True
-    if not following or following[0] == "/":
-        return False
-    rest = following.partition("/")[0]
-    if following[0] in "?#":
+    if rest[:1] in ("?", "#"):
         return "@" in rest
-    return following[0] == "\\" or "@" in rest or any(each in rest[:253] for each in ".%\\[")
+    return rest[:1] == "\\" or "@" in rest or _GOES_ON.search(rest[:253]) is not None
 
 
 def _is_port(text: str) -> bool:
