@@ -149,7 +149,7 @@ def with_data(event: Event, data: bytes) -> bytes:
     """The bytes of an event that says `data` instead of its own, which it has. Other lines stay as they are, but for
     comments where what it said stands on several lines, or twice: one of them could say it too."""
     old = event.data or b""
-    if b"\n" not in data and event.raw.count(old) == 1:
+    if b"\n" not in old + data and event.raw.count(old) == 1:
         return event.raw.replace(old, data)
     lines = _LINE.findall(event.raw)
     # A mark of order is none but at the very start of a stream: then one line of data fewer is seen without it.

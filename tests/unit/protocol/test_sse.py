@@ -240,6 +240,7 @@ def test_a_message_of_ours_is_one_event() -> None:
         (b"event: old\r: old\rdata: old\r\r", b"event: old\rdata: new\r\r"),
         (b"data\nid: data\n\n", b"data: new\nid: data\n\n"),
         (b"data: old", b"data: new"),
+        (b"data: a\ndata\ndata\n\n", b"data: new\n\n"),
     ],
 )
 def test_an_event_says_something_else(raw: bytes, left: bytes) -> None:
@@ -256,6 +257,7 @@ _LINES = st.sampled_from(
 _ENDS = st.sampled_from([b"\n", b"\r\n"])
 
 
+@settings(max_examples=300)
 @given(
     before=st.lists(_LINES, max_size=3),
     after=st.lists(_LINES, max_size=3),
