@@ -445,8 +445,8 @@ def judged(raw: bytes, *calls: Call, resumed: Call | None = None, listing: Listi
     if len(raw) <= HELD_BYTES:
         judge.event(event)
     else:
-        for method in [each.method for each in calls] or [None]:
-            ear.result(method, {})  # as a `Tail` tells of it
+        for call in calls or (None,):
+            ear.result(None if call is None else call.method, {})  # as a `Tail` tells of it
     return heard_by(ear, event)
 
 
@@ -540,15 +540,17 @@ def test_an_event_that_is_not_understood_goes_nowhere(data: bytes) -> None:
 def test_results_of_other_exchanges_are_looked_at_by_their_shape() -> None:
     """protocol.md section 4: a resumed stream answers requests that nobody here knows, however large."""
     large = "x" * MAX_LIST_BYTES
-    for result in (
+    results: list[dict[str, Any]] = [
         {"content": [], "structuredContent": {"tools": [{"name": "no"}]}},
         {"tools": {"name": "no"}},
         {"content": [{"text": large}], "structuredContent": {"tools": [{"name": "no"}]}},
         {"content": [{"text": large}]},
-    ):
+    ]
+    for result in results:
         raw = b"data: " + json.dumps({"id": 1, "result": result}).encode() + b"\n\n"
         assert judged(raw, resumed=a_resumed_stream()) == raw
-    for result in ({"x": large, "tools": [{"name": "no"}]}, {"\ud800": large, "prompts": []}):
+    results = [{"x": large, "tools": [{"name": "no"}]}, {"\ud800": large, "prompts": []}]
+    for result in results:
         raw = b"data: " + json.dumps({"id": 1, "result": result}).encode() + b"\n\n"
         refused = no(lambda raw=raw: judged(raw, resumed=a_resumed_stream()))  # type: ignore[misc]
         assert refused.reason is Reason.UPSTREAM_NONSENSE
