@@ -87,6 +87,10 @@ SECRET = GITHUB.encode()
     [
         # Escapes: of the secret itself, and around it.
         (b'{"result":{"a":"\\u0067hp\\u005f' + SECRET[4:] + b'"}}', b'{"result":{"a":"' + MASK + b'"}}'),
+        (
+            b'{"result":{"a":"\\\\/\\/\\u0067' + SECRET[1:] + b'"}}',
+            b'{"result":{"a":"\\\\/\\/' + MASK + b'"}}',
+        ),
         (b'{"result":{"a":"\\u00e9\\n\\"' + SECRET + b'\\/\\ud83d\\ude00"}}', None),
         (b'{"result":{"a":"\\ud800' + SECRET + b' \\ude00"}}', None),
         (b'{"result":{"a":"\\\\\\n' + SECRET + b'\\\\"}}', None),
@@ -123,6 +127,14 @@ def test_a_value_may_hold_a_secret_beside_the_one_its_name_announces() -> None:
         b'{"result":{"token":{"secret":"[redacted: assigned_secret] password=[redacted: assigned_secret]"}}}'
     )
     assert made("assigned_secret").apply(body) == left
+
+
+def test_a_name_that_holds_a_secret_leaves_its_value_alone() -> None:
+    told: Told = []
+    body = b'{"result":{"password=a1b2c3d4":"plain"}}'
+    left = b'{"result":{"password=[redacted: assigned_secret]":"plain"}}'
+    assert made("assigned_secret", told=told).apply(body) == left
+    assert told == [("assigned_secret", "mask", 1)]
 
 
 def test_masked_names_of_members_stay_apart() -> None:
@@ -225,7 +237,9 @@ def test_joined_redactions_take_the_strictest_of_each() -> None:
 
 def test_nothing_to_look_for_finds_nothing() -> None:
     body = answer(GITHUB)
-    assert Redaction.joined((), lambda *_: None).apply(body) is body
+    nothing = Redaction.joined((), lambda *_: None)
+    assert nothing.apply(body) is body
+    assert not nothing.finds(body)
 
 
 def test_what_overlaps_is_one_mask_of_the_first() -> None:
@@ -261,6 +275,7 @@ def test_a_list_of_secrets_is_not_worked_through(each: str) -> None:
     """Ten thousand cost 60 ms; what only looks alike costs as much."""
     redacts = made("email", "credit_card")
     assert redacts.apply(answer(each * (MAX_FOUND + 1))) == Blocked(())
+    assert redacts.apply(b"words " + each.encode() * (MAX_FOUND + 1)) == Blocked(())
     assert isinstance(redacts.apply(answer(each * (MAX_FOUND - 1))), bytes)
 
 
