@@ -71,7 +71,7 @@ class House:
         wall = time.time  # noqa: TID251  here time enters
         identity = Identification(settings.identity, watch=watch, wall=wall)
         # What callers may do, and so what lists show them.
-        policy = Policy(settings.policy, read_packs(settings.policy))
+        policy = self.policy = Policy(settings.policy, read_packs(settings.policy), token=_unguessable)
         listen = listening(identity.listen, *policy.listens)
         # The server's side.
         self._transport: Transport = AiohttpTransport(
@@ -109,7 +109,7 @@ class House:
                 stops=stops,
             )
             serve, pages = Challenged(serve, oauth), oauth.page
-        serve = identity.guarded(policy.guarded(serve))
+        serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)
         challenges = Challenges(settings.identity)
@@ -122,7 +122,7 @@ class House:
             merge=functools.partial(merge, form=form),
             is_whole=is_at_http,
             without=without,
-            disguise=Disguise(_no_tools_name),
+            disguise=Disguise(_unguessable),
         )
         # The client's side, and the operator's.
         self.listener = Listener(
@@ -197,8 +197,8 @@ class House:
         return cut_off
 
 
-def _no_tools_name() -> str:
-    """128 random bits: nobody can have given it to a tool, or guess which name was used."""
+def _unguessable() -> str:
+    """128 random bits, as a name: nobody can have given it to a tool, or guess it."""
     return f"x{secrets.token_hex(16)}"
 
 

@@ -14,29 +14,21 @@ import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
-from msgspec import Meta, Struct, structs
+from msgspec import Struct, structs
 
 from ..model import Call, Identity, Principal, Reason, Refused
 from ..protocol.canonical import canonical, digest
 from .globs import regex_of
+from .guard_settings import Approval
 
-Approval: TypeAlias = Literal["auto", "gated", "denied"]
-"""auto: passes; gated: a person decides about each call; denied: nobody is asked."""
 State: TypeAlias = Literal["waiting", "released", "rejected"]
 
 SHOWN_BYTES: Final = 4_096
 """Longest arguments that are kept for whoever decides."""
 MAX_OVERRIDES: Final = 100
 """Of one tenant: each is compared with every call of it."""
-
-
-class ApprovalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long do approvals last?"""
-
-    approval_ttl_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
-    """How long a gated call waits for a person, and how long the person's yes then waits for the call."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):

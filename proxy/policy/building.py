@@ -6,11 +6,18 @@ policy section there are none of these, and everything is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
-from ..model import Listen, Stage
+import msgspec
+
+from ..model import Call, Listen, Principal, Rule, Stage
+from .approvals import Approvals
+from .guards import Guarded
 from .learning import Learning
 from .listing import Listing, VisibleOnly
+from .modes import Modes
+from .repetition import Repetition
 from .rules import Rules
 from .settings import PackSettings, PolicySettings
 from .tool_classes import HintTable
@@ -19,7 +26,21 @@ from .tool_classes import HintTable
 class Policy:
     """The policy room as the house uses it."""
 
-    def __init__(self, settings: PolicySettings | None, packs: Sequence[PackSettings] = ()) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings | None,
+        packs: Sequence[PackSettings] = (),
+        *,
+        token: Callable[[], str],
+    ) -> None:
+        """`token` gives 128 fresh random bits as printable text."""
+        self._settings = settings
+        chosen = settings or PolicySettings()
+        self._generation = generation_of(chosen, packs)
+        self.approvals = Approvals(chosen.approvals.approval_ttl_s, self._generation, token)
+        """What operators release, reject and set for tenants."""
+        self.modes = Modes(chosen.modes)
+        """What operators switch off."""
         hints = HintTable()
         self.rules = Rules(settings, packs, hints.of)
         self.listens: tuple[Listen, ...] = ()
@@ -35,6 +56,35 @@ class Policy:
             )
             self.listens = (*self.listens, self._listing.listen)
 
-    def guarded(self, serve: Stage) -> Stage:
+    def shown(self, serve: Stage) -> Stage:
         """The stage behind what shows callers only what they may use."""
         return serve if self._listing is None else VisibleOnly(serve, self._listing)
+
+    def guarded(self, serve: Stage) -> Stage:
+        """The stage behind modes, approvals and the repetition guard."""
+        if self._settings is None:
+            return serve
+        repetition = self._settings.repetition
+        return Guarded(
+            serve,
+            rule_of=self._rule_of,
+            modes=self.modes,
+            approvals=self.approvals,
+            repetition=None if repetition is None else Repetition(repetition),
+            generation=self._generation,
+        )
+
+    def _rule_of(self, call: Call, principal: Principal) -> Rule:
+        return self.rules.decide(call, principal).rule
+
+
+def generation_of(settings: PolicySettings, packs: Sequence[PackSettings]) -> str:
+    """Names the policy in force: what a person agreed to under one does not hold under another."""
+    said = msgspec.json.encode([settings, list(packs)], order="deterministic", enc_hook=_plain)
+    return hashlib.sha256(said).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    """Settings hold mappings that cannot be changed."""
+    assert isinstance(value, Mapping)
+    return dict(value)

@@ -13,6 +13,9 @@ from typing import Final
 MAX_KNOWN: Final = 4_096
 """Names whose answer is remembered; callers choose names, so the table is emptied when it is full."""
 
+LONGEST_KNOWN: Final = 256
+"""Characters of a name that is remembered. Callers may send longer ones, and what is denied costs memory too."""
+
 
 def regex_of(glob: str) -> str:
     """The pattern as a regular expression that never goes back: each text between two stars is looked for once,
@@ -56,7 +59,8 @@ class Globs:
         if known is None:
             found = [index for index, pattern in self._patterns if pattern.fullmatch(name)]
             known = tuple(sorted(found + self._exact.get(name, [])))
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[name] = known
+            if len(name) <= LONGEST_KNOWN:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[name] = known
         return known

@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Final
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct
 
-from ..configuration.mistakes import Unfit
-from ..configuration.values import fit
 from ..model import Call, Kind, Reason, Refused
-
-Mode: TypeAlias = Literal["normal", "no-delete", "read-only", "maintenance"]
+from .guard_settings import Mode, ModeSettings
 
 STRICTNESS: Final[Mapping[Mode, int]] = {"normal": 0, "no-delete": 1, "read-only": 2, "maintenance": 3}
 MAX_TENANTS: Final = 10_000
@@ -52,32 +48,6 @@ HARMLESS: Final = IN_MAINTENANCE | {
     "tasks/update",
 }
 """What only reads, and what ends or continues a task that was allowed. A method that nobody knows may do anything."""
-
-
-def check_tenant(text: str) -> None:
-    """Raise Unfit unless this names one tenant."""
-    if not text.strip() or text != text.strip() or not text.isprintable():
-        raise Unfit(
-            "is no tenant", "it is compared with what credentials say, exactly", "name one, without spaces"
-        )
-    if text == "*":
-        raise Unfit("is no tenant", "one mode for all is that of the process", "write it as modes.process")
-
-
-class ModeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is switched off from the start; operators may switch off more at run time, never less."""
-
-    process: Mode = "normal"
-    """For everybody: normal, no-delete (dangerous tools refused), read-only (only tools of class read),
-    maintenance (only handshakes, pings and lists)."""
-
-    tenants: Mapping[Annotated[str, Meta(max_length=256), fit(check_tenant)], Mode] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
-    """For single tenants; the stricter of this and `process` holds."""
-
-    retry_after_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
-    """When callers may try again during maintenance without a known end."""
 
 
 class InForce(Struct, frozen=True):

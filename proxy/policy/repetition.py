@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeAlias
-
-from msgspec import Meta, Struct
+from typing import Final, TypeAlias
 
 from ..model import Identity, Reason, Refused
+from .guard_settings import RepetitionSettings
 
 Key: TypeAlias = tuple[Identity, bytes]
 """Who, and a digest of what."""
@@ -21,16 +20,6 @@ MAX_OF_TENANT: Final = 1_000
 """Different calls of one tenant within a window."""
 MAX_KEYS: Final = 10_000
 """Different calls of all tenants: the settings' `most` moments of eight bytes each, and the key."""
-
-
-class RepetitionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When does the same call count as a loop?"""
-
-    most: Annotated[int, Meta(ge=1, le=100)] = 10
-    """Calls of one tool with the same arguments by the same caller within the window."""
-
-    window_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
-    """How long a call counts."""
 
 
 class Repetition:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ..model import Call, Kind, Permit, Principal, Reason, Refused, Rule
 from .arguments import Arguments
@@ -138,10 +138,10 @@ class Rules:
         self._own = len(own)
         self._default_class = chosen.default.tool_class
         self._trusts_hints = chosen.trust_annotations
-        default = Rule(id="default", tool_class=chosen.default.tool_class)
+        default = Rule(id="default", tool_class=chosen.default.tool_class, is_reported=not self._is_enforced)
         allowed = frozenset(chosen.default.allow)
         self._default = _Tool(
-            default, _of_each_class("default"), None, False, frozenset(), allowed, (), False, False
+            default, _of_each_class(default), None, False, frozenset(), allowed, (), False, False
         )
         self._methods: dict[str, list[_Method]] = {}
         for methods in (*(pack.methods for pack in packs), chosen.methods):
@@ -280,10 +280,16 @@ class Rules:
     def _tool(self, settings: ToolRule, policy: PolicySettings) -> _Tool:
         tool_class = settings.tool_class or policy.default.tool_class
         allow = policy.default.allow if settings.allow is None else settings.allow
-        name = settings.id or settings.match
+        reports = settings.report or policy.mode == "report"
+        rule = Rule(
+            id=settings.id or settings.match,
+            tool_class=tool_class,
+            approval=settings.approval,
+            is_reported=reports,
+        )
         return _Tool(
-            rule=Rule(id=name, tool_class=tool_class),
-            classes=None if settings.tool_class else _of_each_class(name),
+            rule=rule,
+            classes=None if settings.tool_class else _of_each_class(rule),
             arguments=Arguments(settings.arguments) if settings.arguments else None,
             hidden=settings.hidden,
             deny=frozenset(settings.deny),
@@ -306,9 +312,9 @@ class Rules:
         )
 
 
-def _of_each_class(name: str) -> Mapping[ToolClass, Rule]:
+def _of_each_class(rule: Rule) -> Mapping[ToolClass, Rule]:
     classes: tuple[ToolClass, ...] = ("read", "write", "dangerous")
-    return {each: Rule(id=name, tool_class=each) for each in classes}
+    return {each: structs.replace(rule, tool_class=each) for each in classes}
 
 
 def _no(rule: _Tool | _Method) -> Deny:

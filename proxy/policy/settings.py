@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 from ..configuration.mistakes import Unfit, joined
 from ..configuration.values import fit
 from .arguments import ArgumentRules
+from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
 
 EVERYBODY: Final = "*"
 NEVER_REFUSED: Final = frozenset({"initialize", "server/discover"})
@@ -97,6 +98,10 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     arguments: ArgumentRules = field(default_factory=lambda: MappingProxyType({}))
     """What single arguments may say, by name, by /path, or * for every text; asked when a caller may call at all."""
 
+    approval: Approval = "auto"
+    """auto: passes. gated: refused with a confirmation id until a person agrees to that very call. denied: nobody is
+    asked."""
+
     hidden: bool = False
     """true: not listed, and calling one looks like calling a tool that does not exist."""
 
@@ -170,6 +175,15 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     tools: tuple[ToolRule, ...] = ()
     """Rules for tools; the first that fits decides."""
+
+    approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
+    """How long approvals last."""
+
+    modes: ModeSettings = field(default_factory=ModeSettings)
+    """Kinds of calls that are switched off."""
+
+    repetition: RepetitionSettings | None = None
+    """When the same call counts as a loop. Absent: never."""
 
     methods: Mapping[Method, MethodRule] = field(default_factory=lambda: MappingProxyType({}))
     """Rules for methods; * stands for those that are not named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -237,3 +238,67 @@ async def test_a_list_that_is_not_understood_goes_nowhere(client: Client, upstre
     answer = await client.answer()
     assert b"upstream_nonsense" in answer.body
     assert b"danger" not in answer.body
+
+
+GATED = 'policy.tools=[{"match": "pay", "allow": ["*"], "approval": "gated"}]'
+
+
+async def test_a_gated_call_runs_once_when_a_person_agrees(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 4, 6: refused, released, runs once; a replay and altered arguments are asked about anew."""
+    side = await open_sidecar(GATED)
+    client = await connect(side.port)
+    call = tool_call(tool="pay")
+
+    async def refused(body: bytes) -> str:
+        client.send(post(body))
+        answer = (await client.answer()).json
+        assert isinstance(answer, dict)
+        facts = answer["result"]["_meta"]["dev.mcp-sidecar/refusal"]
+        assert facts["reason"] == "approval_required"
+        return str(facts["confirmationId"])
+
+    id = await refused(call)
+    assert await refused(call) == id
+    assert upstream.seen == []
+    side.house.policy.approvals.release(id, by="operator", now=time.monotonic())
+    assert await refused(call.replace(b"hello", b"hallo")) != id
+    client.send(post(call))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).body == result()
+    assert await refused(call) != id
+    assert len(upstream.seen) == 1
+
+
+async def test_kinds_of_calls_can_be_switched_off(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 4, 7: read-only lets reads pass and nothing else."""
+    side = await open_sidecar(
+        'policy.tools=[{"match": "get", "class": "read", "allow": ["*"]}, {"match": "put", "allow": ["*"]}]',
+        "policy.modes.process=read-only",
+    )
+    client = await connect(side.port)
+    client.send(post(tool_call(tool="put")))
+    assert b'"reason":"mode"' in (await client.answer()).body
+    client.send(post(tool_call(tool="get")))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).body == result()
+
+
+async def test_a_loop_is_told_that_it_is_one(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 4, 9: repetition guard, off by default."""
+    side = await open_sidecar('policy.tools=[{"match": "*", "allow": ["*"]}]', "policy.repetition.most=2")
+    client = await connect(side.port)
+    for _ in range(2):
+        client.send(post(tool_call()))
+        (await upstream.next()).answer(result())
+        assert (await client.answer()).body == result()
+    client.send(post(tool_call()))
+    assert b'"isError":true' in (await client.answer()).body
+    client.send(post(tool_call(tool="other")))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).body == result()

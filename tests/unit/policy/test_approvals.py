@@ -12,7 +12,6 @@ from proxy.policy import approvals as words
 from proxy.policy.approvals import (
     MAX_OVERRIDES,
     SHOWN_BYTES,
-    Approval,
     Approvals,
     Bounds,
     Challenge,
@@ -20,6 +19,7 @@ from proxy.policy.approvals import (
     Wanted,
     wanted,
 )
+from proxy.policy.guard_settings import Approval
 from proxy.protocol.jsonrpc import read_json
 from tests.fakes import make_call, no
 
@@ -177,6 +177,16 @@ def test_a_late_yes_still_leaves_time_for_the_call() -> None:
     assert approvals.use([id], 1_198.9) is not None
 
 
+def test_a_late_yes_keeps_nothing_else_alive() -> None:
+    """Each expires by itself, in whichever order they were decided."""
+    approvals = table()
+    first, second = (approvals.ask(each, "g1", 0.0).id for each in many(2))
+    assert approvals.release(first, "olga", 599.0) is not None
+    assert approvals.pending(600.0) == ()
+    assert len(approvals) == 1
+    assert approvals.ask(many(2)[1], "g1", 600.0).id not in (first, second)
+
+
 def test_asking_does_not_prolong_anything() -> None:
     """A model that repeats itself does not keep its own challenge alive."""
     approvals = table()
@@ -298,6 +308,16 @@ def test_room_comes_back_when_something_is_used_or_expires() -> None:
         approvals.ask(wants("{}"), "g1", now + 2)
     approvals.begin(TTL_S, "g2")
     assert approvals.ask(wants(), "g2", 1_500.0).state == "waiting"
+
+
+def test_nothing_is_kept_of_callers_who_wait_for_nothing() -> None:
+    """Style guide 8: subjects come and go for months."""
+    approvals = table()
+    for number in range(100):
+        who = Principal(issuer="iss", subject=f"s{number}", tenant=f"t{number}")
+        approvals.use([released(approvals, wants(who=who))], 0.0)
+    kept = approvals._open, approvals._ids, approvals._of_subject, approvals._of_tenant
+    assert [len(each) for each in kept] == [0, 0, 0, 0]
 
 
 def test_the_default_bounds_keep_tenants_and_subjects_apart() -> None:

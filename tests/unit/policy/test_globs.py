@@ -67,3 +67,5 @@ def test_names_that_callers_invent_are_bounded() -> None:
     for number in range(MAX_KNOWN * 2 + 1):
         globs.fitting(f"n{number}")
     assert len(globs._known) <= MAX_KNOWN
+    globs.fitting("x" * 1_000_000)
+    assert max(map(len, globs._known)) <= 256

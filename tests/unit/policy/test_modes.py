@@ -5,7 +5,8 @@ import math
 import pytest
 
 from proxy.model import Call, Kind, Reason, Refused
-from proxy.policy.modes import STRICTNESS, InForce, Mode, Modes, ModeSettings, passes
+from proxy.policy.guard_settings import Mode, ModeSettings
+from proxy.policy.modes import STRICTNESS, InForce, Modes, passes
 from proxy.refusals import explain
 from tests.fakes import make_call
 
