@@ -131,8 +131,7 @@ class Guarded:
         assert self._approvals is not None
         spent = self._approvals.use([each.id for each in challenges], now)
         if spent is None:
-            raise RuntimeError(
-                "a release was there and is not"
-            )  # nothing waited in between; the hall refuses
+            # Nothing waited in between, so this cannot be; the hall refuses what it does not expect.
+            raise RuntimeError("a release was there and is not")
         for (call, _), challenge in zip(gated, spent, strict=True):
             self._used(call, challenge)
