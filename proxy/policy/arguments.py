@@ -257,7 +257,7 @@ def _step_into(around: dict[str, object] | list[object], step: str, inside: list
         if step == EVERYTHING:
             inside.extend(around)
         else:
-            index = int(step) if step.isascii() and step.isdigit() and len(step) < 6 else len(around)
+            index = int(step) if step.isascii() and step.isdigit() else len(around)
             inside.append(around[index] if index < len(around) else _ABSENT)
         return None
     if step == EVERYTHING:

@@ -175,7 +175,13 @@ def test_hosts_of_the_internet_are_public(host: str) -> None:
         ),
         *(
             (each, Reach.METADATA)
-            for each in ("[2001:0:a9fe:a9fe::]", "[::169.254.169.254]", "Metadata.Google.Internal.")
+            for each in (
+                "[2001:0:a9fe:a9fe::]",
+                "[2001::5601:5601]",
+                "[::ffff:0:a9fe:a9fe]",
+                "[::169.254.169.254]",
+                "Metadata.Google.Internal.",
+            )
         ),
     ],
 )

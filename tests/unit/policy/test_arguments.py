@@ -24,7 +24,7 @@ from proxy.policy.arguments import (
     check_rule,
     check_scheme,
 )
-from proxy.policy.urls import MAX_MARKS
+from proxy.policy.urls import MAX_MARKS, MAX_URL_CHARACTERS
 from tests.fuzz.bounded import FUZZ
 
 R = ArgumentRule
@@ -355,6 +355,8 @@ PROSE_REFUSED = [
         "//127.0.0.1/",
         "\\\\10.0.0.1\\share",
         "//redis/",
+        "localhost",
+        "LOCALHOST",
         "10.0.0.1",
         "localhost:8080/x",
         "[::1]:80",
@@ -392,6 +394,7 @@ PROSE_PASSES = [
         "Note: see below",
         "// a comment",
         "a //comment",
+        "match \\\\d.internal too",
         "a // b",
         "a//b/c.txt",
     ),
@@ -459,6 +462,7 @@ def test_prose_is_held_to_the_listed_hosts() -> None:
         "x http://10.0.0.6/",
     ):
         assert EVERY_LISTED.check({"a": text}) is not None
+    assert EVERY_LISTED.check({"a": "2606:4700::1", "b": "8.8.8.8"}) is None
     prose = Arguments({"a": R(hosts=("*.example.com",), in_text=True)})
     assert prose.check({"a": "see https://x.example.com/"}) is None
     assert prose.check({"a": ["fine", "see https://evil.com/"]}) is not None
@@ -472,12 +476,15 @@ def test_an_argument_with_a_rule_of_its_own_is_not_held_to_that_for_every_text()
             "*": R(addresses="public", max_length=60),
             "url": R(hosts=("10.0.0.5",)),
             "/opts/to/*/url": R(hosts=("10.0.0.6",)),
+            "/list/*": R(hosts=("10.0.0.7",)),
         }
     )
     assert rules.check({"url": "http://10.0.0.5/"}) is None
     assert rules.check({"url": ["http://10.0.0.5/"]}) is None
     assert rules.check({"url": "http://10.0.0.5/", "other": "http://10.0.0.5/"}) is not None
     assert rules.check({"opts": {"to": [{"url": "http://10.0.0.6/"}]}}) is None
+    assert rules.check({"list": ["http://10.0.0.7/"]}) is None
+    assert rules.check({"lists": ["http://10.0.0.7/"]}) is not None
     assert rules.check({"opts": {"to": [{"uri": "http://10.0.0.6/"}]}}) is not None
     assert rules.check({"opts": {"url": "http://10.0.0.5/"}}) is not None
     assert rules.check({"url": "http://10.0.0.5/" + "x" * 50}) == (
@@ -638,6 +645,14 @@ def test_more_urls_than_anybody_needs_are_not_looked_at() -> None:
     )
     assert problem is not None
     assert "fewer" in problem
+
+
+def test_a_url_has_a_greatest_length() -> None:
+    url = "https://example.com/".ljust(MAX_URL_CHARACTERS, "x")
+    assert PUBLIC.check({"url": url}) is None
+    problem = PUBLIC.check({"url": url + "x"})
+    assert problem is not None
+    assert "longer" in problem
 
 
 def test_deep_and_wide_arguments_are_walked_without_recursion() -> None:
