@@ -65,13 +65,18 @@ class House:
         def report(error: Exception) -> None:
             log.life("failed", "error", error=type(error).__name__)
 
+        def found(pattern: str, action: str, count: int) -> None:
+            log.life("found in a result", "warning", pattern=pattern, action=action, count=count)
+
         self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
         watch = functools.partial(_watch, self.watch, log)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
         identity = Identification(settings.identity, watch=watch, wall=wall)
         # What callers may do, and so what lists show them.
-        policy = self.policy = Policy(settings.policy, read_packs(settings.policy), token=_unguessable)
+        policy = self.policy = Policy(
+            settings.policy, read_packs(settings.policy), form=form, found=found, token=_unguessable
+        )
         listen = listening(identity.listen, *policy.listens)
         # The server's side.
         self._transport: Transport = AiohttpTransport(

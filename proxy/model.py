@@ -7,7 +7,6 @@ Pure values and the one owner of a stream's closing; no IO, no clock.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
@@ -229,6 +228,8 @@ class Ending(Enum):
     @staticmethod
     def of(error: BaseException) -> Ending:
         """The ending an exception stands for: cancelled means that the client left."""
+        import asyncio  # whoever runs a call has it; whoever checks settings must not pay for it
+
         if isinstance(error, asyncio.CancelledError | ConnectionError | GeneratorExit):
             return Ending.CLIENT_GONE
         if isinstance(error, Broken):

@@ -12,13 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from ..model import Call, Listen, Principal, Rule, Stage
+from ..refusals import Form
 from .approvals import Approvals
 from .guards import Guarded
 from .learning import Learning
 from .listing import Listing, VisibleOnly
 from .modes import Modes
+from .redacting import Redactions
+from .redaction import Redaction, Tell
 from .repetition import Repetition
 from .rules import Rules
+from .schemas import Schemas
 from .settings import PackSettings, PolicySettings
 from .tool_classes import HintTable
 
@@ -31,9 +35,12 @@ class Policy:
         settings: PolicySettings | None,
         packs: Sequence[PackSettings] = (),
         *,
+        form: Form,
+        found: Tell,
         token: Callable[[], str],
     ) -> None:
-        """`token` gives 128 fresh random bits as printable text."""
+        """`form` is that of refusals; `found` hears what redactions find, never its text; `token` gives 128 fresh
+        random bits as printable text."""
         self._settings = settings
         chosen = settings or PolicySettings()
         self._generation = generation_of(chosen, packs)
@@ -42,14 +49,21 @@ class Policy:
         self.modes = Modes(chosen.modes)
         """What operators switch off."""
         hints = HintTable()
-        self.rules = Rules(settings, packs, hints.of)
+        # Each asks the other: which tools are validated, and why a call does not fit.
+        schemas = Schemas(self._validates)
+        self.rules = Rules(settings, packs, hints.of, schemas.why_not, found)
+        self._redactions: Redactions | None = None
         self.listens: tuple[Listen, ...] = ()
         """Ears for exchanges, in the order in which they hear."""
         self._listing: Listing | None = None
         if settings is None:
             return
         # Learnt before anything is cut out: a tool that one caller may not see has hints all the same.
-        self.listens = (Learning([hints.learn]),)
+        self.listens = (Learning([hints.learn, schemas.heard]),)
+        if self.rules.redactions:
+            every = Redaction.joined(self.rules.redactions, found)
+            self._redactions = Redactions(self.rules.redaction_of, every, found, form=form)
+            self.listens = (*self.listens, self._redactions.listen)
         if settings.mode == "enforce":
             self._listing = Listing(
                 self.rules.may_use, self.rules.may_use_template, lists_differ=self.rules.tells_callers_apart
@@ -57,7 +71,9 @@ class Policy:
             self.listens = (*self.listens, self._listing.listen)
 
     def shown(self, serve: Stage) -> Stage:
-        """The stage behind what shows callers only what they may use."""
+        """The stage behind what shows callers only what they may use, and see only what they may."""
+        if self._redactions is not None:
+            serve = self._redactions.guarded(serve)
         return serve if self._listing is None else VisibleOnly(serve, self._listing)
 
     def guarded(self, serve: Stage) -> Stage:
@@ -73,6 +89,9 @@ class Policy:
             repetition=None if repetition is None else Repetition(repetition),
             generation=self._generation,
         )
+
+    def _validates(self, name: str) -> bool:
+        return self.rules.validates(name)
 
     def _rule_of(self, call: Call, principal: Principal) -> Rule:
         return self.rules.decide(call, principal).rule

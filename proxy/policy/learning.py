@@ -6,15 +6,15 @@ told with the principal that got it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from ..model import Call, Ear, Ending, Kind, Permit, Principal, RequestId
 
 LIST: Final = "tools/list"
 
-Learn: TypeAlias = Callable[[Principal, Call, Sequence[object]], None]
-"""Told of the tools on one page. Raises Refused where the page must not pass."""
+Learn: TypeAlias = Callable[[Principal, Call, Mapping[str, object]], None]
+"""Told of one page: `tools` is a list in it. Raises Refused where the page must not pass."""
 
 
 class Learning:
@@ -49,10 +49,9 @@ class _Pupil:
     def result(self, method: str | None, result: object) -> None:
         if method not in (None, LIST) or not isinstance(result, dict):
             return
-        tools = result.get("tools")
-        if isinstance(tools, list):
+        if isinstance(result.get("tools"), list):
             for learn in self._learners:
-                learn(self._principal, self._call, tools)
+                learn(self._principal, self._call, result)
 
     def passed_on(self, data: bytes) -> bytes:
         return data

@@ -18,7 +18,9 @@ from msgspec import Struct, structs
 
 from ..model import Call, Kind, Permit, Principal, Reason, Refused, Rule
 from .arguments import Arguments
+from .conditions import Condition
 from .globs import Globs, has_wildcard
+from .redaction import Redaction, Tell
 from .roles import Roles
 from .settings import EVERYBODY, MethodRule, PackSettings, PolicySettings, ToolClass, ToolRule
 from .tool_classes import Hints, class_of
@@ -92,6 +94,9 @@ class _Tool(Struct, frozen=True):
     classes: Mapping[ToolClass, Rule] | None
     """The same for each class, where the server's hints may decide it."""
     arguments: Arguments | None
+    condition: Condition | None
+    validates: bool
+    redaction: Redaction | None
     hidden: bool
     deny: frozenset[str]
     allow: frozenset[str]
@@ -116,6 +121,17 @@ def no_hints(principal: Principal, name: str) -> Hints | None:
     return None
 
 
+def no_misfit(principal: Principal, call: Call) -> str | None:
+    return None
+
+
+def unheard(*words: object) -> None:
+    pass
+
+
+_CONDITION: Final = "A condition of the operator's is not met by these arguments or this caller."
+
+
 class Rules:
     """The rules in force. Fulfils `Authorise`; without settings everybody may do everything."""
 
@@ -124,10 +140,15 @@ class Rules:
         settings: PolicySettings | None = None,
         packs: Sequence[PackSettings] = (),
         hints: Callable[[Principal, str], Hints | None] = no_hints,
+        misfit: Callable[[Principal, Call], str | None] = no_misfit,
+        found: Tell = unheard,
     ) -> None:
-        """`hints`: what the server told this caller of a tool."""
+        """`hints`: what the server told this caller of a tool. `misfit`: why a call does not fit what its tool
+        declares. `found` hears what redactions find."""
         self._settings = settings
         self._hints = hints
+        self._misfit = misfit
+        self._found = found
         chosen = settings or PolicySettings()
         self._is_enforced = chosen.mode == "enforce"
         self._roles = Roles(chosen.roles)
@@ -141,7 +162,18 @@ class Rules:
         default = Rule(id="default", tool_class=chosen.default.tool_class, is_reported=not self._is_enforced)
         allowed = frozenset(chosen.default.allow)
         self._default = _Tool(
-            default, _of_each_class(default), None, False, frozenset(), allowed, (), False, False
+            default,
+            _of_each_class(default),
+            None,
+            None,
+            False,
+            None,
+            False,
+            frozenset(),
+            allowed,
+            (),
+            False,
+            False,
         )
         self._methods: dict[str, list[_Method]] = {}
         for methods in (*(pack.methods for pack in packs), chosen.methods):
@@ -168,13 +200,11 @@ class Rules:
         if call.kind not in (Kind.REQUEST, Kind.NOTIFICATION):
             return Allow(PROTOCOL)
         if call.method == "tools/call":
-            return self.decide_tool(call.target or "", principal, call.arguments)
+            return self.decide_tool(call.target or "", principal, call)
         return self._decide_method(call, principal)
 
-    def decide_tool(
-        self, name: str, principal: Principal, arguments: Mapping[str, object] | None = None
-    ) -> Decision:
-        """Whether the principal may call the tool of this name; without arguments, whether at all."""
+    def decide_tool(self, name: str, principal: Principal, call: Call | None = None) -> Decision:
+        """Whether the principal may call the tool of this name so; without a call, whether at all."""
         fitting = self._globs.fitting(name)
         decides = next(iter(fitting), None)
         first = self._default if decides is None else self._tools[decides]
@@ -183,12 +213,36 @@ class Rules:
                 if index >= self._own and self._is_denied(self._tools[index].deny, principal):
                     return _no(self._tools[index])
         decision = self._judged(first, name, principal)
-        if arguments is None or first.arguments is None or isinstance(decision, Deny):
+        if call is None or isinstance(decision, Deny):
             return decision
-        wrong = first.arguments.check(arguments)
-        if wrong is None:
-            return decision
-        return Deny(decision.rule, Reason.ARGUMENT_INVALID, wrong, is_reported=first.is_reported)
+        return self._looked_into(first, decision, call, principal)
+
+    def _looked_into(self, tool: _Tool, allowed: Allow, call: Call, principal: Principal) -> Decision:
+        """Whether what the call says may be said, by somebody who may call."""
+        wrong = None if tool.arguments is None else tool.arguments.check(call.arguments)
+        if wrong is None and tool.validates:
+            wrong = self._misfit(principal, call)
+        if wrong is not None:
+            return Deny(allowed.rule, Reason.ARGUMENT_INVALID, wrong, is_reported=tool.is_reported)
+        if tool.condition is not None and not tool.condition.holds(call, principal):
+            return Deny(allowed.rule, Reason.NOT_ALLOWED, _CONDITION, is_reported=tool.is_reported)
+        return allowed
+
+    def validates(self, name: str) -> bool:
+        """Whether a rule may want the arguments of this tool checked against its schema."""
+        return any(self._tools[index].validates for index in self._globs.fitting(name))
+
+    def redaction_of(self, call: Call, principal: Principal) -> Redaction | None:
+        """What is searched for in the answer to a call."""
+        if call.method != "tools/call":
+            return None
+        decides = next(iter(self._globs.fitting(call.target or "")), None)
+        return None if decides is None else self._tools[decides].redaction
+
+    @property
+    def redactions(self) -> list[Redaction]:
+        """All of them."""
+        return [each.redaction for each in self._tools if each.redaction is not None]
 
     def may_use(self, method: str, target: str, principal: Principal) -> bool:
         """Whether a list may show the target: "tools/call" and a tool, "prompts/get" and a prompt, "resources/read"
@@ -291,6 +345,11 @@ class Rules:
             rule=rule,
             classes=None if settings.tool_class else _of_each_class(rule),
             arguments=Arguments(settings.arguments) if settings.arguments else None,
+            condition=None if settings.when is None else Condition(settings.when),
+            validates=settings.validate,
+            redaction=Redaction(settings.redact, self._found, only_report=reports)
+            if settings.redact
+            else None,
             hidden=settings.hidden,
             deny=frozenset(settings.deny),
             allow=frozenset(allow),

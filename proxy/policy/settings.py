@@ -12,7 +12,10 @@ from msgspec import Meta, Struct, field
 from ..configuration.mistakes import Unfit, joined
 from ..configuration.values import fit
 from .arguments import ArgumentRules
+from .conditions import When
 from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
+from .redaction import Redact
+from .schemas import Validate
 
 EVERYBODY: Final = "*"
 NEVER_REFUSED: Final = frozenset({"initialize", "server/discover"})
@@ -97,6 +100,15 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     arguments: ArgumentRules = field(default_factory=lambda: MappingProxyType({}))
     """What single arguments may say, by name, by /path, or * for every text; asked when a caller may call at all."""
+
+    validate: Validate = False
+    """true: the arguments must fit the tool's own inputSchema, as its list told it. Needs the extra [validate]."""
+
+    when: When | None = None
+    """A CEL expression that must be true of the call: size(args.query) < 500. Needs the extra [cel]."""
+
+    redact: Redact = ()
+    """What is counted, masked or withheld in what the tools return. Needs the extra [redact]."""
 
     approval: Approval = "auto"
     """auto: passes. gated: refused with a confirmation id until a person agrees to that very call. denied: nobody is

@@ -8,7 +8,7 @@ untrusted unless the server is trusted, so that untrusted ones may only tighten.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -61,14 +61,15 @@ class HintTable:
     def __init__(self) -> None:
         self._hints: OrderedDict[Identity, dict[str, Hints]] = OrderedDict()
 
-    def learn(self, principal: Principal, call: Call, tools: Sequence[object]) -> None:
+    def learn(self, principal: Principal, call: Call, page: Mapping[str, object]) -> None:
         """Fulfils `learning.Learn`. Of two tools of one name the stricter hints count."""
+        tools = page.get("tools")
         known = self._hints.setdefault(principal.identity, {})
         self._hints.move_to_end(principal.identity)
         if len(self._hints) > MAX_IDENTITIES:
             self._hints.popitem(last=False)
         seen: set[str] = set()
-        for tool in tools:
+        for tool in tools if isinstance(tools, list) else ():
             name = tool.get("name") if isinstance(tool, dict) else None
             if isinstance(name, str):
                 self._learn(known, name, hints_in(tool), again=name in seen)

@@ -302,3 +302,64 @@ async def test_a_loop_is_told_that_it_is_one(
     client.send(post(tool_call(tool="other")))
     (await upstream.next()).answer(result())
     assert (await client.answer()).body == result()
+
+
+async def test_results_are_redacted(open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream) -> None:
+    """Issue 4, 9: masked in place, the rest byte for byte; counted without the text; off for other tools."""
+    side = await open_sidecar(
+        'policy.tools=[{"match": "leak", "allow": ["*"], "redact": [{"pattern": "github_token", "action": "mask"}]}, '
+        '{"match": "*", "allow": ["*"]}]'
+    )
+    client = await connect(side.port)
+    token = "ghp_" + "aB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cD3fG6"
+    for name, shown in (("leak", "[redacted: github_token]"), ("echo", token)):
+        client.send(post(tool_call(tool=name)))
+        (await upstream.next()).answer(result(text=f"see {token}"))
+        assert (await client.answer()).body == result(text=f"see {shown}")
+    found = [line["pattern"] for line in side.lines.life if line["msg"] == "found in a result"]
+    assert found == ["github_token"]
+    assert token not in json.dumps(side.lines.life + side.lines.calls)
+
+
+async def test_arguments_must_fit_what_the_tool_declares(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 4, 4: learnt from the list as it passes; words the model can repair its call with."""
+    side = await open_sidecar('policy.tools=[{"match": "*", "allow": ["*"], "validate": true}]')
+    client = await connect(side.port)
+    client.send(post(tool_call()))
+    assert b"argument_invalid" in (await client.answer()).body
+    client.send(post(message("tools/list", LEGACY)))
+    schema = {"type": "object", "properties": {"text": {"type": "integer"}}}
+    page = {"tools": [{"name": "echo", "inputSchema": schema}]}
+    (await upstream.next()).answer(json.dumps({"jsonrpc": "2.0", "id": 1, "result": page}).encode())
+    await client.answer()
+    client.send(post(tool_call()))
+    body = (await client.answer()).body
+    assert b"argument_invalid" in body
+    assert b"text" in body
+    assert b"hello" not in body
+    call = tool_call().replace(b'"hello"', b"7")
+    client.send(post(call))
+    exchange = await upstream.next()
+    assert exchange.request.body == call
+    exchange.answer(result())
+    assert (await client.answer()).body == result()
+
+
+async def test_a_condition_must_be_true(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 4, 5: only True allows; an error (the argument is null) denies."""
+    when = "size(args.text) < 6 && principal.tenant == 'local'"
+    rule = {"match": "echo", "allow": ["*"], "when": when}
+    side = await open_sidecar(f"policy.tools={json.dumps([rule])}")
+    client = await connect(side.port)
+    for text, passes in ((b'"hello"', True), (b'"too long"', False), (b"null", False)):
+        client.send(post(tool_call().replace(b'"hello"', text)))
+        if passes:
+            (await upstream.next()).answer(result())
+            assert (await client.answer()).body == result()
+        else:
+            assert b'"reason":"not_allowed"' in (await client.answer()).body
+    assert len(upstream.seen) == 1

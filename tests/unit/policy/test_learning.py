@@ -1,6 +1,6 @@
 """Lists teach whoever wants to know, once a page, with the caller they were told to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from proxy.model import Call, Kind, Permit, Principal
 from proxy.policy.learning import Learning
@@ -9,12 +9,12 @@ from tests.fakes import PRINCIPAL, RULE, make_batch, make_call
 TOOLS: list[object] = [{"name": "t"}]
 
 
-def learned(call: Call, method: str | None, result: object) -> list[tuple[str, Sequence[object]]]:
-    told: list[tuple[str, Sequence[object]]] = []
+def learned(call: Call, method: str | None, result: object) -> list[tuple[str, object]]:
+    told: list[tuple[str, object]] = []
 
-    def learn(principal: Principal, heard: Call, tools: Sequence[object]) -> None:
+    def learn(principal: Principal, heard: Call, page: Mapping[str, object]) -> None:
         assert heard is call
-        told.append((principal.subject, tools))
+        told.append((principal.subject, page["tools"]))
 
     ear = Learning([learn])(Permit(call=call, principal=PRINCIPAL, rule=RULE), None)
     if ear is not None:

@@ -57,17 +57,17 @@ def test_what_is_no_boolean_says_nothing(annotations: object, expected: Hints | 
 def test_what_one_was_told_decides_nothing_for_another() -> None:
     """Lists may differ by caller."""
     table = HintTable()
-    table.learn(ANN, make_call(), [{"name": "t", "annotations": {"readOnlyHint": True}}])
+    table.learn(ANN, make_call(), {"tools": [{"name": "t", "annotations": {"readOnlyHint": True}}]})
     assert (table.of(ANN, "t"), table.of(BOB, "t"), table.of(ANN, "u")) == (READS, None, None)
 
 
 def test_a_new_list_replaces_what_was_said() -> None:
     """A downgrade counts at once; hints that are gone say nothing."""
     table = HintTable()
-    table.learn(ANN, make_call(), [{"name": "t", "annotations": {"readOnlyHint": True}}])
-    table.learn(ANN, make_call(), [{"name": "t", "annotations": {"destructiveHint": True}}])
+    table.learn(ANN, make_call(), {"tools": [{"name": "t", "annotations": {"readOnlyHint": True}}]})
+    table.learn(ANN, make_call(), {"tools": [{"name": "t", "annotations": {"destructiveHint": True}}]})
     assert table.of(ANN, "t") == DESTROYS
-    table.learn(ANN, make_call(), [{"name": "t"}])
+    table.learn(ANN, make_call(), {"tools": [{"name": "t"}]})
     assert table.of(ANN, "t") is None
 
 
@@ -79,7 +79,7 @@ def test_of_two_tools_of_one_name_the_stricter_counts(order: list[Hints]) -> Non
         {"name": "t", "annotations": {"readOnlyHint": each.read_only, "destructiveHint": each.destructive}}
         for each in order
     ]
-    table.learn(ANN, make_call(), [*tools, "no tool", {"name": 7}])
+    table.learn(ANN, make_call(), {"tools": [*tools, "no tool", {"name": 7}]})
     assert table.of(ANN, "t") == DESTROYS
 
 
@@ -90,6 +90,6 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     table = HintTable()
     listed = [{"name": f"t{n}", "annotations": {"readOnlyHint": True}} for n in range(5)]
     for subject in ("a", "b", "c"):
-        table.learn(Principal(issuer="i", subject=subject, tenant="t"), make_call(), listed)
+        table.learn(Principal(issuer="i", subject=subject, tenant="t"), make_call(), {"tools": listed})
     assert len(table._hints) == 2
     assert all(len(known) == 3 for known in table._hints.values())
