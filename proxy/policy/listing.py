@@ -131,7 +131,7 @@ class VisibleOnly:
             # Words for people, as HTTP errors and acknowledgements have them, are no list.
             if body.lstrip(_NO_WORDS)[:1] in (b"{", b"["):
                 raise not_understood() from None
-            return
+            seen = body
         reply.body = seen
         if seen is not body:
             reply.headers = Headers(

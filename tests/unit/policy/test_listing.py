@@ -391,6 +391,30 @@ async def test_a_large_list_is_collected_and_looked_at() -> None:
     assert (reply.body, reply.headers) == (answer(*pad), JSON)
 
 
+async def test_a_large_page_for_people_passes_whole() -> None:
+    """An HTTP error need not be JSON, and nothing of it is lost."""
+    closed: list[str] = []
+    page = b"<html>" + b"x" * 300_000
+    reply = await served(make_call(method="tools/list"), Reply(500, JSON, streamed(page, closed)))
+    assert (reply.body, reply.headers, closed) == (page, JSON, ["closed"])
+
+
+async def test_no_more_is_collected_than_is_looked_at() -> None:
+    """Own promise: what a server can make us keep is bounded."""
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while taken < 10 * MAX_LIST_BYTES:
+            taken += 65_536
+            yield b" " * 65_536
+
+    body = Stream(endless(), lambda: None)
+    with pytest.raises(Refused):
+        await served(make_call(method="tools/list"), Reply(200, JSON, body))
+    assert taken == MAX_LIST_BYTES + 65_536
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -427,7 +451,7 @@ async def test_a_large_list_that_breaks_off_is_none(call: Call, reason: Reason) 
 async def test_what_is_no_list_streams_on() -> None:
     """Large results of tools are not collected, nor those of tasks; events have passed the ear."""
     for method, headers in (("tools/call", JSON), ("tasks/result", JSON), ("tools/list", EVENTS)):
-        body = streamed(b"", [])
+        body = streamed(answer(*names("no")), [])
         reply = await served(make_call(method=method), Reply(200, headers, body))
         assert reply.body is body
 
@@ -530,6 +554,7 @@ def test_each_event_is_one_of_its_own() -> None:
         b'{"id":1,"result":[{"name":"no"}]}',
         b'{"id":1,"result":{"tools":{"name":"no"}}}',
         answer({"name": "ok", "description": "x" * MAX_LIST_BYTES}),
+        b'{"id":1,"result":{"Tools":"%s"}}' % (b"x" * MAX_LIST_BYTES),
     ],
 )
 def test_an_event_that_is_not_understood_goes_nowhere(data: bytes) -> None:
@@ -543,15 +568,20 @@ def test_results_of_other_exchanges_are_looked_at_by_their_shape() -> None:
     results: list[dict[str, Any]] = [
         {"content": [], "structuredContent": {"tools": [{"name": "no"}]}},
         {"tools": {"name": "no"}},
+        {"tools": "no", "prompts": None, "resources": 7},
         {"content": [{"text": large}], "structuredContent": {"tools": [{"name": "no"}]}},
         {"content": [{"text": large}]},
     ]
     for result in results:
         raw = b"data: " + json.dumps({"id": 1, "result": result}).encode() + b"\n\n"
         assert judged(raw, resumed=a_resumed_stream()) == raw
-    results = [{"x": large, "tools": [{"name": "no"}]}, {"\ud800": large, "prompts": []}]
-    for result in results:
-        raw = b"data: " + json.dumps({"id": 1, "result": result}).encode() + b"\n\n"
+    listed: list[object] = [
+        {"id": 1, "result": {"x": large, "tools": [{"name": "no"}]}},
+        {"id": 1, "result": {"\ud800": large, "prompts": []}},
+        [{"id": 1, "result": {"x": large, "tools": [{"name": "no"}]}}],
+    ]
+    for said in listed:
+        raw = b"data: " + json.dumps(said).encode() + b"\n\n"
         refused = no(lambda raw=raw: judged(raw, resumed=a_resumed_stream()))  # type: ignore[misc]
         assert refused.reason is Reason.UPSTREAM_NONSENSE
 

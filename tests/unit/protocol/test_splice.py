@@ -79,7 +79,10 @@ def test_all_members_are_found(text: bytes, found: dict[str, bytes]) -> None:
         b'{"a":1} {}',
         b'{"a":1,"a":2}',
         b'{"a":1,"b":3,"a":2}',
-        b'{"a":{"b":"1,"},"b":":2","a":"xx"}',
+        b'{"a":1,"a":1}',
+        b'{"a":1,"b":2,"a":1}',
+        # Whoever steps over the last `a` where the first one stands arrives at something that looks right.
+        b'{"a":1,"b":22,"a":{      "q":1}}',
         b'{"a":1,"\\u0061":2}',
         b'{"a":01}',
         b'{"a":"\n"}',
