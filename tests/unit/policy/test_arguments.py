@@ -825,7 +825,8 @@ def test_rules_are_read_from_settings(tmp_path: Path) -> None:
     value, found = read(
         tmp_path,
         'arguments: {url: {hosts: ["*.example.com"], ports: [443]}, limit: {max: 100, required: true},'
-        ' /opts/q: {max_length: 5}, "*": {addresses: public}}',
+        ' /opts/q: {max_length: 5}, "*": {addresses: public}, dry_run: {equals: true},'
+        ' format: {one_of: [json, "1", 1, 1.0, true]}}',
     )
     assert found == []
     assert isinstance(value, Rule)
@@ -834,8 +835,15 @@ def test_rules_are_read_from_settings(tmp_path: Path) -> None:
         "limit": R(max=100, required=True),
         "/opts/q": R(max_length=5),
         "*": R(addresses="public"),
+        "dry_run": R(equals=True),
+        "format": R(one_of=("json", "1", 1, 1.0, True)),
     }
-    assert Arguments(value.arguments).check({"limit": 100, "url": "https://a.example.com/"}) is None
+    rules = Arguments(value.arguments)
+    assert (
+        rules.check({"limit": 100, "url": "https://a.example.com/", "dry_run": True, "format": 1.0}) is None
+    )
+    assert rules.check({"limit": 100, "dry_run": 1}) is not None
+    assert rules.check({"limit": 100, "dry_run": True, "format": False}) is not None
 
 
 def test_mistakes_in_rules_have_their_places(tmp_path: Path) -> None:
