@@ -21,7 +21,10 @@ _ESCAPE: Final = re.compile(
 # Possessive, so that a long string costs no stack.
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _MEMBER: Final = re.compile(rb"(%b)(?:\s*+:\s*+(%b)|(\s*+:))?+" % (_STRING, _STRING), re.DOTALL)
-_RUN: Final = re.compile(rb'(?:[^"]*+%b(?:\s*+:(?:\s*+%b)?+)?+){1,64}+' % (_STRING, _STRING), re.DOTALL)
+_RUNS: Final = tuple(
+    re.compile(rb'(?:[^"]*+%b(?:\s*+:(?:\s*+%b)?+)?+){1,%d}+' % (_STRING, _STRING, most), re.DOTALL)
+    for most in (64, 8)
+)
 
 
 def decoded(raw: bytes) -> bytes:
@@ -89,11 +92,9 @@ class Member(NamedTuple):
 
 
 def members(raw: bytes, may_matter: Callable[[bytes], bool]) -> Iterator[Member]:
-    """The strings of a well-formed JSON text, in order, but for stretches that do not matter."""
-    for run in _RUN.finditer(raw):
-        if not may_matter(decoded(run.group())):
-            continue
-        for match in _MEMBER.finditer(raw, run.start(), run.end()):
+    """The strings of a well-formed JSON text that matters, in order, but for stretches of it that do not."""
+    for begin, end in _stretches(raw, may_matter):
+        for match in _MEMBER.finditer(raw, begin, end):
             first = match.start(1) + 1, match.end(1) - 1
             if match.group(2) is not None:
                 yield Member(first, (match.start(2) + 1, match.end(2) - 1))
@@ -101,3 +102,16 @@ def members(raw: bytes, may_matter: Callable[[bytes], bool]) -> Iterator[Member]
                 yield Member(first, None)
             else:
                 yield Member(None, first)
+
+
+def _stretches(raw: bytes, may_matter: Callable[[bytes], bool]) -> Iterator[Span]:
+    """Stretches of a few strings, where one of them may matter: to ask for each of them would cost 3 us a string."""
+    many, few = _RUNS
+    last = raw.rfind(b'"')
+    for outer in many.finditer(raw):
+        is_all = outer.start() == 0 and outer.end() > last
+        if not is_all and not may_matter(decoded(outer.group())):
+            continue
+        for inner in few.finditer(raw, outer.start(), outer.end()):
+            if inner.span() == outer.span() or may_matter(decoded(inner.group())):
+                yield inner.span()
