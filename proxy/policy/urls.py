@@ -210,20 +210,16 @@ class UrlRule:
         if strange is not None and strange[1].lower() not in self._schemes:
             return self._scheme_words
         has_controls = "%" in text and _ENCODED_CONTROL.search(text) is not None
-        behind = 0
         for mark in _MARK.finditer(text):
             start = mark.start()
-            if start < behind:
-                continue
             hunt.left -= 1
             if hunt.left < 0:
                 return TOO_MANY
             has_colon = text[start] == ":"
             slashes = _SLASHES.match(text, start + has_colon)
             assert slashes is not None
-            behind = slashes.end()
             judge = self._with_scheme if has_colon else self._without_scheme
-            words = judge(text, start, slashes[0], _Piece(text, behind, has_controls=has_controls))
+            words = judge(text, start, slashes[0], _Piece(text, slashes.end(), has_controls=has_controls))
             if words is not None:
                 return words
         return None

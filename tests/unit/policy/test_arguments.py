@@ -355,6 +355,7 @@ PROSE_REFUSED = [
         "//127.0.0.1/",
         "\\\\10.0.0.1\\share",
         "//redis/",
+        "a//127.0.1/x",
         "localhost",
         "LOCALHOST",
         "10.0.0.1",
@@ -887,3 +888,11 @@ def test_any_arguments_are_judged(arguments: dict[str, object]) -> None:
     )
     problem = rules.check(arguments)
     assert problem is None or problem.endswith(".")
+
+
+def test_a_rule_may_say_several_things() -> None:
+    """All of them hold."""
+    rules = Arguments({"url": R(max_length=30, hosts=("*.example.com",), pattern="https:*")})
+    assert rules.check({"url": "https://a.example.com/"}) is None
+    for url in ("https://a.example.com/".ljust(31, "x"), "http://a.example.com/", "https://example.com/", 5):
+        assert rules.check({"url": url}) is not None
