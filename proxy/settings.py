@@ -28,6 +28,7 @@ from .identity.settings import (
     MtlsSettings,
 )
 from .lifecycle.settings import OperationsSettings
+from .policy.addresses import is_metadata_host
 from .policy.globs import has_wildcard
 from .policy.packs import located, read_pack
 from .policy.settings import EVERYBODY, PolicySettings, roles_named
@@ -129,6 +130,12 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
     url = values.get("upstream.url")
     if isinstance(url, str):
         server = Address(*url_host_and_port(url))
+        if is_metadata_host(server.host):
+            why = "whoever calls us would read the credentials of the machine"
+            path = "upstream.url"
+            report.add(
+                report.place_of(path), path, "is a cloud's metadata service", why, "name the MCP server"
+            )
         if any(isinstance(own, Address) and may_meet(own, server) for own in (listen, operations)):
             why = "calls would go round in a circle"
             path = "upstream.url"

@@ -47,6 +47,7 @@ CATEGORIES = frozenset(
         "sessions",
         "auth",
         "config",
+        "ssrf",
     }
 )
 """What this runner can run."""
@@ -198,7 +199,7 @@ class Arena:
 
     async def _both_forms(self, case: Case, wanted: dict[str, checks.Check]) -> dict[str, str]:
         """What was wrong, by check: in the form `http`; if that was a right refusal, in the default form."""
-        if case.category == "config":
+        if case.request.method == "FILE":
             return _judge(await self._config(case), wanted)
         if not _is_alone(case):
             return await self._with(case, wanted, {})

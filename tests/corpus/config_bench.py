@@ -27,6 +27,7 @@ _HUGE_BYTES = 1 << 30
 _GOOD = 'version: 1\nupstream: {url: "http://127.0.0.1:1/mcp"}\n'
 _SPECIAL_TITLE = "file replaced by a directory, symlink loop, 1 GB file"
 _OUR_WORDS: dict[str, tuple[str, str]] = {
+    "SSRF-040": ('version: 1\nupstream: {url: "http://169.254.169.254/"}\n', "url"),
     "CFG-005": (f"{_GOOD}listen: {{alowed_hosts: [proxy.test]}}\n", "alowed_hosts"),
     "CFG-006": (f"{_GOOD}listen: {{allowed_hosts: [no]}}\n", "allowed_hosts"),
     "CFG-007": (f"{_GOOD}listen: {{head_timeout_s: 1:30, body_timeout_s: 010}}\n", "head_timeout_s"),

@@ -211,6 +211,12 @@ PAIRS: dict[str, tuple[Change, Change]] = {
     ),
     "proxy retries in a loop": (FORWARDED, BOTH),
     # config
+    "startup refused unless allowed": ({"runs": (config_run(),)}, {"runs": (config_run(exit_code=0),)}),
+    # ssrf
+    "upstream sees the URL": (NOTHING, FORWARDED),
+    'only top-level "url" checked': (NOTHING, FORWARDED),
+    "address checked once, resolved again": (NOTHING, FORWARDED),
+    # config
     "start: exit 2 with file:line and key": ({"runs": (config_run(),)}, {"runs": (config_run(exit_code=0),)}),
     "or linear-time engine": ({"runs": (config_run(),)}, {"runs": (config_run(exit_code=None),)}),
     "refused or warned": (

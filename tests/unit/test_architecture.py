@@ -24,7 +24,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "pipeline": {"model"},
     "configuration": {"secret"},
     "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
-    "settings": {"configuration", "policy.globs", "policy.packs", "identity.keys_file"},
+    "settings": {"configuration", "policy.addresses", "policy.globs", "policy.packs", "identity.keys_file"},
     "pinning": {"model", "policy", "upstream"},
     "demo": set(),
     # Where everything is put together.

@@ -4,10 +4,17 @@
 A sentence nobody wrote a checker for is not found, and the case that holds it fails: it is never passed over.
 """
 
-from tests.corpus.checks import auth, config, http, rpc, sessions
+from tests.corpus.checks import auth, config, http, rpc, sessions, ssrf
 from tests.corpus.checks.common import Check, Judge, Pattern
 
-TABLE: dict[str, Check] = {**http.TABLE, **rpc.TABLE, **config.TABLE, **auth.TABLE, **sessions.TABLE}
+TABLE: dict[str, Check] = {
+    **http.TABLE,
+    **rpc.TABLE,
+    **config.TABLE,
+    **auth.TABLE,
+    **sessions.TABLE,
+    **ssrf.TABLE,
+}
 PATTERNS: tuple[Pattern, ...] = (*http.PATTERNS, *rpc.PATTERNS)
 
 

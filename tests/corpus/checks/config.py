@@ -53,6 +53,7 @@ def secret_not_printed(e: Evidence) -> str | None:
 TABLE: dict[str, Check] = {
     "start: exit 2 with file:line and key": Check(refused_with_place),
     "or linear-time engine": Check(ends_in_time),
+    "startup refused unless allowed": Check(refused_with_place),
     "refused or warned": Check(refused_or_warned),
     "never printed": Check(secret_not_printed),
 }
