@@ -74,8 +74,8 @@ class Cost(Struct, frozen=True):
 
     checks: int
     """Of a value by a subschema."""
-    size: int
-    """Values, and 64 characters for one more."""
+    copies: int
+    """Of values, if every check failed and its error held the value it is about; 64 characters are one value."""
 
 
 _Seeds: TypeAlias = Counter[int]
@@ -196,7 +196,9 @@ class Plan:
         self.names = names
         """The members the schema names anywhere."""
         self._states: dict[frozenset[tuple[int, int]], _State] = {}
-        self._kept = self._work = 0
+        self._work = 0
+        self.kept = 0
+        """Steps whose findings are kept."""
         self._start = self._state(Counter({root: 1}))
         try:
             self._per_byte = self._foreseen()
@@ -211,8 +213,8 @@ class Plan:
     def cost(self, arguments: Mapping[str, object], max_values: int | None = None) -> Cost | None:
         """What checking these arguments costs; None where that, or the number of values, is too much."""
         self._work = 0
-        if self._kept > 10 * MAX_WORK:
-            self._kept = 0
+        if self.kept > 10 * MAX_WORK:
+            self.kept = 0
             self._states.clear()
             self._start = self._state(Counter({self._root: 1}))
         try:
@@ -221,45 +223,50 @@ class Plan:
             return None
 
     def _count(self, arguments: Mapping[str, object], max_values: int) -> Cost | None:
-        checks = text = values = characters = pairs = 0
+        checks = text = values = copies = pairs = 0
         has_inexact = False
-        pending: list[tuple[_State, object, int]] = [(self._start, arguments, 0)]
+        pending: list[tuple[_State, object, int, int]] = [(self._start, arguments, 0, 0)]
         while pending:
-            state, value, unique = pending.pop()
+            state, value, unique, above = pending.pop()
             values += 1
             checks += state.units + unique
+            above += state.units
+            copies += above
             if isinstance(value, str):
-                characters += len(value)
+                copies += above * (len(value) >> 6)
                 text += (state.text + unique) * len(value) + (len(value) >> 4)
             elif isinstance(value, dict):
                 unique += state.unique
                 keys, other = self._keys(state), self._other(state)
                 for key, inner in value.items():
-                    characters += len(key)
                     checks += keys.units
                     text += (state.key_text + keys.text + unique) * len(key)
-                    pending.append((self._member(state, key) if key in state.names else other, inner, unique))
+                    met = self._member(state, key) if key in state.names else other
+                    pending.append((met, inner, unique, above))
             elif isinstance(value, list):
                 unique += state.unique
                 if state.unique:
                     pairs += len(value) * len(value)
                 places = self._places(state)
                 for known, inner in zip(places, value, strict=False):
-                    pending.append((known, inner, unique))
+                    pending.append((known, inner, unique, above))
                 if len(value) > len(places):
                     # Numbers are counted where they stand: an array may hold 60,000.
                     rest, left = self._rest(state), value[len(places) :]
-                    inside = [(rest, inner, unique) for inner in left if isinstance(inner, str | list | dict)]
+                    inside = [
+                        (rest, inner, unique, above) for inner in left if isinstance(inner, str | list | dict)
+                    ]
                     pending.extend(inside)
                     values += len(left) - len(inside)
                     checks += (len(left) - len(inside)) * (rest.units + unique)
+                    copies += (len(left) - len(inside)) * (rest.units + above)
                     has_inexact = has_inexact or (unique > 0 and any(map(_is_inexact, left)))
             elif unique and _is_inexact(value):
                 has_inexact = True
             if checks + text > MAX_UNITS or values > max_values:
                 return None
         text += UNITS_PER_PAIR * pairs if has_inexact else 0
-        return None if checks + text > MAX_UNITS else Cost(checks, values + (characters >> 6))
+        return None if checks + text > MAX_UNITS else Cost(checks, copies)
 
     def _state(self, seeds: _Seeds) -> _State:
         key = frozenset(seeds.items())
@@ -277,7 +284,7 @@ class Plan:
 
     def _spend(self, steps: int) -> None:
         self._work += steps
-        self._kept += steps
+        self.kept += steps
         if self._work > MAX_WORK:
             raise Unusable(Flaw.COSTLY)
 

@@ -29,8 +29,9 @@ MAX_SCHEMA_BYTES: Final = 131_072
 ENTRY_BYTES: Final = 200
 """What keeping a tool costs beside its name and schema."""
 MAX_ERROR_WORK: Final = 100_000
-"""Checks times values: each error holds a copy of the value it is about (0.4 µs a value)."""
-
+"""Copies of values (0.4 µs each) that the validator's errors may hold: 40 ms."""
+ERROR_WORK: Final = 50
+"""What an error costs beside its copy (20 µs)."""
 MAX_ERROR_VALUES: Final = 2_000
 """Values of arguments in which a problem is looked for."""
 
@@ -257,7 +258,7 @@ class _Checks:
 
     def _explain(self, arguments: Mapping[str, object]) -> str:
         cost = self._plan.cost(arguments, MAX_ERROR_VALUES)
-        if cost is None or cost.checks * cost.size > MAX_ERROR_WORK:
+        if cost is None or cost.copies + cost.checks * ERROR_WORK > MAX_ERROR_WORK:
             return TOO_LARGE_TO_SAY
         problems = self._words.problems(self._validator.iter_errors(arguments))
         return (

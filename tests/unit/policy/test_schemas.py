@@ -1,5 +1,6 @@
 """Arguments are checked against the schema the caller was shown, in bounded time, with words a model can use."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model import Call, Principal
-from proxy.policy.schema_cost import Flaw
+from proxy.policy.schema_cost import MAX_WORK, Flaw, read_plan
 from proxy.policy.schemas import COSTLY, TOO_LARGE_TO_SAY, UNKNOWN, UNUSABLE, Bounds, Schemas
 from tests.fakes import make_call
 from tests.fuzz.bounded import FUZZ
@@ -261,6 +262,17 @@ def test_bytes_are_bounded_and_lists_of_many_are_kept_once() -> None:
     assert 1 <= len(known) <= 3
 
 
+def test_what_is_forgotten_and_learnt_again_is_counted_again() -> None:
+    told = Schemas(lambda name: True, bounds=Bounds(bytes=2_600))
+    lists = {letter: {"tools": [tool({"title": letter * 1_000})]} for letter in "xyz"}
+    told.heard(ALICE, listing(), lists["x"])
+    told.heard(ALICE, listing(), lists["y"])
+    told.heard(BOB, listing(), lists["x"])
+    carol = Principal(issuer="i", subject="carol", tenant="a")
+    told.heard(carol, listing(), lists["z"])
+    assert [told.why_not(who, calling({})) for who in (ALICE, BOB, carol)] == [UNKNOWN, None, None]
+
+
 def test_schemas_that_are_not_ready_are_made_ready_again() -> None:
     told = Schemas(lambda name: True, bounds=Bounds(ready=2))
     kinds = ["string", "integer", "boolean", "null"]
@@ -357,6 +369,16 @@ def test_every_flaw_has_its_words() -> None:
     assert set(UNUSABLE) == set(Flaw)
 
 
+def test_references_are_pointers() -> None:
+    """RFC 6901, percent-encoded in a fragment."""
+    schema = {
+        "$defs": {"a/b~ %": {"allOf": [{"type": "integer"}]}},
+        "properties": {"x": {"$ref": "#/$defs/a~1b~0%20%25/allOf/0"}},
+    }
+    assert why_not(schema, {"x": 1}) is None
+    assert problems(schema, {"x": ""}) == "/x: must be integer (type)"
+
+
 def test_a_member_called_like_a_keyword_is_a_member() -> None:
     members = {name: {"type": "integer"} for name in ("$ref", "$id", "pattern", "allOf", "$dynamicRef")}
     schema = {"properties": {**members, "data": {"const": {"$ref": "https://example.test/"}}}}
@@ -416,6 +438,14 @@ EVERYWHERE_UNIQUE: dict[str, object] = {
         ),
         ({"properties": {"a": {"pattern": "^(x?){100}"}}}, {"a": "x" * 1_000}, {"a": "x" * 200_000}),
         ({"patternProperties": {"^(x?){1000}": {}}}, {"x": 1}, {"x" * 5_000: 1}),
+        (
+            {
+                "properties": {"a": {"pattern": "^(x?){1000}"}},
+                "patternProperties": {"^a": {"pattern": "^(x?){999}"}},
+            },
+            {"a": "x"},
+            {"a": "x" * 1_000},
+        ),
         ({"propertyNames": {"pattern": "^(x?){1000}"}}, {"x": 1}, {"x" * 5_000: 1}),
         (
             {
@@ -441,6 +471,32 @@ def test_the_next_call_does_not_pay_for_one_that_cost_too_much() -> None:
     for _ in range(30):
         assert told.why_not(ALICE, calling({"filter": nested("of", 60, "x")})) == COSTLY
         assert told.why_not(ALICE, calling({"filter": nested("of", 3, "x")})) is None
+
+
+def test_what_is_remembered_of_a_schema_is_bounded() -> None:
+    """Each path through these definitions meets another set of them."""
+    definitions = {
+        f"n{n}": {
+            "properties": {
+                name: {"$ref": f"#/$defs/n{(n * by + 1) % 40}"}
+                for name, by in (("a", 7), ("b", 11), ("c", 13))
+            },
+            "patternProperties": {"^q": {"$ref": f"#/$defs/n{n * 3 % 40}"}},
+        }
+        for n in range(40)
+    }
+    plan = read_plan({"$defs": definitions, "$ref": "#/$defs/n0"}, lambda pattern: 1_024)
+    before = 0
+    for path in itertools.product("abc", repeat=9):
+        arguments: dict[str, object] = {}
+        for name in path:
+            arguments = {name: arguments}
+        plan.cost(arguments)
+        if plan.kept < before:
+            break
+        before = plan.kept
+    assert 10 * MAX_WORK < before <= 11 * MAX_WORK
+    assert plan.kept <= MAX_WORK
 
 
 def test_linear_patterns_are_matched_whatever_they_look_like() -> None:
@@ -486,7 +542,7 @@ VALUES = st.recursive(
     max_leaves=20,
 )
 NAMES = st.sampled_from(["query", "limit", "order", "parts", "filter", "a", "secret"])
-KNOWN = [knowing(schema) for schema in (SCHEMA, TREE, EVERYWHERE_UNIQUE, unevaluated(3), doubled(8, "oneOf"))]
+KNOWN = [knowing(schema) for schema in (SCHEMA, TREE, EVERYWHERE_UNIQUE, unevaluated(3), doubled(3, "oneOf"))]
 
 
 @given(arguments=st.dictionaries(NAMES, VALUES, max_size=5))
