@@ -31,6 +31,8 @@ def run_command(words: list[str]) -> int:
         return print_schema(sys.stdout)
     if command == "hash-key":
         return _hash_key(options)
+    if command == "pin":
+        return _pin(options)
     if command == "explain":
         return _explain(options)
     if command == "policy":
@@ -50,7 +52,15 @@ def _parser() -> argparse.ArgumentParser:
         "explain", help="say why a call would be allowed or refused; starts nothing"
     )
     _add_explain(explain)
-    for each in (run, check, explain):
+    pin = commands.add_parser("pin", help="write down what the server's tools look like, or check it")
+    pin.add_argument("--file", default="tools.lock.yaml", metavar="FILE", help="the lock file")
+    pin.add_argument("--check", action="store_true", help="write nothing; exit 1 when something differs")
+    pin.add_argument(
+        "--keep",
+        action="store_true",
+        help="what is pinned stays: for servers that show callers different tools",
+    )
+    for each in (run, check, explain, pin):
         each.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML or JSON")
         each.add_argument("--upstream", metavar="URL", help="the server to guard: upstream.url")
         each.add_argument("--listen", metavar="HOST:PORT", help="the data port: listen.address")
@@ -212,6 +222,22 @@ def _journey() -> Journey:
     from .telemetry.journey import Journeys
 
     return Journeys(()).open(0.0)
+
+
+def _pin(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from .pinning import pin_tools
+    from .policy.pin_command import PinWish
+    from .settings import SettingsError, load
+
+    try:
+        settings = load(options.config, overrides=_overrides(options), environ=os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    wish = PinWish(file=options.file, is_check=options.check, keeps=options.keep)
+    return asyncio.run(pin_tools(settings.upstream, wish, sys.stdout, sys.stderr))
 
 
 def _hash_key(options: argparse.Namespace) -> int:
