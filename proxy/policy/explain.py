@@ -14,15 +14,18 @@ from typing import Final, TypeAlias
 from msgspec import Struct, structs
 
 from ..configuration.mistakes import shown
-from ..model import Call, Kind, Principal, Reason, Refused, Reply
+from ..model import Call, Kind, Permit, Principal, Reason, Refused, Reply
+from .approvals import denied
 from .asked import TOOL_CALL
 from .globs import fits
+from .modes import Modes
 from .roles import Roles
 from .rules import Allow, Decision, Deny, Rules
 from .settings import DefaultSettings, MethodRule, PackSettings, PolicySettings, ToolRule
 
 ALLOWED: Final = 0
 REFUSED: Final = 1
+_GATED: Final = "A confirmation id stands here; it counts once a person has agreed."
 MOST_LISTED: Final = 12
 """Rules that do not fit, one a line; the others are counted."""
 
@@ -138,7 +141,7 @@ def _decider(policy: Policy, settings: PolicySettings, call: Call, principal: Pr
 
 def _denies(settings: PolicySettings, rule: ToolRule, call: Call, principal: Principal) -> bool:
     """Whether the denies of this rule alone refuse the call, where everybody else may do everything."""
-    alone = ToolRule(match=rule.match, deny=rule.deny, allow=("*",))
+    alone = ToolRule(match=rule.match, deny=rule.deny)
     return isinstance(Rules(_nothing_but(settings, tools=(alone,))).decide(call, principal), Deny)
 
 
@@ -254,13 +257,38 @@ def _outcome(policy: Policy, call: Call, principal: Principal, answer: Answer) -
         first = f"REFUSED {refused.reason.value}, by the rule {shown(decision.rule.id)}"
         return [first, *_seen(refused, call, answer)], REFUSED
     by = f"by the rule {shown(permit.rule.id)} (class {permit.rule.tool_class})"
-    if isinstance(decision, Allow):
-        return [f"ALLOWED {by}", "the call goes to the server as it came"], ALLOWED
-    why = "the rule is report: true" if decision.is_reported else "policy.mode is report"
-    return [
-        f"ALLOWED, but would be refused {by}: {decision.reason.value}",
-        f"it is only recorded: {why}",
-    ], ALLOWED
+    if isinstance(decision, Deny):
+        why = "the rule is report: true" if decision.is_reported else "policy.mode is report"
+        would = f"ALLOWED, but would be refused {by}: {decision.reason.value}"
+        return [would, f"it is only recorded: {why}"], ALLOWED
+    held = _held(policy, permit)
+    if held is not None:
+        return [f"REFUSED {held.reason.value}, though allowed {by}", *_seen(held, call, answer)], REFUSED
+    return [f"ALLOWED {by}", f"the call goes to the server as it came{_unless(policy)}"], ALLOWED
+
+
+def _held(policy: Policy, permit: Permit) -> Refused | None:
+    """What a fresh start would refuse all the same: a mode of the settings, an approval that nobody has given yet."""
+    call, rule = permit.call, permit.rule
+    if policy.settings is None:
+        return None
+    off = Modes(policy.settings.modes).refusal(call, rule.tool_class, permit.principal.tenant, 0.0)
+    if off is not None or call.method != TOOL_CALL or rule.is_reported:
+        return off
+    if rule.approval == "denied":
+        return denied()
+    return Refused(Reason.APPROVAL_REQUIRED, _GATED) if rule.approval == "gated" else None
+
+
+def _unless(policy: Policy) -> str:
+    """What cannot be said here, because only the server or earlier calls know it."""
+    settings = policy.settings
+    unknown = []
+    if settings is not None and any(rule.validate for rule in settings.tools):
+        unknown.append("the tool's own schema")
+    if settings is not None and settings.repetition is not None:
+        unknown.append("earlier calls")
+    return f"; not asked: {' and '.join(unknown)}" if unknown else ""
 
 
 def _seen(refused: Refused, call: Call, answer: Answer) -> Iterator[str]:

@@ -18,8 +18,9 @@ from .asked import TOOL_CALL, asked
 from .rules import Allow, Rules
 from .settings import Role, Scope
 
-Expected: TypeAlias = Literal["allow", "deny", "hidden", "step_up"]
+Expected: TypeAlias = Literal["allow", "deny", "hidden", "step_up", "gated"]
 _OTHERS: Final = {Reason.NOT_VISIBLE: "hidden", Reason.SCOPE_MISSING: "step_up"}
+_PASSED: Final = {"auto": "allow", "gated": "gated", "denied": "deny"}
 AS_EXPECTED: Final = 0
 DIFFERS: Final = 1
 
@@ -71,7 +72,7 @@ class Case(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What else the params of a method hold."""
 
     expect: Expected
-    """allow, deny, hidden (as if it did not exist), or step_up (a scope is missing)."""
+    """allow, deny, hidden (as if it did not exist), step_up (a scope is missing), or gated (a person decides)."""
 
     rule: Text | None = None
     """The id of the rule that should decide."""
@@ -128,7 +129,10 @@ def _judged(case: Case, rules: Rules, journey: Journey) -> tuple[str, str | None
         roles=frozenset(case.caller.roles),
         scopes=frozenset(case.caller.scopes),
     )
-    params = {**(case.params or {}), **({} if case.arguments is None else {"arguments": dict(case.arguments)})}
+    params = {
+        **(case.params or {}),
+        **({} if case.arguments is None else {"arguments": dict(case.arguments)}),
+    }
     try:
         call = asked(case.method or TOOL_CALL, case.call or case.target, journey, params)
     except Refused as refused:
@@ -137,7 +141,7 @@ def _judged(case: Case, rules: Rules, journey: Journey) -> tuple[str, str | None
         return f"no call at all: {unfit}", None
     decision = rules.decide(call, principal)
     if isinstance(decision, Allow):
-        return "allow", decision.rule.id
+        return _PASSED[decision.rule.approval], decision.rule.id
     return _OTHERS.get(decision.reason, "deny"), decision.rule.id
 
 

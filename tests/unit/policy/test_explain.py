@@ -281,6 +281,48 @@ def test_methods_have_a_way_of_their_own(
     assert got == code
 
 
+def test_what_stands_for_another_method_is_asked_for_itself_alone() -> None:
+    """A completion is judged by the prompt it is for, and then by itself: here the default refuses that."""
+    by = policy([], methods={"prompts/get": {"allow": ["operator"]}})
+    ref = {"ref": {"type": "ref/prompt", "name": "p"}, "argument": {"name": "a", "value": ""}}
+    lines, code = told(by, "acme:ann:operator", "completion/complete", None, ref)
+    begins = lines.index("rules for methods; all that are asked must agree")
+    assert lines[begins + 1 : begins + 3] == [
+        "    prompts/get                  yours: allows operator",
+        "  > default                      refuses: allows nobody",
+    ]
+    assert code == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("rule", "changed", "outcome", "code"),
+    [
+        ({"approval": "gated"}, {}, "REFUSED approval_required, though allowed by the rule x", 1),
+        ({"approval": "denied"}, {}, "REFUSED not_allowed, though allowed by the rule x", 1),
+        ({"approval": "gated", "report": True}, {}, "ALLOWED by the rule x", 0),
+        ({}, {"modes": {"process": "read-only"}}, "REFUSED mode, though allowed by the rule x", 1),
+        ({"class": "read"}, {"modes": {"process": "read-only"}}, "ALLOWED by the rule x", 0),
+        ({}, {"modes": {"tenants": {"other": "maintenance"}}}, "ALLOWED by the rule x", 0),
+    ],
+)
+def test_what_a_fresh_start_would_refuse_is_told(
+    rule: dict[str, Any], changed: dict[str, Any], outcome: str, code: int
+) -> None:
+    """Allowed by the rules is not yet through: modes of the settings, and approvals that nobody has given."""
+    lines, got = of_tool("x", by=policy([], tools=[{"match": "x", "allow": ["*"], **rule}], **changed))
+    assert [line for line in lines if line.startswith(outcome)]
+    assert got == code
+
+
+def test_what_only_the_server_or_earlier_calls_know_is_said_to_be_unknown() -> None:
+    tools = [{"match": "x", "allow": ["*"], "validate": True}]
+    lines, _ = of_tool("x", by=policy([], tools=tools, repetition={}))
+    assert (
+        lines[-1]
+        == "the call goes to the server as it came; not asked: the tool's own schema and earlier calls"
+    )
+
+
 def test_a_notification_is_asked_about_without_an_id() -> None:
     call = asked("notifications/anything", None, FakeJourney())
     assert (call.id, call.wants_answer) == (None, False)

@@ -123,6 +123,8 @@ def test_what_became_wrong_since_the_check_is_told_by_whoever_reads_it(tmp_path:
 def test_a_path_that_looks_like_a_name_stays_a_path(tmp_path: Path) -> None:
     """./strict is a file beside the settings, strict is shipped."""
     assert located("./strict", tmp_path) == str(tmp_path / "strict")
+    # Also where there is no folder before it: read again, it must not become the shipped one.
+    assert located(located("./strict")) == str(Path("strict").absolute())
     assert located("strict", tmp_path) == str(shipped()["strict"])
 
 

@@ -21,6 +21,8 @@ policy:
     - {match: "read_*", allow: [viewer]}
     - {match: write, allow: [editor], scopes: [w]}
     - {match: secret, hidden: true}
+    - {match: asks, allow: [viewer], approval: gated}
+    - {match: never, allow: [viewer], approval: denied}
     - {match: trial, id: t-1, allow: [], report: true}
   methods: {"resources/read": {allow: [viewer], match: ["file:///pub/*"]}}
 """
@@ -48,6 +50,8 @@ RIGHT = [
     "as: {tenant: a, subject: b, roles: [editor], scopes: [w]}, call: write, expect: allow",
     f"{EDITOR}, call: secret, expect: hidden",
     f"{EDITOR}, call: trial, expect: deny, rule: t-1",
+    f"{EDITOR}, call: asks, expect: gated, rule: asks",
+    f"{EDITOR}, call: never, expect: deny, rule: never",
     f"{EDITOR}, call: nothing, expect: deny, rule: default",
     f"{VIEWER}, method: resources/read, target: 'file:///pub/a', expect: allow",
     f"{VIEWER}, method: resources/read, target: 'file:///etc/a', expect: deny, rule: resources/read",
@@ -58,12 +62,12 @@ RIGHT = [
 
 
 def test_cases_as_expected_are_only_counted(tmp_path: Path) -> None:
-    assert outcome(tmp_path, *RIGHT) == (0, ["V: 13 of 13 cases as expected"])
+    assert outcome(tmp_path, *RIGHT) == (0, ["V: 15 of 15 cases as expected"])
 
 
 def test_every_case_can_differ(tmp_path: Path) -> None:
     """The test above must be able to fail: each case expects something else here."""
-    other = {"allow": "deny", "deny": "allow", "hidden": "deny", "step_up": "deny"}
+    other = {"allow": "deny", "deny": "allow", "hidden": "deny", "step_up": "deny", "gated": "allow"}
     for case in RIGHT:
         before, _, after = case.partition("expect: ")
         word, comma, rest = after.partition(",")
@@ -146,7 +150,7 @@ def test_a_file_without_cases_tests_nothing_and_says_so(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_used_are_exit_2(tmp_path: Path) -> None:
     code, lines = outcome(tmp_path, RIGHT[0], settings=SETTINGS + "drain_s: soon\n")
     assert code == 2
-    assert [line.partition(": is")[0] for line in lines] == ["F:11:10: drain_s"]
+    assert [line.partition(": is")[0] for line in lines] == ["F:13:10: drain_s"]
 
 
 def test_the_worst_of_several_files_is_the_exit_code(tmp_path: Path) -> None:
