@@ -34,6 +34,7 @@ from .pipeline import Pipeline
 from .policy.building import Policy
 from .policy.disguise import Disguise
 from .policy.packs import read_packs
+from .policy.pins import Drift
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
 from .settings import Settings
@@ -50,6 +51,8 @@ from .upstream.public_view import PublicView
 from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
+LONGEST_NAME = 128
+"""Of a tool, in a line: servers choose names."""
 IDLE_S = 15.0
 """How long the operations port waits for a request, also for the first one."""
 
@@ -68,6 +71,19 @@ class House:
         def found(pattern: str, action: str, count: int) -> None:
             log.life("found in a result", "warning", pattern=pattern, action=action, count=count)
 
+        def drifted(drift: Drift) -> None:
+            _, principal, tenant = drift.identity
+            seen = drift.sight
+            log.life(
+                "tool is not as it was approved",
+                "warning",
+                tool=seen.name[:LONGEST_NAME],
+                state=seen.state.value,
+                changes=list(seen.changes),
+                tenant=tenant,
+                principal=principal,
+            )
+
         self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
         watch = functools.partial(_watch, self.watch, log)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
@@ -75,8 +91,14 @@ class House:
         identity = Identification(settings.identity, watch=watch, wall=wall)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
-            settings.policy, read_packs(settings.policy), form=form, found=found, token=_unguessable
+            settings.policy,
+            read_packs(settings.policy),
+            form=form,
+            found=found,
+            drifted=drifted,
+            token=_unguessable,
         )
+        watch(policy.pin_files, policy.renew_pins)
         listen = listening(identity.listen, *policy.listens)
         # The server's side.
         self._transport: Transport = AiohttpTransport(

@@ -14,10 +14,13 @@ import msgspec
 from ..model import Call, Listen, Principal, Rule, Stage
 from ..refusals import Form
 from .approvals import Approvals
+from .globs import has_wildcard
 from .guards import Guarded
 from .learning import Learning
 from .listing import Listing, VisibleOnly
 from .modes import Modes
+from .pin_file import read_pins
+from .pins import Drift, Pins
 from .redacting import Redactions
 from .redaction import Redaction, Tell
 from .repetition import Repetition
@@ -37,10 +40,12 @@ class Policy:
         *,
         form: Form,
         found: Tell,
+        drifted: Callable[[Drift], None],
         token: Callable[[], str],
     ) -> None:
-        """`form` is that of refusals; `found` hears what redactions find, never its text; `token` gives 128 fresh
-        random bits as printable text."""
+        """`form` is that of refusals; `found` hears what redactions find, never its text, `drifted` of tools that are
+        not as they were approved; `token` gives 128 fresh random bits as printable text. Raises SettingsError for a
+        lock file that cannot be read."""
         self._settings = settings
         chosen = settings or PolicySettings()
         self._generation = generation_of(chosen, packs)
@@ -51,7 +56,9 @@ class Policy:
         hints = HintTable()
         # Each asks the other: which tools are validated, and why a call does not fit.
         schemas = Schemas(self._validates)
-        self.rules = Rules(settings, packs, hints.of, schemas.why_not, found)
+        self.pins = None if chosen.pins is None else Pins(drifted, settings=chosen.pins)
+        self.renew_pins()
+        self.rules = Rules(settings, packs, hints.of, schemas.why_not, found, self._why_unpinned)
         self._redactions: Redactions | None = None
         self.listens: tuple[Listen, ...] = ()
         """Ears for exchanges, in the order in which they hear."""
@@ -59,7 +66,7 @@ class Policy:
         if settings is None:
             return
         # Learnt before anything is cut out: a tool that one caller may not see has hints all the same.
-        self.listens = (Learning([hints.learn, schemas.heard]),)
+        self.listens = (Learning([hints.learn, schemas.heard, self._see_tools]),)
         if self.rules.redactions:
             every = Redaction.joined(self.rules.redactions, found)
             self._redactions = Redactions(self.rules.redaction_of, every, found, form=form)
@@ -89,6 +96,33 @@ class Policy:
             repetition=None if repetition is None else Repetition(repetition),
             generation=self._generation,
         )
+
+    @property
+    def pin_files(self) -> tuple[str, ...]:
+        """The lock file, where there is one: read again when it changes."""
+        pins = self._settings.pins if self._settings else None
+        return () if pins is None else (pins.file,)
+
+    def renew_pins(self) -> None:
+        """Compare with what the lock file says now. Raises SettingsError, and keeps the old pins, where it is none."""
+        if self.pins is not None and self._settings is not None and self._settings.pins is not None:
+            known = [rule.match for rule in self._settings.tools if not has_wildcard(rule.match)]
+            self.pins.renew(read_pins(self._settings.pins.file), self._settings.pins, None, known)
+
+    def _see_tools(self, principal: Principal, call: Call, page: Mapping[str, object]) -> None:
+        tools = page.get("tools")
+        if self.pins is None or not isinstance(tools, list):
+            return
+        cursor, following = call.params.get("cursor"), page.get("nextCursor")
+        self.pins.heard(
+            principal.identity,
+            tools,
+            cursor=cursor if isinstance(cursor, str) else None,
+            next_cursor=following if isinstance(following, str) else None,
+        )
+
+    def _why_unpinned(self, principal: Principal, name: str) -> str | None:
+        return None if self.pins is None else self.pins.why_not(principal.identity, name)
 
     def _validates(self, name: str) -> bool:
         return self.rules.validates(name)

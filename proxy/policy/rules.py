@@ -125,6 +125,10 @@ def no_misfit(principal: Principal, call: Call) -> str | None:
     return None
 
 
+def no_pins(principal: Principal, name: str) -> str | None:
+    return None
+
+
 def unheard(*words: object) -> None:
     pass
 
@@ -142,9 +146,11 @@ class Rules:
         hints: Callable[[Principal, str], Hints | None] = no_hints,
         misfit: Callable[[Principal, Call], str | None] = no_misfit,
         found: Tell = unheard,
+        unpinned: Callable[[Principal, str], str | None] = no_pins,
     ) -> None:
         """`hints`: what the server told this caller of a tool. `misfit`: why a call does not fit what its tool
-        declares. `found` hears what redactions find."""
+        declares. `found` hears what redactions find. `unpinned`: why a tool is not the one that was approved."""
+        self._unpinned = unpinned
         self._settings = settings
         self._hints = hints
         self._misfit = misfit
@@ -213,6 +219,8 @@ class Rules:
                 if index >= self._own and self._is_denied(self._tools[index].deny, principal):
                     return _no(self._tools[index])
         decision = self._judged(first, name, principal)
+        if isinstance(decision, Allow) and (why := self._unpinned(principal, name)) is not None:
+            return Deny(decision.rule, Reason.NOT_ALLOWED, why, is_reported=first.is_reported)
         if call is None or isinstance(decision, Deny):
             return decision
         return self._looked_into(first, decision, call, principal)

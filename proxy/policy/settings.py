@@ -14,6 +14,7 @@ from ..configuration.values import fit
 from .arguments import ArgumentRules
 from .conditions import When
 from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
+from .pin_settings import PinSettings
 from .redaction import Redact
 from .schemas import Validate
 
@@ -187,6 +188,9 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     tools: tuple[ToolRule, ...] = ()
     """Rules for tools; the first that fits decides."""
+
+    pins: PinSettings | None = None
+    """Which tool definitions were approved. Absent: none is compared."""
 
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     """How long approvals last."""

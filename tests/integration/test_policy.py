@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from proxy.policy import pin_file
+from proxy.policy.definitions import define
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar
@@ -363,3 +368,54 @@ async def test_a_condition_must_be_true(
         else:
             assert b'"reason":"not_allowed"' in (await client.answer()).body
     assert len(upstream.seen) == 1
+
+
+def entry_of(tool: Mapping[str, object]) -> object:
+    """The line that `mcp-sidecar pin` writes for a tool."""
+    return msgspec.to_builtins(pin_file.entry_of(define(tool)))
+
+
+PINNED = {"name": "echo", "description": "Echoes.", "inputSchema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"description": "Echoes. "},
+        {"inputSchema": {"type": "object", "properties": {"exfil": {"type": "string"}}}},
+        {"annotations": {"readOnlyHint": True}},
+        {"title": "Echo"},
+    ],
+)
+async def test_a_tool_that_changed_since_it_was_approved_is_blocked(
+    open_sidecar: OpenSidecar,
+    connect: Connect,
+    upstream: Upstream,
+    tmp_path: Path,
+    changed: dict[str, object],
+) -> None:
+    """Issue 4, 8: a rug pull is not listed, not called, and told; another order of keys is none."""
+    lock = tmp_path / "tools.lock.yaml"
+    lock.write_text(json.dumps({"version": 1, "tools": [entry_of(PINNED)]}), encoding="utf-8")
+    side = await open_sidecar('policy.tools=[{"match": "*", "allow": ["*"]}]', f"policy.pins.file={lock}")
+    client = await connect(side.port)
+
+    async def listing(tool: object) -> list[object]:
+        client.send(post(message("tools/list", LEGACY)))
+        (await upstream.next()).answer(
+            json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": [tool]}}).encode()
+        )
+        answer = (await client.answer()).json
+        assert isinstance(answer, dict)
+        return list(answer["result"]["tools"])
+
+    turned = dict(reversed(PINNED.items()))
+    assert await listing(turned) == [turned]
+    client.send(post(tool_call()))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).body == result()
+    assert await listing({**PINNED, **changed}) == []
+    client.send(post(tool_call()))
+    assert b'"reason":"not_allowed"' in (await client.answer()).body
+    told = [line for line in side.lines.life if line["msg"] == "tool is not as it was approved"]
+    assert [(line["tool"], line["state"]) for line in told] == [("echo", "changed")]
