@@ -16,6 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from ..protocol.canonical import canonical
+from ..protocol.jsonrpc import MAX_TARGET_CHARACTERS
 from .invisible import strip
 
 NOT_COUNTED: Final = frozenset({"_meta", "icons"})
@@ -54,8 +55,6 @@ class Definition(Struct, frozen=True, kw_only=True):
     """`name: type` for each parameter, with `?` where it may be left out, sorted."""
     hints: str = ""
     """The annotations that are booleans: `name` where true, `!name` where false."""
-    is_empty: bool = False
-    """Says nothing but its name: many tools may look like that."""
 
 
 def written(value: object) -> bytes:
@@ -81,9 +80,9 @@ def _hash(value: object, kind: str) -> str:
 
 
 def name_of(definition: object) -> str:
-    """The name of a definition. Raises Unreadable where it is none or has none."""
+    """The name of a definition. Raises Unreadable where it is none, or has none that a call could name."""
     name = definition.get("name") if isinstance(definition, dict) else None
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_TARGET_CHARACTERS["name"]:
         raise Unreadable
     return name
 
@@ -100,7 +99,6 @@ def define(definition: Mapping[str, object], hash: str | None = None) -> Definit
         about=about,
         parameters=_clipped(", ".join(parameters), _LONGEST_PARAMETERS),
         hints=_hints(definition.get("annotations")),
-        is_empty=not about and not parameters,
     )
 
 

@@ -137,7 +137,8 @@ def mentions_of(definition: Mapping[str, object]) -> frozenset[str]:
         found.update(_TOKEN.findall(before[-1]) if before else ())
     if not found:
         return frozenset()
-    found = {word.strip("./-") for word in found} - {definition.get("name"), *_keys_of(definition)}
+    own = {definition.get("name"), *_keys_of(definition)}
+    found = {word.strip("./-") for word in found if len(word) <= LONGEST_NAME} - own
     return frozenset(sorted(found)[:_MOST_MENTIONS])
 
 

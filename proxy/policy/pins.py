@@ -37,7 +37,8 @@ MAX_UNPINNED: Final = 4_096
 """Tools without a pin whose last sight is kept; those with one are bounded by the lock file."""
 MAX_IDENTITIES: Final = 10_000
 MAX_BAD: Final = 65_536
-"""Sights that were not in order, of all callers together: about 10 MB. What comes then counts for everybody."""
+"""Sights that were not in order, of all callers together: about 10 MB. What comes then counts for everybody until
+other pins judge it."""
 MAX_WALKS: Final = 128
 MAX_WALK_NAMES: Final = 2_000
 MAX_CACHED: Final = 4_096
@@ -107,7 +108,8 @@ class Pins:
     ) -> None:
         """`definitions` absent: nothing is looked for in definitions; `pinned` absent: nothing is compared."""
         self._drifted = drifted
-        self._latest: OrderedDict[str, Sight] = OrderedDict()
+        self._latest: dict[str, Sight] = {}
+        self._latest_unpinned: OrderedDict[str, Sight] = OrderedDict()
         self._own: dict[Identity, dict[str, Sight]] = {}
         self._bad = 0
         self._for_all: dict[str, Sight] = {}
@@ -138,9 +140,14 @@ class Pins:
         self._known = frozenset({*known_names, *self._pinned})
         self._looks.clear()
         self._walks.clear()
-        for table in (self._latest, self._for_all, *self._own.values()):
+        for table in (self._for_all, *self._own.values()):
             for name, sight in list(table.items()):
                 table[name] = self._again(sight)
+        seen = [*self._latest_unpinned.values(), *self._latest.values()]
+        self._latest.clear()
+        self._latest_unpinned.clear()
+        for sight in seen:
+            self._seen_last(self._again(sight))
         self._forget_good()
 
     def heard(
@@ -206,7 +213,7 @@ class Pins:
     def why_not(self, identity: Identity, name: str) -> str | None:
         """Why a call to this tool is refused; None when it is not. Fixed texts, for a model to read."""
         own = self._own.get(identity, {}).get(name)
-        for sight in (own, self._for_all.get(name), self._latest.get(name)):
+        for sight in (own, self._for_all.get(name), self.last_seen(name)):
             if sight is not None and sight.action == "hide":
                 if not self._blocks(sight.state):
                     return _ODD
@@ -219,7 +226,7 @@ class Pins:
 
     def last_seen(self, name: str) -> Sight | None:
         """What anybody saw last of this tool, for people who ask."""
-        return self._latest.get(name)
+        return self._latest.get(name) or self._latest_unpinned.get(name)
 
     def _look(self, tool: object) -> Sight:
         name = ""
@@ -264,7 +271,7 @@ class Pins:
         except Unreadable:
             return State.CHANGED, ("definition",)
         if entries is None:
-            is_renamed = not definition.is_empty and _body(definition.parts) in self._bodies
+            is_renamed = _body(definition.parts) in self._bodies
             return (State.CHANGED, ("renamed",)) if is_renamed else (State.UNPINNED, ())
         return State.CHANGED, min((tuple(changes(entry, definition)) for entry in entries.values()), key=len)
 
@@ -321,40 +328,37 @@ class Pins:
         name = sight.name
         if not name:
             return
-        latest = self._latest.get(name)
+        latest = self.last_seen(name)
         if is_whole or latest is None or not latest.is_bad:
-            self._latest[name] = sight
-            self._latest.move_to_end(name)
-            self._bound_latest()
+            self._seen_last(sight)
         own = self._own.get(identity)
         if sight.is_bad:
             self._keep_bad(identity, sight)
-        elif is_whole:
-            self._for_all.pop(name, None)
-            if own is not None and own.pop(name, None) is not None:
-                self._bad -= 1
-                if not own:
-                    del self._own[identity]
+        elif is_whole and own is not None and own.pop(name, None) is not None:
+            self._bad -= 1
+            if not own:
+                del self._own[identity]
+
+    def _seen_last(self, sight: Sight) -> None:
+        if sight.name in self._pinned:
+            self._latest[sight.name] = sight
+            return
+        self._latest_unpinned[sight.name] = sight
+        self._latest_unpinned.move_to_end(sight.name)
+        if len(self._latest_unpinned) > MAX_UNPINNED:
+            self._latest_unpinned.popitem(last=False)
 
     def _keep_bad(self, identity: Identity, sight: Sight) -> None:
         own = self._own.get(identity)
         if own is None or sight.name not in own:
             if self._bad >= MAX_BAD or (own is None and len(self._own) >= MAX_IDENTITIES):
-                # Only what is pinned: names that the server makes up have no end.
+                # Whose sight it was is not known any more: it counts until other pins judge it. Only what is pinned:
+                # names that the server makes up have no end.
                 if sight.name in self._pinned:
                     self._for_all[sight.name] = sight
                 return
             self._bad += 1
         self._own.setdefault(identity, {})[sight.name] = sight
-
-    def _bound_latest(self) -> None:
-        """Forget the tools without a pin that were listed longest ago."""
-        most = MAX_UNPINNED + len(self._pinned)
-        while len(self._latest) > most:
-            oldest = next((name for name in self._latest if name not in self._pinned), None)
-            if oldest is None:
-                return
-            del self._latest[oldest]
 
     def _forget_good(self) -> None:
         for identity, own in list(self._own.items()):

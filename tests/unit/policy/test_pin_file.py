@@ -72,7 +72,7 @@ def test_what_is_written_is_read_back(name: str, about: str, parameters: str, ti
 
 def test_nothing_hides_or_poses_in_the_file() -> None:
     """Whoever reviews a diff must see a Cyrillic letter in a name, and every hidden one."""
-    text = text_of(file_of(tool(name="e\u0441ho\u200b", description="Größe \u202e")))
+    text = text_of(file_of(tool(name="e\u0441ho"), tool(name="x\u200b", description="Größe \u202e")))
     assert "\\U00000441" in text
     assert "\\U0000200b" in text
     assert "Größe" in text

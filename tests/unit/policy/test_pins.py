@@ -238,14 +238,37 @@ def test_two_definitions_on_one_page(poison_first: bool) -> None:
     assert machine.why_not(ALICE, "echo") is not None
 
 
-def test_a_walk_that_was_forgotten_improves_nothing() -> None:
+def forget_walks(machine: Pins) -> None:
+    for number in range(MAX_WALKS):
+        listed(machine, by=BOB, then=f"other {number}")
+
+
+def test_a_walk_that_was_forgotten_improves_nothing_for_its_caller() -> None:
     """Whoever begins many walks must not make the other half of a pair forgotten."""
     machine = pins()
     listed(machine, CHANGES[0][0], then="2")
-    for number in range(MAX_WALKS):
-        listed(machine, ADD, by=BOB, then=f"other {number}")
+    forget_walks(machine)
     listed(machine, ECHO, cursor="2")
+    listed(machine, ECHO, ADD, by=BOB)
+    assert machine.why_not(BOB, "echo") is None
     assert machine.why_not(ALICE, "echo") is not None
+
+
+def test_a_walk_that_was_forgotten_improves_nothing_for_others() -> None:
+    machine = pins()
+    listed(machine, CHANGES[0][0], then="2")
+    forget_walks(machine)
+    listed(machine, ECHO, cursor="2")
+    assert machine.why_not(BOB, "echo") is not None
+
+
+def test_a_walk_that_began_unseen_never_was_whole() -> None:
+    """After a restart the first page that is seen may be the third."""
+    told = Told()
+    machine = pins(told=told)
+    listed(machine, ECHO, cursor="3", then="4")
+    listed(machine, cursor="4")
+    assert told.all == []
 
 
 def test_the_same_page_asked_twice_has_no_duplicates() -> None:
@@ -307,18 +330,64 @@ def test_new_pins_judge_what_was_seen() -> None:
     assert machine.why_not(BOB, "echo") is None
 
 
+MANY = [{"name": f"t{number}", "description": "x"} for number in range(1_000)]
+POISON = [{**tool, "description": "y"} for tool in MANY]
+
+
+def full(machine: Pins) -> None:
+    for number in range(MAX_BAD // len(MANY) + 1):
+        listed(machine, *POISON, by=("i", str(number), "t"))
+
+
 def test_a_full_table_refuses_everybody_rather_than_nobody() -> None:
     """Bounded memory must not be a way to have a change forgotten."""
-    many = [{"name": f"t{number}", "description": "x"} for number in range(1_000)]
-    machine = pins(*many, ECHO)
-    poison = [{**tool, "description": "y"} for tool in many]
-    for number in range(MAX_BAD // 1_000 + 1):
-        listed(machine, *poison, by=("i", str(number), "t"))
+    machine = pins(*MANY, ECHO)
+    full(machine)
     listed(machine, CHANGES[0][0], by=BOB)
-    listed(machine, ECHO, then="2", by=("i", "fresh", "t"))
-    listed(machine, CHANGES[0][0], by=BOB)
-    machine._latest["echo"] = machine._latest["t0"]  # what others saw afterwards is not what is asked about
+    listed(machine, ECHO)
     assert machine.why_not(BOB, "echo") is not None
+    assert machine.why_not(ALICE, "echo") is not None
+    machine.renew(file_of(*MANY, CHANGES[0][0]), BLOCK, None)
+    listed(machine, CHANGES[0][0], by=BOB)
+    assert machine.why_not(BOB, "echo") is None
+
+
+def test_what_is_in_order_again_takes_no_room() -> None:
+    machine = pins(*MANY, ECHO)
+    full(machine)
+    listed(machine, *MANY, by=("i", "0", "t"))
+    listed(machine, CHANGES[0][0], by=BOB)
+    listed(machine, ECHO)
+    assert machine.why_not(ALICE, "echo") is None
+    assert machine.why_not(BOB, "echo") is not None
+
+
+def test_what_new_pins_approve_takes_no_room() -> None:
+    machine = pins(*MANY, ECHO)
+    full(machine)
+    machine.renew(file_of(*POISON, ECHO), BLOCK, None)
+    listed(machine, CHANGES[0][0], by=BOB)
+    listed(machine, ECHO)
+    assert machine.why_not(ALICE, "echo") is None, "there was room to know that it was Bob"
+    assert machine.why_not(BOB, "echo") is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        ({"readOnlyHint": True}, {"readOnlyHint": False}, "annotations_downgraded"),
+        ({"destructiveHint": False}, {}, "annotations_downgraded"),
+        ({"idempotentHint": True}, {"idempotentHint": False}, "annotations_downgraded"),
+        ({"openWorldHint": False}, {"openWorldHint": True}, "annotations_downgraded"),
+        ({"readOnlyHint": False}, {"readOnlyHint": True}, "annotations"),
+        ({"destructiveHint": True}, {}, "annotations"),
+        ({"title": "a"}, {"title": "b"}, "annotations"),
+    ],
+)
+def test_annotations(before: dict[str, Any], after: dict[str, Any], word: str) -> None:
+    """Downgraded: it no longer says that it is harmless. What claims more is a change too."""
+    machine = pins(echo(annotations=before))
+    assert listed(machine, echo(annotations=after))[0].changes == (word,)
 
 
 def test_names_that_a_server_makes_up_are_bounded() -> None:
@@ -326,11 +395,12 @@ def test_names_that_a_server_makes_up_are_bounded() -> None:
     for page in range(6):
         listed(machine, *({"name": f"{page}-{number}"} for number in range(1_000)))
     listed(machine, ECHO)
-    assert len(machine._latest) <= 4_096 + 2
     assert machine.last_seen("echo") is not None
+    assert machine.last_seen("5-999") is not None
+    assert machine.last_seen("0-0") is None
 
 
-@pytest.mark.parametrize("thing", [None, 1, "x", [], {}, {"name": 1}, {"name": ""}])
+@pytest.mark.parametrize("thing", [None, 1, "x", [], {}, {"name": 1}, {"name": ""}, {"name": "x" * 1_025}])
 def test_what_is_no_tool_is_not_listed(thing: object) -> None:
     (sight, other) = listed(pins(definitions=DefinitionSettings()), thing, ECHO)
     assert (sight.flags, sight.action, other.action) == (("unreadable",), "hide", "report")
