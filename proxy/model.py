@@ -258,15 +258,34 @@ class Verdict(StrEnum):
     RPC_ERROR = "rpc_error"
 
 
+class Outcome(Enum):
+    """What became of a call at the server; limits settle by it."""
+
+    NOT_REACHED = "not reached"
+    """The server never heard of it: refused here, or the connection could not be made."""
+    ATTEMPTED = "attempted"
+    """It was sent, and no answer has come."""
+    ANSWERED = "answered"
+    UNKNOWN = "unknown"
+    """It was sent, and nobody will know."""
+
+
 class Journey(Protocol):
     """The record of one call: every room tells it what happened, sinks hear of it once, at the end."""
 
     request_id: str
 
+    @property
+    def outcome_at_server(self) -> Outcome: ...
+
     def read(self, call: Call) -> None: ...
     def identified(self, principal: Principal) -> None: ...
     def permitted(self, permit: Permit) -> None: ...
     def attempted(self) -> None: ...
+    def unreached(self) -> None:
+        """The last attempt never left."""
+        ...
+
     def answered(self, verdict: Verdict) -> None: ...
     def altered(self, what: str) -> None: ...
     def would_refuse(self, rule: Rule, reason: Reason) -> None: ...
@@ -346,6 +365,8 @@ class Principal(Struct, frozen=True, kw_only=True):
     tenant: str
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    client: str = ""
+    """The application that acts for the subject, where the credential names one."""
     fingerprint: str = ""
     """Names the credential without being it."""
     valid_until: float = math.inf
@@ -365,6 +386,10 @@ class Rule(Struct, frozen=True, kw_only=True):
     """Whether a person has to agree to each call."""
     is_reported: bool = False
     """What it would refuse is recorded and passes."""
+    cost: int = 1
+    """What a call takes from limits."""
+    instead: str = ""
+    """What to do where a limit refuses: told to the model."""
 
 
 class Permit(Struct, frozen=True, kw_only=True, eq=False):

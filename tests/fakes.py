@@ -18,6 +18,7 @@ from proxy.model import (
     Headers,
     Journey,
     Kind,
+    Outcome,
     Peer,
     Permit,
     Principal,
@@ -47,6 +48,8 @@ class FakeJourney:
         self.diary: Diary = [] if diary is None else diary
         self.calls: list[Call] = []
         self._count = count or itertools.count(2)
+        self.outcome_at_server = Outcome.NOT_REACHED
+        """What limits are told; a test says what it wants them to hear."""
 
     def _write(self, *words: object) -> None:
         self.diary.append((self.request_id, *words))
@@ -62,6 +65,9 @@ class FakeJourney:
 
     def attempted(self) -> None:
         self._write("attempted")
+
+    def unreached(self) -> None:
+        self._write("unreached")
 
     def answered(self, verdict: Verdict) -> None:
         self._write("answered", verdict)

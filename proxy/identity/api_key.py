@@ -85,6 +85,7 @@ class ApiKeys:
                     subject=entry.subject,
                     tenant=entry.tenant,
                     roles=frozenset(entry.roles),
+                    client=entry.id,
                     fingerprint=entry.id,
                 ),
                 math.inf if entry.expires is None else moment_of(entry.expires),

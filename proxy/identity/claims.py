@@ -61,6 +61,7 @@ def principal_of(
         tenant=_tenant(claims, expected),
         roles=_roles(claims, expected.roles_claim),
         scopes=_scopes(claims),
+        client=_client(claims),
         fingerprint=fingerprint,
         valid_until=valid_until,
     )
@@ -126,6 +127,13 @@ def _tenant(claims: Mapping[str, object], expected: Expected) -> str:
     if tenant == "*":
         raise bad("The token names * as its tenant, which stands for everybody.")
     return tenant
+
+
+def _client(claims: Mapping[str, object]) -> str:
+    """The application: `client_id` (RFC 9068, RFC 7662), or `azp` where OpenID Connect names it so. What is no name
+    is none: nothing is granted by it."""
+    client = claims.get("client_id", claims.get("azp"))
+    return client if isinstance(client, str) and _is_name(client) else ""
 
 
 def _roles(claims: Mapping[str, object], claim: str) -> frozenset[str]:

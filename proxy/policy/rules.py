@@ -348,6 +348,8 @@ class Rules:
             tool_class=tool_class,
             approval=settings.approval,
             is_reported=reports,
+            cost=settings.cost,
+            instead=settings.instead,
         )
         return _Tool(
             rule=rule,

@@ -111,6 +111,12 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     redact: Redact = ()
     """What is counted, masked or withheld in what the tools return. Needs the extra [redact]."""
 
+    cost: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    """What a call takes from the limits; 0 is free."""
+
+    instead: Annotated[str, Meta(max_length=500)] = ""
+    """What to do where a limit refuses, told to the model: a cheaper tool, a smaller question."""
+
     approval: Approval = "auto"
     """auto: passes. gated: refused with a confirmation id until a person agrees to that very call. denied: nobody is
     asked."""

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ..model import Call, Ending, Kind, Permit, Principal, Reason, Refused, Rule, Verdict
+from ..model import Call, Ending, Kind, Outcome, Permit, Principal, Reason, Refused, Rule, Verdict
 
 Sink: TypeAlias = Callable[["Record"], None]
 
@@ -78,6 +78,7 @@ class Record:
     __slots__ = (
         "_house",
         "_now",
+        "_sent",
         "_sinks",
         "altered_by",
         "attempts",
@@ -113,6 +114,7 @@ class Record:
         self.altered_by: list[str] = []
         self.reported: tuple[str, Reason] | None = None
         self.duration_s = 0.0
+        self._sent = 0
         self._house = house
         self._sinks = sinks
         self._now = now
@@ -132,6 +134,10 @@ class Record:
 
     def attempted(self) -> None:
         self.attempts += 1
+        self._sent += 1
+
+    def unreached(self) -> None:
+        self._sent -= 1
 
     def answered(self, verdict: Verdict) -> None:
         self.verdict = verdict
@@ -165,6 +171,15 @@ class Record:
                 sink(self)
             except Exception as error:  # the call is over, and other sinks wait
                 self._house.failed(error)
+
+    @property
+    def outcome_at_server(self) -> Outcome:
+        if self.verdict is not None:
+            return Outcome.ANSWERED
+        if not self._sent:
+            return Outcome.NOT_REACHED
+        is_unknown = self.refusal is not None and self.refusal.reason is Reason.OUTCOME_UNKNOWN
+        return Outcome.UNKNOWN if is_unknown else Outcome.ATTEMPTED
 
     @property
     def outcome(self) -> str:

@@ -104,6 +104,8 @@ class Forward:
         try:
             return await self._transport.send(method, target, fields, body)
         except Unreached as error:
+            for each in call.parts or (call,):
+                each.journey.unreached()
             raise Refused(Reason.UPSTREAM_UNREACHABLE) from error
         except Lost as error:
             raise lost(call) from error

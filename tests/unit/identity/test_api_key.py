@@ -25,7 +25,12 @@ SECRET = "c2VjcmV0LW9mLWFsaWNlLTMyLWJ5dGVzLWxvbmctMTIz"
 KEY = f"alice.{SECRET}"
 OTHER = "b3RoZXItc2VjcmV0LTMyLWJ5dGVzLWxvbmctMTIzNDU2"
 ALICE = Principal(
-    issuer="api_key", subject="alice@acme", tenant="acme", roles=frozenset({"viewer"}), fingerprint="alice"
+    issuer="api_key",
+    subject="alice@acme",
+    tenant="acme",
+    roles=frozenset({"viewer"}),
+    client="alice",
+    fingerprint="alice",
 )
 PEPPER = bytes(range(32))
 EXPIRES_S = 1_798_761_600.0

@@ -341,3 +341,19 @@ def test_only_a_number_of_this_age_is_a_time(value: object) -> None:
 )
 def test_a_time_is_read_in_seconds(claims: dict[str, object], moment: float | None) -> None:
     assert moment_of(claims, "exp") == moment
+
+
+@pytest.mark.parametrize(
+    ("claims", "client"),
+    [
+        ({"client_id": "agent-7", "azp": "other"}, "agent-7"),
+        ({"azp": "agent-8"}, "agent-8"),
+        ({}, ""),
+        ({"client_id": ["agent-7"]}, ""),
+        ({"client_id": ""}, ""),
+        ({"client_id": "a\nb"}, ""),
+    ],
+)
+def test_the_application_is_named_where_it_is_named(claims: dict[str, object], client: str) -> None:
+    """RFC 9068 section 2.2 (client_id), OpenID Connect Core section 2 (azp)."""
+    assert read({**CLAIMS, **claims}).client == client

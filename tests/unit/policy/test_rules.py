@@ -449,3 +449,13 @@ def test_the_class_is_the_rules_or_what_is_hinted(
     policy = msgspec.convert({"tools": [rule], "trust_annotations": trusts}, PolicySettings)
     hinted = Rules(policy, hints=lambda principal, name: Hints(read_only=True))
     assert hinted(tool("t"), who()).rule.tool_class == expected
+
+
+@pytest.mark.parametrize("trusts", [False, True])
+def test_what_a_rule_says_for_limits_travels_with_the_permit(trusts: bool) -> None:
+    """design section 3, `cost`: from the rule that decided, never from the call."""
+    settings = {"match": "t", "allow": ["*"], "cost": 50, "instead": "Call summary_t."}
+    policy = msgspec.convert({"tools": [settings], "trust_annotations": trusts}, PolicySettings)
+    rule = Rules(policy, hints=lambda principal, name: Hints(read_only=True))(tool("t"), who()).rule
+    assert (rule.cost, rule.instead) == (50, "Call summary_t.")
+    assert EVERYTHING.cost == 1

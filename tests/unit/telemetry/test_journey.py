@@ -1,8 +1,10 @@
 """The record of one call: what it is told, and that the sinks hear of it once, at the end."""
 
+from collections.abc import Callable
+
 import pytest
 
-from proxy.model import Ending, Kind, Permit, Reason, Refused, Verdict
+from proxy.model import Ending, Kind, Outcome, Permit, Reason, Refused, Verdict
 from proxy.telemetry.audit import audit_sink
 from proxy.telemetry.journey import Journeys, Record, Sink
 from tests.fakes import PRINCIPAL, RULE, make_call
@@ -190,3 +192,33 @@ def test_a_keeper_that_fails_is_reported_and_harms_no_call() -> None:
     record = opened(audit_sink(fail, failures.append), audit_sink(kept.append, failures.append))
     record.ended(Ending.COMPLETE)
     assert (kept, failures) == ([record], [error])
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome"),
+    [
+        ([], Outcome.NOT_REACHED),
+        (["refused"], Outcome.NOT_REACHED),
+        (["attempted", "unreached"], Outcome.NOT_REACHED),
+        (["attempted"], Outcome.ATTEMPTED),
+        (["attempted", "attempted", "unreached"], Outcome.ATTEMPTED),
+        (["attempted", "unknown"], Outcome.UNKNOWN),
+        (["attempted", "answered"], Outcome.ANSWERED),
+        (["attempted", "answered", "refused"], Outcome.ANSWERED),
+    ],
+)
+def test_what_became_of_a_call_at_the_server_is_known(told: list[str], outcome: Outcome) -> None:
+    """Design section 4, capacity: what a limit settles on is an outcome, not how the stream ended."""
+    record = opened()
+    tell: dict[str, Callable[[], None]] = {
+        "attempted": record.attempted,
+        "unreached": record.unreached,
+        "answered": lambda: record.answered(Verdict.OK),
+        "refused": lambda: record.refused(Refused(Reason.MODE)),
+        "unknown": lambda: record.refused(Refused(Reason.OUTCOME_UNKNOWN)),
+    }
+
+    for word in told:
+        tell[word]()
+
+    assert record.outcome_at_server is outcome
