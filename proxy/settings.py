@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field, inspect, structs
 from .configuration.convert import Converter, Spot
 from .configuration.documents import document_of
 from .configuration.files import SETTINGS_FILE_BYTES, read_bounded
+from .configuration.globs import has_wildcard
 from .configuration.mistakes import Mistake, Position, Report, SettingsError, Unfit, did_you_mean, shown
 from .configuration.overrides import apply_environment, apply_sets
 from .configuration.tree import Entry, Node, Scalar, Table, read_tree
@@ -29,7 +30,6 @@ from .identity.settings import (
 )
 from .lifecycle.settings import OperationsSettings
 from .policy.addresses import is_metadata_host
-from .policy.globs import has_wildcard
 from .policy.packs import located, read_pack
 from .policy.settings import EVERYBODY, PolicySettings, roles_named
 from .upstream.settings import UpstreamSettings

@@ -18,9 +18,9 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 from msgspec import Struct, structs
 
+from ..configuration.globs import regex_of
 from ..model import Call, Identity, Principal, Reason, Refused
 from ..protocol.canonical import canonical, digest
-from .globs import regex_of
 from .guard_settings import Approval
 
 State: TypeAlias = Literal["waiting", "released", "rejected"]

@@ -17,9 +17,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from ..configuration.globs import regex_of
 from ..configuration.mistakes import Unfit
 from ..configuration.values import fit
-from .globs import regex_of
 from .urls import Hunt, UrlRule, host_of_glob
 
 EVERYTHING: Final = "*"

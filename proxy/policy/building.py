@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from ..configuration.globs import has_wildcard
 from ..model import Call, Listen, Principal, Rule, Stage
 from ..refusals import Form
 from .approvals import Approvals
-from .globs import has_wildcard
 from .guards import Guarded
 from .learning import Learning
 from .listing import Listing, VisibleOnly

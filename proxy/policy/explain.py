@@ -13,11 +13,11 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct, structs
 
+from ..configuration.globs import fits
 from ..configuration.mistakes import shown
 from ..model import Call, Kind, Permit, Principal, Reason, Refused, Reply
 from .approvals import denied
 from .asked import TOOL_CALL
-from .globs import fits
 from .modes import Modes
 from .roles import Roles
 from .rules import Allow, Decision, Deny, Rules

@@ -16,10 +16,10 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct, structs
 
+from ..configuration.globs import Globs, has_wildcard
 from ..model import Call, Kind, Permit, Principal, Reason, Refused, Rule
 from .arguments import Arguments
 from .conditions import Condition
-from .globs import Globs, has_wildcard
 from .redaction import Redaction, Tell
 from .roles import Roles
 from .settings import EVERYBODY, MethodRule, PackSettings, PolicySettings, ToolClass, ToolRule

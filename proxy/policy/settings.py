@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
+from ..configuration.globs import Glob, check_glob
 from ..configuration.mistakes import Unfit, joined
 from ..configuration.values import fit
 from .arguments import ArgumentRules
@@ -21,14 +22,6 @@ from .schemas import Validate
 EVERYBODY: Final = "*"
 NEVER_REFUSED: Final = frozenset({"initialize", "server/discover"})
 """A refusal of these makes clients change their revision for good."""
-
-
-def check_glob(text: str) -> None:
-    """Raise Unfit unless this can be compared with names: `*` is any text, `?` one character, all else itself."""
-    if not text.strip():
-        raise Unfit("matches nothing", "no name is blank", "write a name, or * for all")
-    if not text.isprintable():
-        raise Unfit("is no pattern", "control characters make look-alikes", "remove them")
 
 
 def check_role(text: str) -> None:
@@ -54,7 +47,6 @@ def check_scope(text: str) -> None:
         raise Unfit("is no scope", "RFC 6749 allows printable ASCII without spaces and quotes", "rename it")
 
 
-Glob = Annotated[str, Meta(max_length=1_024), fit(check_glob)]
 Role = Annotated[str, Meta(max_length=256), fit(check_role)]
 Method = Annotated[str, Meta(max_length=256), fit(check_method)]
 Scope = Annotated[str, Meta(max_length=256), fit(check_scope)]

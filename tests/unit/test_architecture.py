@@ -11,7 +11,7 @@ import proxy
 ROOT = Path(proxy.__file__).parent
 
 SHARED = {"model", "secret", "refusals", "protocol"} | {
-    f"configuration.{name}" for name in ("values", "mistakes", "files", "documents")
+    f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
 
@@ -24,7 +24,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "pipeline": {"model"},
     "configuration": {"secret"},
     "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
-    "settings": {"configuration", "policy.addresses", "policy.globs", "policy.packs", "identity.keys_file"},
+    "settings": {"configuration", "policy.addresses", "policy.packs", "identity.keys_file"},
     "pinning": {"model", "policy", "upstream"},
     "demo": set(),
     # Where everything is put together.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.policy.globs import MAX_KNOWN, Globs, fits, regex_of
+from proxy.configuration.globs import MAX_KNOWN, Globs, fits, regex_of
 from tests.fuzz.bounded import FUZZ
 
 

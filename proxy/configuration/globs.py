@@ -8,13 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from .mistakes import Unfit
+from .values import fit
 
 MAX_KNOWN: Final = 4_096
 """Names whose answer is remembered; callers choose names, so the table is emptied when it is full."""
 
 LONGEST_KNOWN: Final = 256
 """Characters of a name that is remembered. Callers may send longer ones, and what is denied costs memory too."""
+
+
+def check_glob(text: str) -> None:
+    """Raise Unfit unless this can be compared with names: `*` is any text, `?` one character, all else itself."""
+    if not text.strip():
+        raise Unfit("matches nothing", "no name is blank", "write a name, or * for all")
+    if not text.isprintable():
+        raise Unfit("is no pattern", "control characters make look-alikes", "remove them")
+
+
+Glob = Annotated[str, Meta(max_length=1_024), fit(check_glob)]
 
 
 def regex_of(glob: str) -> str:
