@@ -435,8 +435,13 @@ class Ear(Protocol):
         """An event had this id, and the caller can come back to it."""
         ...
 
-    def request(self, id: RequestId) -> None:
-        """The server asked something under this id, and the caller may answer."""
+    def request(self, id: RequestId, method: str, params: object) -> None:
+        """The server asks something under this id, and the caller may answer. Raises Refused. `params` is an empty
+        object where the message was too large to be read whole."""
+        ...
+
+    def notification(self, method: str, params: object) -> None:
+        """The server tells something; `params` as above."""
         ...
 
     def result(self, method: str | None, result: object) -> None:

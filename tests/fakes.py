@@ -236,8 +236,11 @@ class FakeEar:
     def event_id(self, id: bytes) -> None:
         self._diary.append(("event id", id))
 
-    def request(self, id: RequestId) -> None:
+    def request(self, id: RequestId, method: str, params: object) -> None:
         self._diary.append(("request", id))
+
+    def notification(self, method: str, params: object) -> None:
+        self._diary.append(("notification", method, params))
 
     def result(self, method: str | None, result: object) -> None:
         self._diary.append(("result", method, result))

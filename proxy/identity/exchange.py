@@ -47,8 +47,11 @@ class Exchange:
     def event_id(self, id: bytes) -> None:
         self._ownership.heard(self, self._identity, self._events_at, id)
 
-    def request(self, id: RequestId) -> None:
+    def request(self, id: RequestId, method: str, params: object) -> None:
         self._ownership.asked(self._identity, self._place, id)
+
+    def notification(self, method: str, params: object) -> None:
+        """Nothing becomes the caller's by it."""
 
     def result(self, method: str | None, result: object) -> None:
         members: Mapping[object, object] = result if isinstance(result, dict) else _NOTHING

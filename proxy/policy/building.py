@@ -15,8 +15,9 @@ from ..configuration.globs import has_wildcard
 from ..model import Call, Listen, Principal, Rule, Stage
 from ..refusals import Form
 from .approvals import Approvals
+from .cleaning import Cleaning
 from .guards import Guarded
-from .learning import Learning
+from .learning import Learning, Lessons
 from .listing import Listing, VisibleOnly
 from .modes import Modes
 from .pin_file import read_pins
@@ -56,7 +57,10 @@ class Policy:
         hints = HintTable()
         # Each asks the other: which tools are validated, and why a call does not fit.
         schemas = Schemas(self._validates)
-        self.pins = None if chosen.pins is None else Pins(drifted, settings=chosen.pins)
+        is_watching = chosen.pins is not None or chosen.definitions is not None
+        self.pins = (
+            Pins(drifted, settings=chosen.pins, definitions=chosen.definitions) if is_watching else None
+        )
         self.renew_pins()
         self.rules = Rules(settings, packs, hints.of, schemas.why_not, found, self._why_unpinned)
         self._redactions: Redactions | None = None
@@ -66,14 +70,26 @@ class Policy:
         if settings is None:
             return
         # Learnt before anything is cut out: a tool that one caller may not see has hints all the same.
-        self.listens = (Learning([hints.learn, schemas.heard, self._see_tools]),)
+        lessons = Lessons(
+            tools=(hints.learn, schemas.heard, self._see_tools),
+            instructions=() if self.pins is None else (self._see_instructions,),
+            changed=(schemas.changed,) if self.rules.validates_any else (),
+        )
+        self.listens = (Learning(lessons),)
         if self.rules.redactions:
             every = Redaction.joined(self.rules.redactions, found)
             self._redactions = Redactions(self.rules.redaction_of, every, found, form=form)
             self.listens = (*self.listens, self._redactions.listen)
         if settings.mode == "enforce":
+            cleaning = None
+            if settings.definitions is not None and self.pins is not None:
+                cleaning = Cleaning(settings.definitions, self.pins)
             self._listing = Listing(
-                self.rules.may_use, self.rules.may_use_template, lists_differ=self.rules.tells_callers_apart
+                self.rules.may_use,
+                self.rules.may_use_template,
+                lists_differ=self.rules.tells_callers_apart,
+                cleaning=cleaning,
+                learn=lessons.learn,
             )
             self.listens = (*self.listens, self._listing.listen)
 
@@ -105,9 +121,12 @@ class Policy:
 
     def renew_pins(self) -> None:
         """Compare with what the lock file says now. Raises SettingsError, and keeps the old pins, where it is none."""
-        if self.pins is not None and self._settings is not None and self._settings.pins is not None:
-            known = [rule.match for rule in self._settings.tools if not has_wildcard(rule.match)]
-            self.pins.renew(read_pins(self._settings.pins.file), self._settings.pins, None, known)
+        settings = self._settings
+        if self.pins is None or settings is None:
+            return
+        known = [rule.match for rule in settings.tools if not has_wildcard(rule.match)]
+        pinned = None if settings.pins is None else read_pins(settings.pins.file)
+        self.pins.renew(pinned, settings.pins, settings.definitions, known)
 
     def _see_tools(self, principal: Principal, call: Call, page: Mapping[str, object]) -> None:
         tools = page.get("tools")
@@ -120,6 +139,10 @@ class Policy:
             cursor=cursor if isinstance(cursor, str) else None,
             next_cursor=following if isinstance(following, str) else None,
         )
+
+    def _see_instructions(self, principal: Principal, text: str) -> None:
+        if self.pins is not None:
+            self.pins.heard_instructions(principal.identity, text)
 
     def _why_unpinned(self, principal: Principal, name: str) -> str | None:
         return None if self.pins is None else self.pins.why_not(principal.identity, name)

@@ -14,6 +14,7 @@ Source: server/tools, server/prompts, server/resources and server/utilities/cach
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -24,6 +25,7 @@ from msgspec import Struct
 from ..protocol.answers import HELD_BYTES, Malformed, read_tree
 from ..protocol.jsonrpc import can_be_named
 from ..protocol.splice import elements, members, spliced
+from .learning import INTRODUCTIONS
 
 MAX_LIST_BYTES: Final = 4_194_304
 """Twelve times 500 tools of 700 bytes each. Clients in Python read no event beyond a quarter of this."""
@@ -32,6 +34,10 @@ MAX_LIST_COMMAS: Final = 131_072
 number of things, not by their size."""
 MAX_ENTRIES: Final = 10_000
 """In one page, or messages in one answer. Looked at in 20 ms."""
+
+
+MAX_LEARNT: Final = 5_000
+"""Tools in a page that is compared with what was approved, where it was too large to be read while it came."""
 
 
 class Kind(Struct, frozen=True):
@@ -60,10 +66,14 @@ LISTS: Final[Mapping[str, Kind]] = {
 OF_A_TASK: Final = "tasks/result"
 """Its result may be that of any request: a task ran it."""
 MAY_LIST: Final = frozenset((*LISTS, OF_A_TASK))
-"""The methods whose answers are looked at."""
+"""The methods whose answers are looked at, whoever wants to know what of them."""
 
 Shows: TypeAlias = Callable[[Kind, str], bool]
 """Whether a list may show an entry of this name."""
+Clean: TypeAlias = Callable[[bytes], bytes]
+"""What is shown of one tool that is shown: the very same bytes where nothing hides in it. Raises Malformed."""
+Heard: TypeAlias = Callable[[Mapping[str, object]], None]
+"""Hears one page of tools before it is looked at: `tools`, and `nextCursor` where it has one. Raises Refused."""
 MethodOf: TypeAlias = Callable[[object], str | None]
 """Which method the result with this id belongs to; None where nobody knows. Asked once for each result, in order."""
 
@@ -75,23 +85,43 @@ class Seen(Struct, frozen=True):
     """The very same bytes where nothing was changed."""
     is_cut: bool = False
     """Entries were taken out."""
+    is_cleaned: bool = False
+    """Something was taken out of texts."""
 
 
-def shown(text: bytes, method_of: MethodOf, shows: Shows, *, is_modern: bool, is_private: bool) -> Seen:
-    """An answer, or an array of them, without what its caller may not see. `is_private`: a list is nobody else's also
-    where nothing was taken out. Raises Malformed where a list is too large, or is none."""
+def shown(
+    text: bytes,
+    method_of: MethodOf,
+    shows: Shows,
+    *,
+    is_modern: bool,
+    is_private: bool,
+    clean: Clean | None = None,
+    introduce: Callable[[str], str] | None = None,
+    heard: Heard | None = None,
+) -> Seen:
+    """An answer, or an array of them, without what its caller may not see. Raises Malformed where a list is too large,
+    or is none.
+
+    `is_private`: a list is nobody else's also where nothing was taken out. `introduce` gives what is shown of the
+    server's instructions. `heard` is told of the tools in answers that were too large to be read while they came.
+    """
     check_size(text)
-    cut = _Cut(shows, is_modern=is_modern, is_private=is_private)
+    if len(text) <= HELD_BYTES:
+        heard = None
+    cut = _Cut(
+        shows, is_modern=is_modern, is_private=is_private, clean=clean, introduce=introduce, heard=heard
+    )
     try:
         if text.lstrip()[:1] != b"[":
-            return Seen(cut.message(text, method_of), cut.has_cut)
+            return Seen(cut.message(text, method_of), cut.has_cut, cut.has_cleaned)
         changes: list[tuple[slice, bytes]] = []
         for place in elements(text, MAX_ENTRIES):
             said = text[place]
             left = cut.message(said, method_of)
             if left is not said:
                 changes.append((place, left))
-        return Seen(spliced(text, changes), cut.has_cut)
+        return Seen(spliced(text, changes), cut.has_cut, cut.has_cleaned)
     except ValueError:
         raise Malformed from None
 
@@ -116,11 +146,24 @@ def may_hold_list(text: bytes) -> bool:
 class _Cut:
     """Looks at the messages of one answer."""
 
-    def __init__(self, shows: Shows, *, is_modern: bool, is_private: bool) -> None:
+    def __init__(
+        self,
+        shows: Shows,
+        *,
+        is_modern: bool,
+        is_private: bool,
+        clean: Clean | None,
+        introduce: Callable[[str], str] | None,
+        heard: Heard | None,
+    ) -> None:
         self._shows = shows
         self._is_modern = is_modern
         self._is_private = is_private
+        self._clean = clean
+        self._introduce = introduce
+        self._heard = heard
         self.has_cut = False
+        self.has_cleaned = False
 
     def message(self, text: bytes, method_of: MethodOf) -> bytes:
         """Raises ValueError where it is none, or its list is none."""
@@ -130,8 +173,14 @@ class _Cut:
             return text
         method = method_of(_value(text[where["id"]]) if "id" in where else None)
         result = text[place]
+        if method in INTRODUCTIONS:
+            left = self._introduced(result)
+            return text if left is result else spliced(text, [(place, left)])
         if method is None or method == OF_A_TASK:
             kinds = _lists_in(result)
+            if not kinds and method is None and b'"serverInfo"' in result:
+                left = self._introduced(result)
+                return text if left is result else spliced(text, [(place, left)])
         elif method in LISTS:
             kinds = [LISTS[method]]
         else:
@@ -139,8 +188,24 @@ class _Cut:
         left = self._result(result, kinds) if kinds else result
         return text if left is result else spliced(text, [(place, left)])
 
+    def _introduced(self, result: bytes) -> bytes:
+        """The result of initialize or server/discover with what may be shown of the server's instructions."""
+        if self._introduce is None or result[:1] != b"{":
+            return result
+        place = members(result).get("instructions")
+        text = None if place is None else _value(result[place])
+        if place is None or not isinstance(text, str):
+            return result
+        left = self._introduce(text)
+        if left == text:
+            return result
+        self.has_cleaned = True
+        return spliced(result, [(place, json.dumps(left).encode("ascii"))])
+
     def _result(self, result: bytes, kinds: Sequence[Kind]) -> bytes:
         where = members(result)
+        if self._heard is not None and TOOLS in kinds and "tools" in where:
+            self._heard(_page(result, where))
         changes: list[tuple[slice, bytes]] = []
         for kind in kinds:
             place = where.get(kind.member)
@@ -150,7 +215,6 @@ class _Cut:
             left = self._entries(entries, kind)
             if left is not entries:
                 changes.append((place, left))
-        self.has_cut = self.has_cut or bool(changes)
         scope = where.get("cacheScope")  # absent counts as private
         if scope is not None and self._is_modern and (changes or self._is_private):
             if _value(result[scope]) != "private":
@@ -169,7 +233,22 @@ class _Cut:
             staying.append(stays)
             if name is not None and stays:
                 seen.add(name)
-        return array if all(staying) else _without(array, places, staying)
+        if not all(staying):
+            self.has_cut = True
+            array = _without(array, places, staying)
+            places = elements(array, MAX_ENTRIES) if self._clean is not None else []
+        return array if kind is not TOOLS or self._clean is None else self._cleaned(array, places)
+
+    def _cleaned(self, array: bytes, places: Sequence[slice]) -> bytes:
+        assert self._clean is not None
+        changes: list[tuple[slice, bytes]] = []
+        for place in places:
+            entry = array[place]
+            clean = self._clean(entry)
+            if clean is not entry:
+                changes.append((place, clean))
+        self.has_cleaned = self.has_cleaned or bool(changes)
+        return spliced(array, changes)
 
 
 def _lists_in(result: bytes) -> list[Kind]:
@@ -224,6 +303,20 @@ _DECODERS: Final[Mapping[Kind, msgspec.json.Decoder[Any]]] = {
     for kind in LISTS.values()
 }
 """Of entries without any escape in a key: only their name is kept."""
+
+
+def _page(result: bytes, where: Mapping[str, slice]) -> dict[str, object]:
+    """One page of tools as it would have been read. An entry that two readers could differ on is none."""
+    tools: list[object] = []
+    for place in elements(result[where["tools"]], MAX_LEARNT):
+        try:
+            tools.append(read_tree(result[where["tools"]][place]))
+        except Malformed:
+            tools.append(None)
+    page: dict[str, object] = {"tools": tools}
+    if "nextCursor" in where:
+        page["nextCursor"] = _value(result[where["nextCursor"]])
+    return page
 
 
 def _value(text: bytes) -> object:

@@ -11,7 +11,7 @@ exchange: a client comes back for missed ones on another stream, and in HTTP+SSE
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from ..model import (
@@ -32,6 +32,8 @@ from ..model import (
 )
 from ..protocol.answers import Malformed
 from ..protocol.headers import media_type
+from .cleaning import Cleaning
+from .learning import INTRODUCTIONS, Learn
 from .listed import (
     LISTS,
     MAX_LIST_BYTES,
@@ -55,6 +57,8 @@ MayUseTemplate: TypeAlias = Callable[[str, Principal], bool]
 
 FILTERED: Final = "list filtered"
 """What a journey is told when entries were taken out."""
+CLEANED: Final = "texts cleaned"
+"""What it is told when something was taken out of texts."""
 MADE_PRIVATE: Final = "list made private"
 """What it is told when nothing was, and the list must still not be kept for others."""
 
@@ -66,13 +70,27 @@ class Listing:
     """Who may see what of a list. Its `listen` fulfils `Listen`."""
 
     def __init__(
-        self, may_use: MayUse, may_use_template: MayUseTemplate, *, lists_differ: bool = False
+        self,
+        may_use: MayUse,
+        may_use_template: MayUseTemplate,
+        *,
+        lists_differ: bool = False,
+        cleaning: Cleaning | None = None,
+        learn: Learn | None = None,
     ) -> None:
         """`lists_differ`: callers see different lists, so that none is public, not even the one in which nothing had
-        to be taken out: whoever shares it would show it to those who may not see all of it."""
+        to be taken out: whoever shares it would show it to those who may not see all of it. `cleaning` takes out what
+        hides in texts; `learn` hears the tools of answers that were too large to be read while they came."""
         self._may_use = may_use
         self._may_use_template = may_use_template
         self._lists_differ = lists_differ
+        self._cleaning = cleaning
+        self._learn = learn
+        introductions = frozenset[str]() if cleaning is None else INTRODUCTIONS
+        self.whole = frozenset({*LISTS, *introductions})
+        """The methods whose answers are looked at, whatever their size."""
+        self.methods = MAY_LIST | introductions
+        """Those whose answers are looked at."""
 
     def listen(self, permit: Permit, handed_out: str | None) -> ListEar | None:
         """An ear for one exchange; None where no list can come."""
@@ -80,8 +98,12 @@ class Listing:
         if call.kind is Kind.LISTEN:
             may_hear = call.revision.answers_elsewhere or call.last_event_id is not None
         else:
-            may_hear = _may_list(call)
+            may_hear = self.concerns(call)
         return ListEar(self, permit) if may_hear else None
+
+    def concerns(self, call: Call) -> bool:
+        """Whether the answer is looked at, or one of those to a batch."""
+        return any(each.method in self.methods for each in call.parts or (call,))
 
     def shown(self, permit: Permit, text: bytes, method_of: MethodOf) -> bytes:
         """What the caller gets of an answer: the very same bytes where nothing is to be hidden. Raises Malformed."""
@@ -92,11 +114,34 @@ class Listing:
             method = "tools/call" if kind is TOOLS else "prompts/get" if kind is PROMPTS else "resources/read"
             return self._may_use(method, name, permit.principal)
 
-        modern = permit.call.revision.is_modern
-        seen: Seen = shown(text, method_of, shows, is_modern=modern, is_private=self._lists_differ)
+        def introduce(said: str) -> str:
+            return said if self._cleaning is None else self._cleaning.instructions(permit.principal, said)
+
+        def heard(page: Mapping[str, object]) -> None:
+            if self._learn is not None:
+                self._learn(permit.principal, permit.call, page)
+
+        seen: Seen = shown(
+            text,
+            method_of,
+            shows,
+            is_modern=permit.call.revision.is_modern,
+            is_private=self._lists_differ,
+            clean=None if self._cleaning is None else self._cleaning.tool,
+            introduce=None if self._cleaning is None else introduce,
+            heard=None if self._learn is None else heard,
+        )
         if seen.text is not text:
-            permit.call.journey.altered(FILTERED if seen.is_cut else MADE_PRIVATE)
+            self._tell(permit.call, seen)
         return seen.text
+
+    def _tell(self, call: Call, seen: Seen) -> None:
+        if seen.is_cut:
+            call.journey.altered(FILTERED)
+        if seen.is_cleaned:
+            call.journey.altered(CLEANED)
+        if not seen.is_cut and not seen.is_cleaned:
+            call.journey.altered(MADE_PRIVATE)
 
 
 class VisibleOnly:
@@ -109,7 +154,7 @@ class VisibleOnly:
     async def __call__(self, permit: Permit) -> Reply:
         reply = await self._next(permit)
         call = permit.call
-        if _may_list(call):
+        if self._listing.concerns(call):
             try:
                 await self._look(permit, reply)
             except BaseException as error:
@@ -122,7 +167,9 @@ class VisibleOnly:
         body = reply.body
         if isinstance(body, Stream):
             kind, _ = media_type(reply.headers.get("content-type"))
-            if kind == "text/event-stream" or not any(each.method in LISTS for each in call.parts or (call,)):
+            if kind == "text/event-stream" or not any(
+                each.method in self._listing.whole for each in call.parts or (call,)
+            ):
                 return  # its events were looked at; and nobody runs a list as a task of this size
             body = await _collected(call, body)
         try:
@@ -153,7 +200,10 @@ class ListEar:
     def event_id(self, id: bytes) -> None:
         """Says nothing of lists."""
 
-    def request(self, id: RequestId) -> None:
+    def request(self, id: RequestId, method: str, params: object) -> None:
+        """Says nothing of lists."""
+
+    def notification(self, method: str, params: object) -> None:
         """Says nothing of lists."""
 
     def result(self, method: str | None, result: object) -> None:
@@ -161,11 +211,11 @@ class ListEar:
 
     def passed_on(self, data: bytes) -> bytes:
         answers, self._answers = self._answers, []
-        if not any(method is None or method in MAY_LIST for method in answers):
+        if not any(method is None or method in self._listing.methods for method in answers):
             return data
         methods = iter(answers)
         try:
-            if not any(method in LISTS for method in answers) and not _may_be_read(data):
+            if not any(method in self._listing.whole for method in answers) and not _may_be_read(data):
                 return data
             return self._listing.shown(self._permit, data, lambda _: next(methods, None))
         except Malformed:
@@ -173,11 +223,6 @@ class ListEar:
 
     def ended(self, ending: Ending) -> None:
         """Nothing is kept."""
-
-
-def _may_list(call: Call) -> bool:
-    """Whether the answer is a list, or may be one."""
-    return any(part.method in MAY_LIST for part in call.parts) if call.parts else call.method in MAY_LIST
 
 
 def not_understood() -> Refused:

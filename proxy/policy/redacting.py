@@ -235,8 +235,11 @@ class _Listener:
     def event_id(self, id: bytes) -> None:
         pass
 
-    def request(self, id: RequestId) -> None:
+    def request(self, id: RequestId, method: str, params: object) -> None:
         pass
+
+    def notification(self, method: str, params: object) -> None:
+        """Holds no result."""
 
     def result(self, method: str | None, result: object) -> None:
         pass

@@ -240,6 +240,11 @@ class Rules:
         """Whether a rule may want the arguments of this tool checked against its schema."""
         return any(self._tools[index].validates for index in self._globs.fitting(name))
 
+    @property
+    def validates_any(self) -> bool:
+        """Whether any rule wants arguments checked against schemas."""
+        return any(tool.validates for tool in self._tools)
+
     def redaction_of(self, call: Call, principal: Principal) -> Redaction | None:
         """What is searched for in the answer to a call."""
         if call.method != "tools/call":

@@ -102,14 +102,15 @@ class Schemas:
         self._ready_bytes = 0
 
     def heard(self, principal: Principal, call: Call, result: object) -> None:
-        """A result has passed on its way to this principal."""
-        if call.method != "tools/list" or not isinstance(result, dict):
-            return
-        tools = result.get("tools")
-        if not isinstance(tools, list):
+        """A list of tools has passed on its way to this principal; `call` asked for it, or opened the stream on which
+        it came."""
+        tools = result.get("tools") if isinstance(result, dict) else None
+        if not isinstance(result, dict) or not isinstance(tools, list):
             return
         before = self._known.get(principal.identity)
-        is_whole = call.params.get("cursor") is None and result.get("nextCursor") is None
+        # Whoever asked on another connection may have asked for any page.
+        is_first = call.method == "tools/list" and call.params.get("cursor") is None
+        is_whole = is_first and result.get("nextCursor") is None
         kept: dict[str, _Definition] = {} if is_whole or before is None else before.tools
         learnt = kept | dict(self._read(tools, before.tools if before else {}))
         if before is None or learnt != before.tools:

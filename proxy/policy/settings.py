@@ -15,7 +15,7 @@ from ..configuration.values import fit
 from .arguments import ArgumentRules
 from .conditions import When
 from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
-from .pin_settings import PinSettings
+from .pin_settings import DefinitionSettings, PinSettings
 from .redaction import Redact
 from .schemas import Validate
 
@@ -189,6 +189,10 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     pins: PinSettings | None = None
     """Which tool definitions were approved. Absent: none is compared."""
+
+    definitions: DefinitionSettings | None = None
+    """What may not hide in tool definitions and in the server's instructions; {} for what is usual. Absent: nobody
+    looks."""
 
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     """How long approvals last."""

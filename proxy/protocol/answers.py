@@ -39,6 +39,8 @@ class Said(Struct, frozen=True, kw_only=True):
     result: object = None
     """The result as it was read, for rooms that learn from it; None for anything else."""
     method: str = ""
+    params: object = None
+    """Of a request or a notification of the server, likewise."""
 
 
 def read_answers(body: bytes) -> list[Said]:
@@ -101,7 +103,7 @@ def _said(value: object) -> Said:
     if method is not None:
         if not isinstance(method, str) or "result" in value or "error" in value:
             raise Malformed  # two readers, two messages
-        return Said(id=id, is_answer=False, method=method)
+        return Said(id=id, is_answer=False, method=method, params=value.get("params"))
     if "error" in value and value.get("result") is None:
         return Said(id=id, is_answer=True, verdict=Verdict.RPC_ERROR)
     if "result" not in value or value.get("error") is not None:

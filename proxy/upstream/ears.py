@@ -38,9 +38,13 @@ class _Several:
         for ear in self._ears:
             ear.event_id(id)
 
-    def request(self, id: RequestId) -> None:
+    def request(self, id: RequestId, method: str, params: object) -> None:
         for ear in self._ears:
-            ear.request(id)
+            ear.request(id, method, params)
+
+    def notification(self, method: str, params: object) -> None:
+        for ear in self._ears:
+            ear.notification(method, params)
 
     def result(self, method: str | None, result: object) -> None:
         for ear in self._ears:

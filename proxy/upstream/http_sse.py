@@ -34,7 +34,7 @@ from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
 from .forward import Forward, check_head, lost, nonsense, passed_on, without_length
-from .judge import heard_by, messages_of
+from .judge import heard_by, messages_of, tell_ear
 from .origin import Origin
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
@@ -151,8 +151,8 @@ class Session:
     def _settle(self, said: Said) -> None:
         id = said.id if isinstance(said.id, int | str) else None
         if not said.is_answer:
-            if id is not None and self.ear is not None:
-                self.ear.request(id)
+            if self.ear is not None:
+                tell_ear(self.ear, said, id)
             return
         if id is None:
             raise KeyError

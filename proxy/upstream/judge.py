@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..model import Call, Ear, Ending, IdKey, Kind, Refused, id_key
+from ..model import Call, Ear, Ending, IdKey, Kind, Refused, RequestId, id_key
 from ..protocol.answers import HELD_BYTES, Malformed, Said, Tail, read_answers
 from ..protocol.sse import Event, with_data
 
@@ -49,6 +49,14 @@ def heard_by(ear: Ear, event: Event) -> bytes:
         return event.raw
     data = ear.passed_on(event.data)
     return event.raw if data is event.data else with_data(event, data)
+
+
+def tell_ear(ear: Ear, said: Said, id: RequestId | None) -> None:
+    """A request of the server, or a notification. Raises Refused."""
+    if id is not None:
+        ear.request(id, said.method, said.params)
+    elif said.id is None:
+        ear.notification(said.method, said.params)
 
 
 class Foreign(Exception):
@@ -125,8 +133,8 @@ class Judge:
         """Judge one message. Raises Foreign, or Refused when it is somebody else's."""
         id = said.id if isinstance(said.id, int | str) else None
         if not said.is_answer:
-            if id is not None and self.ear is not None:
-                self.ear.request(id)
+            if self.ear is not None:
+                tell_ear(self.ear, said, id)
             return
         call = None if id is None else self.waiting.get(id_key(id))
         if call is None and not self._any_answer:
@@ -145,4 +153,4 @@ class Judge:
             call.journey.ended(Ending.COMPLETE)
 
 
-__all__ = ["Foreign", "Judge", "Malformed", "heard_by", "look", "messages_of"]
+__all__ = ["Foreign", "Judge", "Malformed", "heard_by", "look", "messages_of", "tell_ear"]

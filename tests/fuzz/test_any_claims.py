@@ -95,7 +95,7 @@ def test_a_claim_passes_if_and_only_if_it_is_the_callers_own(story: bytes) -> No
             streams[who, session] = ear
             plain.events.add((who, session, name))
         elif what == "question":
-            ear.request(name)
+            ear.request(name, "ping", {})
             plain.questions.add((who, session, name))
         elif what == "close" and (who, session) in streams:
             streams.pop((who, session)).ended(Ending.COMPLETE)

@@ -147,12 +147,12 @@ TASK_CLAIMS = [of_task, of_cancel, of_modern_task, of_watched_tasks]
 def of_answer(owns: Ownership) -> Call:
     exchange(owns, ANN, a_call(session=S), handed_out=S)
     exchange(owns, ANN, handed_out=S)
-    exchange(owns, ANN, a_call(session=S)).request(4)
+    exchange(owns, ANN, a_call(session=S)).request(4, "ping", None)
     return a_call(id=4, kind=Kind.ANSWER, method="", session=S)
 
 
 def of_sessionless_answer(owns: Ownership) -> Call:
-    exchange(owns, ANN).request(4)
+    exchange(owns, ANN).request(4, "ping", None)
     return a_call(id=4, kind=Kind.ANSWER, method="")
 
 
@@ -220,7 +220,7 @@ def test_an_answer_nobody_asked_for_is_malformed() -> None:
 def test_an_answer_has_the_id_of_its_question(asked: RequestId, answered: RequestId, is_one: bool) -> None:
     """protocol.md 3.1: the type belongs to the id."""
     owns = with_session()
-    exchange(owns, ANN, a_call(session=S)).request(asked)
+    exchange(owns, ANN, a_call(session=S)).request(asked, "ping", None)
     call = a_call(id=answered, kind=Kind.ANSWER, method="", session=S)
     if is_one:
         owns.check(call, ANN)
@@ -233,7 +233,7 @@ def test_questions_belong_to_their_session() -> None:
     """An identity's own sessions are kept apart too: ids are the server's count in each."""
     owns = with_session()
     exchange(owns, ANN, handed_out="another")
-    exchange(owns, ANN, a_call(session=S)).request(4)
+    exchange(owns, ANN, a_call(session=S)).request(4, "ping", None)
     for session in ("another", None):
         call = a_call(id=4, kind=Kind.ANSWER, method="", session=session)
         assert refused_to(owns, call).reason is Reason.MALFORMED
@@ -244,7 +244,7 @@ def test_questions_on_a_message_endpoint_are_answered_there() -> None:
     owns = Ownership()
     listening = make_call(id=None, kind=Kind.LISTEN, method="", revision=TWO_ENDPOINTS)
     ear = exchange(owns, ANN, listening, handed_out=QUERY)
-    ear.request(4)
+    ear.request(4, "ping", None)
     answer = make_call(id=4, kind=Kind.ANSWER, method="", revision=TWO_ENDPOINTS, query=QUERY)
     owns.check(answer, ANN)
     assert refused_to(owns, answer, BOB).reason is Reason.SESSION_UNKNOWN
@@ -293,7 +293,7 @@ def test_a_long_id_is_an_id() -> None:
 def test_each_message_of_a_batch_is_looked_at() -> None:
     """2025-03-26: what one of them may not, the others do not carry in."""
     owns = with_session()
-    owns.listen(Permit(call=make_call(), principal=ANN, rule=RULE), None).request(1)
+    owns.listen(Permit(call=make_call(), principal=ANN, rule=RULE), None).request(1, "ping", None)
     good = make_call(id=1, kind=Kind.ANSWER, method="")
     owns.check(make_batch(make_call(), good), ANN)
     bad = make_call(id=2, kind=Kind.ANSWER, method="")
@@ -410,7 +410,7 @@ def test_with_a_session_ends_what_is_below_it() -> None:
     for session, task in ((S, "t-1"), ("another", "t-2")):
         stream = exchange(owns, ANN, a_call(session=session))
         stream.event_id(b"e")
-        stream.request(1)
+        stream.request(1, "ping", None)
         stream.result("tools/call", {"task": {"taskId": task}})
         stream.ended(Ending.COMPLETE)
     owns.forget(ANN, S)
@@ -435,7 +435,7 @@ def test_what_is_heard_after_the_end_is_nobodys() -> None:
     stream = exchange(owns, ANN, a_call(session=S))
     owns.forget(ANN, S)
     stream.event_id(b"e")
-    stream.request(1)
+    stream.request(1, "ping", None)
     stream.ended(Ending.COMPLETE)
     exchange(owns, ANN, handed_out=S)
     assert refused_to(owns, resuming("e"))
@@ -594,7 +594,7 @@ def test_questions_are_bounded() -> None:
     owns = with_session()
     stream = exchange(owns, ANN, a_call(session=S))
     for number in range(ownership.QUESTIONS + 1):
-        stream.request(number)
+        stream.request(number, "ping", None)
     assert refused_to(owns, a_call(id=0, kind=Kind.ANSWER, method="", session=S))
     owns.check(a_call(id=1, kind=Kind.ANSWER, method="", session=S), ANN)
 

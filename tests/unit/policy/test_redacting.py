@@ -388,7 +388,13 @@ async def test_a_session_remembers_no_more_than_it_may() -> None:
 
 
 @pytest.mark.parametrize(
-    "say", [lambda ear: ear.event_id(b"1"), lambda ear: ear.request(1), lambda ear: ear.result("x", {})]
+    "say",
+    [
+        lambda ear: ear.event_id(b"1"),
+        lambda ear: ear.request(1, "ping", {}),
+        lambda ear: ear.notification("x", {}),
+        lambda ear: ear.result("x", {}),
+    ],
 )
 def test_it_hears_the_rest_without_a_word(say: Callable[[Ear], None]) -> None:
     ear = ear_of(make_call(target="block"))

@@ -85,6 +85,15 @@ OK, TOOL_ERROR, RPC_ERROR = Verdict.OK, Verdict.TOOL_ERROR, Verdict.RPC_ERROR
             Said(id=7, is_answer=False, method="sampling/createMessage"),
         ),
         (
+            '{"method":"notifications/resources/updated","params":{"uri":"file:///a"}}',
+            Said(
+                id=None,
+                is_answer=False,
+                method="notifications/resources/updated",
+                params={"uri": "file:///a"},
+            ),
+        ),
+        (
             '{"method":"notifications/progress"}',
             Said(id=None, is_answer=False, method="notifications/progress"),
         ),

@@ -55,10 +55,17 @@ def test_all_hear_everything_in_order() -> None:
     diary: Diary = []
     ear = two(FakeEar(diary), FakeEar(diary))
     ear.event_id(b"7")
-    ear.request(1)
+    ear.request(1, "ping", None)
+    ear.notification("notifications/x", {})
     ear.result("tools/call", {})
     ear.ended(Ending.COMPLETE)
-    said: Diary = [("event id", b"7"), ("request", 1), ("result", "tools/call", {}), ("ear", Ending.COMPLETE)]
+    said: Diary = [
+        ("event id", b"7"),
+        ("request", 1),
+        ("notification", "notifications/x", {}),
+        ("result", "tools/call", {}),
+        ("ear", Ending.COMPLETE),
+    ]
     assert diary == [each for each in said for _ in range(2)]
 
 

@@ -83,6 +83,7 @@ async def test_an_ear_hears_a_session_from_its_endpoint_to_its_end() -> None:
         ("listens", PRINCIPAL, query),
         ("event id", b"7"),
         ("request", 0),
+        ("notification", "notifications/x", None),
         ("ear", Ending.CLIENT_GONE),
     ]
 

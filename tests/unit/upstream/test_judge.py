@@ -147,7 +147,12 @@ def test_an_ear_hears_what_the_server_asks_and_answers() -> None:
     judge.event(Event(raw=b"", id=b"", data=b'{"method":"notifications/progress"}'))
     judge.event(Event(raw=b"", data=b'{"id":1.5,"method":"ping"}'))
     judge.event(Event(raw=b"", data=b'{"id":1,"result":{"a":1}}'))
-    assert diary == [("event id", b"7"), ("request", 0), ("result", "tools/call", {"a": 1})]
+    assert diary == [
+        ("event id", b"7"),
+        ("request", 0),
+        ("notification", "notifications/progress", None),
+        ("result", "tools/call", {"a": 1}),
+    ]
 
 
 def test_an_ear_hears_answers_to_requests_of_other_exchanges() -> None:
