@@ -34,7 +34,7 @@ from .pipeline import Pipeline
 from .policy.building import Policy
 from .policy.disguise import Disguise
 from .policy.packs import read_packs
-from .policy.pins import Drift
+from .policy.pins import Drift, State
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
 from .settings import Settings
@@ -69,17 +69,20 @@ class House:
             log.life("failed", "error", error=type(error).__name__)
 
         def found(pattern: str, action: str, count: int) -> None:
-            log.life("found in a result", "warning", pattern=pattern, action=action, count=count)
+            log.life("found in what the server says", "warning", pattern=pattern, action=action, count=count)
 
         def drifted(drift: Drift) -> None:
             _, principal, tenant = drift.identity
             seen = drift.sight
+            differs = seen.state not in (State.SAME, State.UNWATCHED)
             log.life(
-                "tool is not as it was approved",
+                "tool is not as it was approved" if differs else "definition looks odd",
                 "warning",
                 tool=seen.name[:LONGEST_NAME],
                 state=seen.state.value,
                 changes=list(seen.changes),
+                flags=list(seen.flags),
+                action=seen.action,
                 tenant=tenant,
                 principal=principal,
             )

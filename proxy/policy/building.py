@@ -16,6 +16,7 @@ from ..model import Call, Listen, Principal, Rule, Stage
 from ..refusals import Form
 from .approvals import Approvals
 from .cleaning import Cleaning
+from .elicitation import ASKED, Forms
 from .guards import Guarded
 from .learning import Learning, Lessons
 from .listing import Listing, VisibleOnly
@@ -44,9 +45,9 @@ class Policy:
         drifted: Callable[[Drift], None],
         token: Callable[[], str],
     ) -> None:
-        """`form` is that of refusals; `found` hears what redactions find, never its text, `drifted` of tools that are
-        not as they were approved; `token` gives 128 fresh random bits as printable text. Raises SettingsError for a
-        lock file that cannot be read."""
+        """`form` is that of refusals; `found` hears what is found in what the server says, never its text; `drifted`
+        of tools that are not as they were approved; `token` gives 128 fresh random bits as printable text. Raises
+        SettingsError for a lock file that cannot be read."""
         self._settings = settings
         chosen = settings or PolicySettings()
         self._generation = generation_of(chosen, packs)
@@ -76,6 +77,10 @@ class Policy:
             changed=(schemas.changed,) if self.rules.validates_any else (),
         )
         self.listens = (Learning(lessons),)
+        if settings.elicitation is not None:
+            is_blocking = settings.elicitation.secrets == "block" and settings.mode == "enforce"
+            forms = Forms(is_blocking=is_blocking, found=lambda action: found(ASKED, action, 1))
+            self.listens = (*self.listens, forms)
         if self.rules.redactions:
             every = Redaction.joined(self.rules.redactions, found)
             self._redactions = Redactions(self.rules.redaction_of, every, found, form=form)

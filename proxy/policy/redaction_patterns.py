@@ -176,5 +176,15 @@ BUILT_IN: Final[Mapping[str, Pattern]] = {
     "private_address_v6": Pattern(
         rf"(?i){_START}((?:f[cd][0-9a-f]{{2}}|fe[89ab][0-9a-f])(?::[0-9a-f]{{0,4}}){{1,7}})", _private_ipv6
     ),
+    "instructions": Pattern(
+        # A hint that a text was written for models: whoever writes it well is not found.
+        r"(?i)\b(?:ignore|disregard|forget|override)\s+"
+        r"(?:(?:all|any|the|my|your|of|these|those|previous|prior|above|earlier|other|system|safety)\s+){0,4}"
+        r"(?:instructions?|prompts?|rules|guidelines|restrictions)\b"
+        r"|\b(?:do\s+not|don't|never)\s+(?:tell|inform|mention|notify|reveal|show|alert|warn|ask)\b.{0,40}\buser\b"
+        r"|\bwithout\s+(?:telling|informing|notifying|asking|mentioning)\b.{0,40}\buser\b"
+        r"|<\s*/?\s*(?:important|system|secret|instructions?|admin|critical)\s*>"
+        r"|\[\s*/?\s*(?:system|inst)\s*\]|<\|(?:im_start|im_end|system|user|assistant|endoftext)\|>"
+    ),
 }
 """No telephone numbers: they have no check digit, and amounts, dates and ids look the same."""

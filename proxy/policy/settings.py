@@ -14,6 +14,7 @@ from ..configuration.mistakes import Unfit, joined
 from ..configuration.values import fit
 from .arguments import ArgumentRules
 from .conditions import When
+from .elicitation import ElicitationSettings
 from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
 from .pin_settings import DefinitionSettings, PinSettings
 from .redaction import Redact
@@ -193,6 +194,9 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     definitions: DefinitionSettings | None = None
     """What may not hide in tool definitions and in the server's instructions; {} for what is usual. Absent: nobody
     looks."""
+
+    elicitation: ElicitationSettings | None = None
+    """What the server may ask its user for. Absent: anything."""
 
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     """How long approvals last."""

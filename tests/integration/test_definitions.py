@@ -133,8 +133,10 @@ async def test_instructions_of_the_server_are_looked_at_too(
 
     assert json.loads(answer.body)["result"]["instructions"] == shown
     assert (answer.body == body) == (shown == said)
-    told = [line for line in side.lines.life if line["msg"] == "tool is not as it was approved"]
-    assert len(told) == 1
+    told = [line for line in side.lines.life if line["msg"] == "definition looks odd"]
+    assert [line["tool"] for line in told] == [""]
+    assert told[0]["flags"]
+    assert said not in json.dumps(told)
 
 
 async def test_in_report_mode_not_a_byte_changes(
@@ -147,8 +149,8 @@ async def test_in_report_mode_not_a_byte_changes(
     client.send(post(message("tools/list", LEGACY)))
     (await upstream.next()).answer(text)
     assert (await client.answer()).body == text
-    told = {line["tool"] for line in side.lines.life if line["msg"] == "tool is not as it was approved"}
-    assert told == {"odd", "a\nb"}
+    told = {line["tool"]: line["flags"] for line in side.lines.life if line["msg"] == "definition looks odd"}
+    assert told == {"odd": ["bidirectional", "invisible", "tags"], "a\nb": ["unprintable_name"]}
 
 
 async def test_a_list_of_hundreds_of_kilobytes_teaches_as_a_small_one(

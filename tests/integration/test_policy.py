@@ -321,7 +321,7 @@ async def test_results_are_redacted(open_sidecar: OpenSidecar, connect: Connect,
         client.send(post(tool_call(tool=name)))
         (await upstream.next()).answer(result(text=f"see {token}"))
         assert (await client.answer()).body == result(text=f"see {shown}")
-    found = [line["pattern"] for line in side.lines.life if line["msg"] == "found in a result"]
+    found = [line["pattern"] for line in side.lines.life if line["msg"] == "found in what the server says"]
     assert found == ["github_token"]
     assert token not in json.dumps(side.lines.life + side.lines.calls)
 
