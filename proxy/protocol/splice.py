@@ -111,9 +111,10 @@ def _check_end(text: bytes, at: int, end: bytes) -> None:
 
 def spliced(text: bytes, changes: Iterable[tuple[slice, bytes]]) -> bytes:
     """The text with other bytes in some places, which come in order and do not overlap; itself without any."""
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
+    whole = memoryview(text)  # whose slices are no copies
     at = 0
     for place, piece in changes:
-        pieces += (text[at : place.start], piece)
+        pieces += (whole[at : place.start], piece)
         at = place.stop
-    return b"".join((*pieces, text[at:])) if pieces else text
+    return b"".join((*pieces, whole[at:])) if pieces else text
