@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import subprocess
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import fastmcp
 import httpx2
 import msgspec
 from fastmcp.client.transports import StreamableHttpTransport
-from mcp import MCPError
+from mcp import MCPDeprecationWarning, MCPError
 from mcp.client import Client
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
@@ -131,7 +132,8 @@ class Mcp2:
         return str(contents.model_dump()["text"])
 
     async def tell_roots(self) -> None:
-        with _raised():
+        with _raised(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", MCPDeprecationWarning)  # deprecated in 2026-07-28, alive before
             await self._client.send_roots_list_changed()
 
 
@@ -167,7 +169,8 @@ class Fastmcp:
         return str(contents.model_dump()["text"])
 
     async def tell_roots(self) -> None:
-        with _raised():
+        with _raised(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", MCPDeprecationWarning)  # deprecated in 2026-07-28, alive before
             await self._client.send_roots_list_changed()
 
 

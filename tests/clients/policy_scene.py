@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,6 +130,19 @@ def notes_server(logs: Path, into: str = "as it was", address: str | None = None
     words = [sys.executable, "-I", str(script), address.rpartition(":")[2], into]
     with _listening("notes", words, address, logs):
         yield f"http://{address}/mcp"
+
+
+def asked(notes: str, path: str) -> list[str]:
+    """Ask the notes server itself, past everybody: /heard for the tools that were called since it was asked last,
+    /turn/TURN to turn."""
+    connection = HTTPConnection(urlsplit(notes).netloc, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.read().decode().split()
+    finally:
+        connection.close()
 
 
 @contextmanager
