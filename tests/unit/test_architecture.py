@@ -11,7 +11,7 @@ import proxy
 ROOT = Path(proxy.__file__).parent
 
 SHARED = {"model", "secret", "refusals", "protocol"} | {
-    f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs")
+    f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs", "folding")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
 
