@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -45,7 +45,8 @@ class Window(Struct, frozen=True):
         A day is from midnight to midnight as clocks there show it: 23 or 25 hours where they change. Raises ValueError
         for sliding windows, which have no edges, and ZoneInfoNotFoundError for a zone nobody knows.
         """
-        zone = ZoneInfo(self.timezone)
+        # Slim images have no zone files, and the default must work there too.
+        zone = UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
         # Whole seconds: the calendar rounds fractions, and would call the last moment of a day the next day.
         moment = math.floor(min(max(wall_s, 0), _LATEST_S))
         if self.kind == "sliding":
@@ -76,8 +77,11 @@ class Demand(Struct, frozen=True):
     """Whose bucket: printable, of bounded length, one for each holder; never a secret."""
     measure: Rate | Quota
     cost: int
+    """At least 1, but for limits that are blocked."""
     must_pass: bool = False
     """It takes what is there and is never refused."""
+    holder: str = ""
+    """Whose share of a bounded table the key takes: the tenant, where the key names one."""
 
 
 class Granted(Struct, frozen=True):
@@ -112,7 +116,7 @@ _MONTH: Final[_Step] = (
 )
 
 
-def _dates(moment: int, zone: ZoneInfo, step: _Step) -> tuple[float, float]:
+def _dates(moment: int, zone: tzinfo, step: _Step) -> tuple[float, float]:
     """The date window that holds `moment`. Sums are of dates: whatever clocks did between, midnight is midnight."""
     first, following = step
     start = first(datetime.fromtimestamp(moment, zone))

@@ -85,3 +85,15 @@ def test_a_sliding_window_has_no_edges() -> None:
 def test_a_zone_nobody_knows_is_said() -> None:
     with pytest.raises(ZoneInfoNotFoundError):
         Window("day", "Europe/Atlantis").at(0)
+
+
+def test_the_default_zone_needs_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own promise: slim images have none, and a day of UTC is a day there too."""
+    # clear_cache: what was read before would be found again.
+    ZoneInfo.clear_cache()
+    monkeypatch.setattr("zoneinfo._common.load_tzdata", _no_file)
+    assert Window("day").at(86_400 * 1.5) == (86_400, 172_800)
+
+
+def _no_file(key: str) -> None:
+    raise ZoneInfoNotFoundError(key)
