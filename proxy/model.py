@@ -377,6 +377,23 @@ class Principal(Struct, frozen=True, kw_only=True):
         return self.issuer, self.subject, self.tenant
 
 
+class Keep(Struct, frozen=True, kw_only=True):
+    """What a rule says of keeping answers."""
+
+    ttl_s: float
+    stale_while_revalidate_s: float = 0
+    stale_if_error_s: float = 0
+    share: Literal["caller", "tenant", "all"] = "caller"
+    ignore: tuple[str, ...] = ()
+    """Names of arguments that do not count."""
+    only: tuple[str, ...] | None = None
+    """Names of the only ones that count; None: all."""
+    negative_ttl_s: float = 0
+    """How long a JSON-RPC error that says not found is kept."""
+    any_session: bool = False
+    """The session of older revisions does not count."""
+
+
 class Rule(Struct, frozen=True, kw_only=True):
     """What policy says of a call; made from the settings."""
 
@@ -390,6 +407,10 @@ class Rule(Struct, frozen=True, kw_only=True):
     """What a call takes from limits."""
     instead: str = ""
     """What to do where a limit refuses: told to the model."""
+    keep: Keep | None = None
+    """How long an answer may be kept; never set for a tool that does more than read."""
+    forget: tuple[str, ...] = ()
+    """Patterns of the tools whose kept answers are no longer good after a call."""
 
 
 class Permit(Struct, frozen=True, kw_only=True, eq=False):

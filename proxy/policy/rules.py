@@ -355,6 +355,8 @@ class Rules:
             is_reported=reports,
             cost=settings.cost,
             instead=settings.instead,
+            keep=None if settings.cache is None else settings.cache.keep(),
+            forget=settings.forget,
         )
         return _Tool(
             rule=rule,

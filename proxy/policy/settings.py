@@ -16,6 +16,7 @@ from .arguments import ArgumentRules
 from .conditions import When
 from .elicitation import ElicitationSettings
 from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
+from .keep_settings import CacheRule
 from .pin_settings import DefinitionSettings, PinSettings
 from .redaction import Redact
 from .schemas import Validate
@@ -110,6 +111,12 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     instead: Annotated[str, Meta(max_length=500)] = ""
     """What to do where a limit refuses, told to the model: a cheaper tool, a smaller question."""
 
+    cache: CacheRule | None = None
+    """How long answers are kept and for whom. Only where the rule says class: read; absent: they are not."""
+
+    forget: tuple[Glob, ...] = ()
+    """Tools whose kept answers are dropped after a call: what a write makes untrue."""
+
     approval: Approval = "auto"
     """auto: passes. gated: refused with a confirmation id until a person agrees to that very call. denied: nobody is
     asked."""
@@ -122,6 +129,20 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     overrides_packs: bool = False
     """true: packs do not refuse this tool. Only for one tool by its exact name, and told at every start."""
+
+
+def _check_rule(rule: ToolRule) -> None:
+    if rule.cache is not None and rule.tool_class != "read":
+        why = "an answer that is given again must not have done anything, and only you can say so"
+        raise Unfit(
+            "keeps answers of tools that may do more than read",
+            why,
+            "write class: read beside it",
+            key="cache",
+        )
+
+
+_ToolRule: TypeAlias = Annotated[ToolRule, fit(_check_rule)]
 
 
 class MethodRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,7 +180,7 @@ class PackSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     version: Literal[1]
     """The format of the file."""
 
-    tools: tuple[ToolRule, ...] = ()
+    tools: tuple[_ToolRule, ...] = ()
     """Rules for tools."""
 
     methods: Mapping[Method, MethodRule] = field(default_factory=lambda: MappingProxyType({}))
@@ -185,7 +206,7 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     roles: Mapping[Role, RoleSettings] = field(default_factory=lambda: MappingProxyType({}))
     """The roles there are. Empty: any name in `allow` and `deny` is one."""
 
-    tools: tuple[ToolRule, ...] = ()
+    tools: tuple[_ToolRule, ...] = ()
     """Rules for tools; the first that fits decides."""
 
     pins: PinSettings | None = None
