@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from . import running
+from .policy_clients import Clients
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,11 @@ def url(route: str, request: pytest.FixtureRequest) -> str:
 def sse_url(route: str, request: pytest.FixtureRequest) -> str:
     """Where 2024-11-05 is served."""
     return str(request.getfixturevalue(f"sse_{route}"))
+
+
+@pytest.fixture(scope="session")
+def clients(logs: Path) -> Iterator[Clients]:
+    """Clients with keys, of every SDK; those that need a process of their own share it."""
+    clients = Clients(logs)
+    yield clients
+    clients.stop()

@@ -122,7 +122,7 @@ def sidecar(upstream: str, folder: Path, name: str, **settings: object) -> Itera
 
 
 @contextmanager
-def notes_server(logs: Path, into: str = "as it was", address: str | None = None) -> Iterator[str]:
+def notes_server(logs: Path, into: str = "approved", address: str | None = None) -> Iterator[str]:
     """Our own notes on PyPI's fastmcp; yields the URL. `into` is what read_note has turned into since it was approved
     (policy_server.py), `address` where it served before."""
     address = address or free_address("127.0.0.1:0")

@@ -46,13 +46,6 @@ Heard: TypeAlias = Callable[[], list[str]]
 
 
 @pytest.fixture(scope="module")
-def clients(logs: Any) -> Iterator[Clients]:
-    clients = Clients(logs)
-    yield clients
-    clients.stop()
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     people = Person(name="ann"), Person(name="bea"), Person(name="zoe", tenant="globex")
     return keys_for(tmp_path_factory.mktemp("keys"), *people)

@@ -44,13 +44,6 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @pytest.fixture(scope="module")
-def clients(logs: Path) -> Iterator[Clients]:
-    clients = Clients(logs)
-    yield clients
-    clients.stop()
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     folder = tmp_path_factory.mktemp("keys")
     return keys_for(folder, Person(name="ann", roles=("reader",)), Person(name="ed", roles=("editor",)))
