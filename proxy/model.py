@@ -270,6 +270,18 @@ class Outcome(Enum):
     """It was sent, and nobody will know."""
 
 
+class Cached(Enum):
+    """Where an answer came from that may be kept."""
+
+    MISS = "miss"
+    """From the server."""
+    HIT = "hit"
+    STALE = "stale"
+    """It was kept, and is older than it should be."""
+    JOINED = "joined"
+    """From the server, to somebody who asked the same at the same time."""
+
+
 class Journey(Protocol):
     """The record of one call: every room tells it what happened, sinks hear of it once, at the end."""
 
@@ -288,6 +300,10 @@ class Journey(Protocol):
 
     def answered(self, verdict: Verdict) -> None: ...
     def altered(self, what: str) -> None: ...
+    def cached(self, how: Cached) -> None:
+        """Where its answer came from, where answers are kept."""
+        ...
+
     def would_refuse(self, rule: Rule, reason: Reason) -> None: ...
     def refused(self, refused: Refused) -> None: ...
     def ended(self, ending: Ending) -> None: ...

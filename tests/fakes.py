@@ -13,6 +13,7 @@ import pytest
 
 from proxy.model import (
     NOBODY,
+    Cached,
     Call,
     Ending,
     Headers,
@@ -77,6 +78,9 @@ class FakeJourney:
 
     def altered(self, what: str) -> None:
         self._write("altered", what)
+
+    def cached(self, how: Cached) -> None:
+        self._write("cached", how)
 
     def refused(self, refused: Refused) -> None:
         self._write("refused", refused.reason)

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ..model import Call, Ending, Kind, Outcome, Permit, Principal, Reason, Refused, Rule, Verdict
+from ..model import Cached, Call, Ending, Kind, Outcome, Permit, Principal, Reason, Refused, Rule, Verdict
 
 Sink: TypeAlias = Callable[["Record"], None]
 
@@ -82,6 +82,7 @@ class Record:
         "_sinks",
         "altered_by",
         "attempts",
+        "cache",
         "call",
         "duration_s",
         "ending",
@@ -111,6 +112,7 @@ class Record:
         self.verdict: Verdict | None = None
         self.ending: Ending | None = None
         self.attempts = 0
+        self.cache: Cached | None = None
         self.altered_by: list[str] = []
         self.reported: tuple[str, Reason] | None = None
         self.duration_s = 0.0
@@ -146,6 +148,9 @@ class Record:
         """Something of the exchange was changed on its way; `what` is one of a closed set of words."""
         self.altered_by.append(what)
 
+    def cached(self, how: Cached) -> None:
+        self.cache = how
+
     def would_refuse(self, rule: Rule, reason: Reason) -> None:
         """A rule that only reports would have said no."""
         self.reported = (rule.id, reason)
@@ -174,6 +179,10 @@ class Record:
 
     @property
     def outcome_at_server(self) -> Outcome:
+        if self.cache not in (None, Cached.MISS):
+            return (
+                Outcome.ATTEMPTED if self._sent else Outcome.NOT_REACHED
+            )  # what it got was another's answer
         if self.verdict is not None:
             return Outcome.ANSWERED
         if not self._sent:

@@ -67,6 +67,8 @@ class Log:
             line["ending"] = record.ending.value
         line["duration_s"] = round(record.duration_s, 6)
         line["attempts"] = record.attempts
+        if record.cache is not None:
+            line["cache"] = record.cache.value
         if record.reported is not None:
             rule, reason = record.reported
             line["would_refuse"] = {"rule": rule, "reason": reason.value}

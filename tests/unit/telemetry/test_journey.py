@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.model import Ending, Kind, Outcome, Permit, Reason, Refused, Verdict
+from proxy.model import Cached, Ending, Kind, Outcome, Permit, Reason, Refused, Verdict
 from proxy.telemetry.audit import audit_sink
 from proxy.telemetry.journey import Journeys, Record, Sink
 from tests.fakes import PRINCIPAL, RULE, make_call
@@ -205,6 +205,10 @@ def test_a_keeper_that_fails_is_reported_and_harms_no_call() -> None:
         (["attempted", "unknown"], Outcome.UNKNOWN),
         (["attempted", "answered"], Outcome.ANSWERED),
         (["attempted", "answered", "refused"], Outcome.ANSWERED),
+        (["missed", "attempted", "answered"], Outcome.ANSWERED),
+        (["answered", "hit"], Outcome.NOT_REACHED),
+        (["joined", "answered"], Outcome.NOT_REACHED),
+        (["attempted", "stale", "answered"], Outcome.ATTEMPTED),
     ],
 )
 def test_what_became_of_a_call_at_the_server_is_known(told: list[str], outcome: Outcome) -> None:
@@ -216,6 +220,10 @@ def test_what_became_of_a_call_at_the_server_is_known(told: list[str], outcome: 
         "answered": lambda: record.answered(Verdict.OK),
         "refused": lambda: record.refused(Refused(Reason.MODE)),
         "unknown": lambda: record.refused(Refused(Reason.OUTCOME_UNKNOWN)),
+        "missed": lambda: record.cached(Cached.MISS),
+        "hit": lambda: record.cached(Cached.HIT),
+        "joined": lambda: record.cached(Cached.JOINED),
+        "stale": lambda: record.cached(Cached.STALE),
     }
 
     for word in told:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from proxy.model import Call, Ending, Headers, Kind, Permit, Principal, Reason, Refused, Rule, Verdict
+from proxy.model import Cached, Call, Ending, Headers, Kind, Permit, Principal, Reason, Refused, Rule, Verdict
 from proxy.protocol.revisions import BY_NAME
 from proxy.telemetry.journey import Journeys, Record
 from proxy.telemetry.logs import Log
@@ -46,6 +46,7 @@ def test_a_call_that_was_answered_is_one_line_with_these_fields() -> None:
     record.attempted()
     record.answered(Verdict.TOOL_ERROR)
     record.altered("redirect")
+    record.cached(Cached.MISS)
     record.ended(Ending.COMPLETE)
     assert line_of(record) == {
         "level": "info",
@@ -62,6 +63,7 @@ def test_a_call_that_was_answered_is_one_line_with_these_fields() -> None:
         "ending": "complete",
         "duration_s": 1.0,
         "attempts": 1,
+        "cache": "miss",
         "altered": ["redirect"],
     }
 
