@@ -340,7 +340,7 @@ class Arena:
         watched = any(name.startswith("event loop blocked") for name in wanted)
         if watched:
             self._prober = self._prober or Prober()
-            self._prober.start(stand.sidecar.operations_port)
+            await self._prober.start(stand.sidecar.operations_port)
         evidence = await self._conversed(case, stand, sent, sending, wants_close=_CLOSES in wanted)
         if _OUTLIVES in wanted:
             expiry = claims_of(self._mint.value("TOK_SHORT"))["exp"]

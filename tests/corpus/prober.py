@@ -1,8 +1,8 @@
 """How long did the sidecar's loop not turn? A process of its own that asks /healthz without pause.
 
 Its own process, so that neither the runner's sending nor its interpreter lock is measured. A line "PORT" on
-stdin starts it, a line "stop" ends the measurement and the longest wait in seconds is printed. End of input
-ends the process.
+stdin starts it, which it answers with a line "watching" once it has asked; a line "stop" ends the
+measurement and the longest wait in seconds is printed. End of input ends the process.
 """
 
 import asyncio
@@ -25,19 +25,23 @@ class Prober:
         command = [sys.executable, "-m", "tests.corpus.prober"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def start(self, port: int) -> None:
-        """Ask this operations port until `stop`."""
+    async def start(self, port: int) -> None:
+        """Ask this operations port until `stop`; it was asked once when this returns."""
         self._tell(f"{port}\n")
+        await self._hear()
 
     async def stop(self) -> float:
         """The longest wait since `start`, in seconds."""
         self._tell("stop\n")
-        assert self._process.stdout is not None
-        return float(await asyncio.to_thread(self._process.stdout.readline))
+        return float(await self._hear())
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate(timeout=_ANSWER_S + 5)
+
+    async def _hear(self) -> bytes:
+        assert self._process.stdout is not None
+        return await asyncio.to_thread(self._process.stdout.readline)
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -60,8 +64,9 @@ def longest_wait(port: int, orders: BinaryIO) -> float:
             if connection is not None:
                 connection.close()
             connection = None
-        else:
-            longest = max(longest, time.monotonic() - asked)
+        if not longest:
+            print("watching", flush=True)
+        longest = max(longest, time.monotonic() - asked)
         if select.select([orders], [], [], _PAUSE_S)[0]:
             break
     if connection is not None:

@@ -13,6 +13,7 @@ from tests.corpus.client import Sending, converse, read_sending
 from tests.corpus.deferred import Deferred
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
+from tests.corpus.prober import Prober
 from tests.corpus.run import OWN, chosen, report
 from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, SidecarError, policy
 from tests.corpus.wire import WireError, read_answers, read_message
@@ -181,6 +182,34 @@ async def test_a_scripted_answer_is_sent_as_it_stands(upstream: FakeUpstream) ->
     upstream.begin({"send": "HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"}, sends_discover=False)
     exchange = await say(upstream, request())
     assert exchange.received == b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"
+
+
+async def test_the_longest_wait_is_that_of_a_loop_that_stood_still() -> None:
+    """The prober asks before it says that it watches, so that nothing is missed."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for is_held in (False, True):
+            await reader.readuntil(b"\r\n\r\n")
+            if is_held:
+                asked.set()
+                await release.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    prober = Prober()
+    try:
+        async with asyncio.timeout(5):
+            await prober.start(server.sockets[0].getsockname()[1])
+            await asked.wait()
+            # A length of time is what is measured: there is no event to wait for instead.
+            asyncio.get_running_loop().call_later(0.1, release.set)
+            await release.wait()
+            assert 0.1 <= await prober.stop() < 5
+    finally:
+        prober.close()
+        server.close()
 
 
 @pytest.mark.parametrize(
