@@ -31,6 +31,7 @@ from tests.corpus.idp import Idp, setup_of
 from tests.corpus.mint import Mint
 from tests.corpus.prober import Prober
 from tests.corpus.probes import PROBES, STEPS
+from tests.corpus.scripts import script_of
 from tests.corpus.sidecar import CREDENTIALS, SidecarError, command, fetch, limits
 from tests.corpus.stand import Around, SseStand, Stand
 from tests.corpus.tokens import claims_of
@@ -306,7 +307,8 @@ class Arena:
     ) -> Evidence:
         sidecar = stand.sidecar
         mark = sidecar.log_size()
-        self._upstream.begin(case.upstream, sends_discover=b"server/discover" in sent)
+        script = script_of(case, f"http://127.0.0.1:{self._idp.trap_port}")
+        self._upstream.begin(script, sends_discover=b"server/discover" in sent)
         evidence = await self._sent(case, stand, sent, wanted)
         serves = await stand.barrier()
         upstream, upstream_bytes = self._upstream.take()

@@ -68,6 +68,7 @@ class Case(Struct, frozen=True, kw_only=True):
     then: tuple[str, ...]
     upstream: Mapping[str, Any] | None
     """Scripted upstream answer; None: the fake upstream answers as its tools do."""
+    note: str = ""
 
     def texts(self) -> tuple[str, ...]:
         """Every sentence of the case that needs a checker."""
@@ -156,6 +157,7 @@ def read_case(raw: Mapping[str, Any]) -> Case:
         setup=_sentences(raw.get("setup")),
         then=_sentences(raw.get("then")),
         upstream=raw.get("upstream"),
+        note=str(raw.get("note") or ""),
     )
 
 

@@ -23,21 +23,31 @@ EVENT = "corpus-event"
 STATUS_OF_BOB = "corpus-status-of-bob"
 """Text in every status of a task of Bob's."""
 
+ALICE, BOB = "alice", "bob"
+"""Values of that header."""
+
 _MODERN = "2026-07-28"
 _PAUSE_S = 0.02
-_TOOLS: Mapping[str, Mapping[str, Any]] = {
-    name: {"type": "object", "properties": properties}
+TOOLS: tuple[Mapping[str, Any], ...] = tuple(
+    {
+        "name": name,
+        "description": f"Answers as {name} does.",
+        "inputSchema": {"type": "object", "properties": properties},
+    }
     for name, properties in {
         **{
             name: {}
             for name in ("echo", "read_doc", "pub_info", "pub_echo", "pay", "slow", "stream", "big", "ask")
         },
         **{name: {} for name in ("fetch", "heavy", "heavier", "leak", "danger", "echo_danger")},
+        # Not of the fixture: another definition speaks of it.
+        "send_email": {},
         "sql": {"region": {"type": "string", "x-mcp-header": "Region"}, "query": {"type": "string"}},
         "num": {"n": {"type": "integer", "x-mcp-header": "N"}},
         "flag": {"f": {"type": "boolean", "x-mcp-header": "F"}},
     }.items()
-}
+)
+"""What it lists, as the fixture names them."""
 
 
 class FakeServer:
@@ -50,6 +60,15 @@ class FakeServer:
         """Event id up to its last dash → the events of that stream."""
         self._listeners: dict[str, Callable[[bytes], None]] = {}
         """HTTP+SSE session → who writes on its stream."""
+        self._listed: Callable[[str], tuple[Mapping[str, Any], ...]] = _usual
+        self._indent: int | None = None
+
+    def list_tools(
+        self, listed: Callable[[str], tuple[Mapping[str, Any], ...]] | None, *, is_spaced: bool = False
+    ) -> None:
+        """Show each caller what `listed` says, None: what is usual; with blanks in the answers or without."""
+        self._listed = listed or _usual
+        self._indent = 2 if is_spaced else None
 
     def answer(self, request: Message, write: Callable[[bytes], None]) -> AsyncIterator[bytes]:
         """The parts of the answer; `write` is kept where later requests are answered on this connection."""
@@ -69,7 +88,7 @@ class FakeServer:
         document = request.json
         if isinstance(document, list):
             answers = [each for one in document if (each := self._message(one, request)) is not None]
-            yield _json(200, answers) if answers else plain(202, b"")
+            yield as_json(200, answers) if answers else plain(202, b"")
             return
         if isinstance(document, dict):
             params = document.get("params")
@@ -86,11 +105,12 @@ class FakeServer:
             yield plain(202, b"")
             return
         started = isinstance(document, dict) and document.get("method") == "initialize"
-        yield _json(200, answer, {"Mcp-Session-Id": self._opened(request)} if started else {})
+        fields = {"Mcp-Session-Id": self._opened(request)} if started else {}
+        yield as_json(200, answer, fields, indent=self._indent)
 
     def _opened(self, request: Message) -> str:
         session = f"corpus-{next(self._count)}"
-        self._owners[session] = (request.values(WHO) or (b"nobody",))[0].decode("latin-1")
+        self._owners[session] = _who(request)
         return session
 
     def _message(self, document: Any, request: Message) -> dict[str, Any] | None:
@@ -109,13 +129,12 @@ class FakeServer:
 
     def _result(self, method: str, params: Mapping[str, Any], request: Message) -> dict[str, Any] | None:
         if method == "tools/call" and isinstance(params.get("task"), dict):
-            who = (request.values(WHO) or (b"nobody",))[0].decode("latin-1")
-            return {"task": _task(f"corpus-task-{who}-{next(self._count)}")}
+            return {"task": _task(f"corpus-task-{_who(request)}-{next(self._count)}")}
         if method == "tasks/get":
             return _task(str(params.get("taskId")))
         if method == "tools/call":
             return _called(str(params.get("name")), params.get("arguments"))
-        return _plain_results(params).get(method)
+        return _plain_results(params, self._listed(_who(request))).get(method)
 
     async def _stream(
         self, document: Mapping[str, Any], params: Mapping[str, Any], request: Message
@@ -196,6 +215,14 @@ def _session(request: Message) -> str:
     return (request.values("mcp-session-id") or (b"",))[0].decode("latin-1")
 
 
+def _who(request: Message) -> str:
+    return (request.values(WHO) or (b"nobody",))[0].decode("latin-1")
+
+
+def _usual(who: str) -> tuple[Mapping[str, Any], ...]:
+    return TOOLS
+
+
 def _task(id: str) -> dict[str, Any]:
     at = "2026-01-01T00:00:00Z"
     about = STATUS_OF_BOB if "-bob-" in id else "corpus-status"
@@ -203,7 +230,9 @@ def _task(id: str) -> dict[str, Any]:
     return {"taskId": id, "status": "working", "statusMessage": about, **times}
 
 
-def _plain_results(params: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
+def _plain_results(
+    params: Mapping[str, Any], tools: tuple[Mapping[str, Any], ...]
+) -> Mapping[str, dict[str, Any]]:
     """Results by method."""
     listed = {"ttlMs": 0, "cacheScope": "private"}
     server = {"name": "corpus", "version": "1"}
@@ -220,10 +249,7 @@ def _plain_results(params: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
             "serverInfo": server,
             **listed,
         },
-        "tools/list": {
-            "tools": [{"name": name, "inputSchema": schema} for name, schema in _TOOLS.items()],
-            **listed,
-        },
+        "tools/list": {"tools": tools, **listed},
         "prompts/list": {"prompts": [], **listed},
         "prompts/get": {"messages": []},
         "resources/list": {"resources": [], **listed},
@@ -246,7 +272,7 @@ def _progress(
     document: Mapping[str, Any], params: Mapping[str, Any], request: Message, steps: int
 ) -> list[dict[str, Any]]:
     token = (params.get("_meta") or {}).get("progressToken", 0)
-    who = (request.values(WHO) or (b"nobody",))[0].decode("latin-1")
+    who = _who(request)
     told = [
         {
             "jsonrpc": "2.0",
@@ -270,8 +296,15 @@ def _listened(document: Mapping[str, Any], params: Mapping[str, Any]) -> list[di
     return [acknowledged, *updates, end]
 
 
-def _json(status: int, document: Any, fields: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    return _head(status, b"application/json", json.dumps(document).encode(), fields)
+def as_json(
+    status: int,
+    document: Any,
+    fields: Mapping[str, str] = MappingProxyType({}),
+    *,
+    indent: int | None = None,
+) -> bytes:
+    """An answer in JSON."""
+    return _head(status, b"application/json", json.dumps(document, indent=indent).encode(), fields)
 
 
 def plain(status: int, body: bytes) -> bytes:

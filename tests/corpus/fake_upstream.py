@@ -6,13 +6,13 @@ the case did not send) are answered but not counted as seen.
 
 import asyncio
 import socket
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 from tests import ledger
 from tests.corpus.cases import CorpusError
-from tests.corpus.fake_server import FakeServer, plain
+from tests.corpus.fake_server import TOOLS, FakeServer, as_json, plain
+from tests.corpus.scripts import Script
 from tests.corpus.wire import Message, WireError, read_message
 
 _SEND_BUFFER_BYTES = 65536
@@ -29,7 +29,7 @@ class FakeUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: list[Message] = []
         self._pending: dict[int, bytes] = {}
-        self._script: Mapping[str, Any] | None = None
+        self._script: Script | None = None
         self._discover_is_ours = False
         self._barriers: dict[bytes, asyncio.Event] = {}
         self._fault: Exception | None = None
@@ -51,12 +51,14 @@ class FakeUpstream:
             self._server.close()
             await self._server.wait_closed()
 
-    def begin(self, script: Mapping[str, Any] | None, *, sends_discover: bool) -> None:
-        """Forget what was recorded; answer from `script` if given. Raises CorpusError for one we lack."""
-        if script is not None and set(script) != {"send"}:
-            raise CorpusError(f"the fake upstream has no script {sorted(set(script) - {'send'})}")
+    def begin(self, script: Script | None, *, sends_discover: bool) -> None:
+        """Forget what was recorded; answer from `script` if given."""
         self._requests.clear()
         self._script = script
+        if script is None:
+            self._mcp.list_tools(None)
+        else:
+            self._mcp.list_tools(partial(script.listed, TOOLS), is_spaced=script.is_spaced)
         self._discover_is_ours = sends_discover
         self.sent_bytes = 0
 
@@ -124,13 +126,22 @@ class FakeUpstream:
         probe = b'"server/discover"' in request.body and not self._discover_is_ours
         if barrier is None and not probe:
             self._requests.append(request)
-            if self._script is not None:
-                await self._write(writer, self._script["send"].encode("latin-1"))
+            if (scripted := self._scripted(request)) is not None:
+                await self._write(writer, scripted)
                 return
         async for part in self._mcp.answer(request, writer.write):
             await self._write(writer, part)
         if barrier is not None:
             self._barriers.pop(barrier).set()
+
+    def _scripted(self, request: Message) -> bytes | None:
+        """The script's answer, where it has one of its own."""
+        script, document = self._script, request.json
+        if script is None or script.send is not None:
+            return None if script is None else script.send
+        if script.result is None or not isinstance(document, dict) or "id" not in document:
+            return None
+        return as_json(200, {"jsonrpc": "2.0", "id": document["id"], "result": script.result})
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         for at in range(0, len(data), 65536):

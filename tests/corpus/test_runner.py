@@ -11,10 +11,12 @@ from tests.corpus.arena import Arena, Verdict
 from tests.corpus.cases import Case, Corpus, CorpusError, read_case, read_corpus
 from tests.corpus.client import Sending, converse, read_sending
 from tests.corpus.deferred import Deferred
+from tests.corpus.fake_server import ALICE, BOB, TOOLS, WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
 from tests.corpus.prober import Prober
 from tests.corpus.run import OWN, chosen, report
+from tests.corpus.scripts import METADATA_URL, Script, read_script, rug_pull
 from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, SidecarError, policy
 from tests.corpus.wire import WireError, read_answers, read_message
 
@@ -88,10 +90,12 @@ def test_an_unknown_way_to_send_is_refused(text: str) -> None:
         read_sending(text)
 
 
-async def test_a_script_the_fake_upstream_cannot_play_is_refused() -> None:
-    upstream = FakeUpstream()
+@pytest.mark.parametrize(
+    "raw", [{"send": "", "then": "hang"}, {"tools": [], "result": {}}, {"tools": {}}, {"mode": "slow"}, {}]
+)
+def test_a_script_the_fake_upstream_cannot_play_is_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(CorpusError):
-        upstream.begin({"send": "", "then": "hang"}, sends_discover=False)
+        read_script(raw)
 
 
 async def test_a_file_that_is_only_described_is_not_written_down_as_it_stands(corpus: Corpus) -> None:
@@ -179,9 +183,97 @@ async def test_several_answers_on_one_connection_are_told_apart(upstream: FakeUp
 
 
 async def test_a_scripted_answer_is_sent_as_it_stands(upstream: FakeUpstream) -> None:
-    upstream.begin({"send": "HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"}, sends_discover=False)
+    script = read_script({"send": "HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"})
+    upstream.begin(script, sends_discover=False)
     exchange = await say(upstream, request())
     assert exchange.received == b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n\xe9\x00"
+
+
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+
+
+async def shown(upstream: FakeUpstream, script: Script | None, *lines: str) -> list[dict[str, Any]]:
+    """The tools that a client is shown while a script plays."""
+    upstream.begin(script, sends_discover=False)
+    tools: list[dict[str, Any]] = (
+        (await say(upstream, request(*lines, body=LIST))).answers[0].json["result"]["tools"]
+    )
+    return tools
+
+
+async def test_scripted_tools_stand_before_the_servers_own_and_in_their_place(upstream: FakeUpstream) -> None:
+    """Two of one name both stand there; what the script does not name stays, and comes back after it."""
+    second = {"name": "echo", "description": "other"}
+    script = read_script({"tools": [{"name": "echo", "_duplicate_with": second}, {"name": "odd"}]})
+    usual = await shown(upstream, None)
+    odd = await shown(upstream, script)
+    assert odd == [
+        {"name": "echo"},
+        second,
+        {"name": "odd"},
+        *(one for one in usual if one["name"] != "echo"),
+    ]
+    assert await shown(upstream, None) == usual == list(TOOLS)
+
+
+async def test_a_scripted_result_answers_requests_only(upstream: FakeUpstream) -> None:
+    """With the id of each; a notification is accepted as ever."""
+    upstream.begin(read_script({"result": {"instructions": "x"}}), sends_discover=False)
+    answered = (await say(upstream, request(body={**LIST, "id": "a"}))).answers[0]
+    assert answered.json == {"jsonrpc": "2.0", "id": "a", "result": {"instructions": "x"}}
+    noted = await say(upstream, request(body={"jsonrpc": "2.0", "method": "notifications/initialized"}))
+    assert noted.answers[0].status == 202
+
+
+def test_what_the_corpus_leaves_to_the_harness_is_done() -> None:
+    """TOOL-011 is sent longer, TOOL-021 has the first two of a row, TOOL-020 leads where nobody may be sent."""
+    note = "sent 1 000 times longer by the harness"
+    [long] = read_script({"tools": [{"name": "a", "description": "xy"}]}, note=note).tools
+    assert long["description"] == "xy" * 1000
+    link = {"anyOf": [{"$ref": "#/$defs/a0"}, {"$ref": "#/$defs/a0"}]}
+    bomb = {"$defs": {"a0": {"type": "string"}, "a1": link}, "properties": {"a": {"$ref": "#/$defs/a30"}}}
+    [grown] = read_script({"tools": [{"name": "a", "inputSchema": bomb}]}).tools
+    rows = grown["inputSchema"]["$defs"]
+    assert list(rows) == [f"a{number}" for number in range(31)]
+    assert rows["a30"] == {"anyOf": [{"$ref": "#/$defs/a29"}, {"$ref": "#/$defs/a29"}]}
+    schema = {"$ref": f"{METADATA_URL}/schema.json"}
+    [led] = read_script({"tools": [{"name": "a", "inputSchema": schema}]}, trap="http://127.0.0.1:9").tools
+    assert led["inputSchema"] == {"$ref": "http://127.0.0.1:9/schema.json"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "differs"),
+    [
+        ("approved hash stored; upstream changes one character", {"description"}),
+        ("upstream adds property exfil", {"inputSchema"}),
+        ("upstream serves the poisoned list only to Bob", {"description"}),
+        ("upstream reorders JSON keys", set()),
+    ],
+)
+async def test_a_rug_pull_changes_what_it_says_and_nothing_else(
+    upstream: FakeUpstream, sentence: str, differs: set[str]
+) -> None:
+    """One member of `echo`, or none: then the bytes differ and the values do not."""
+    script = rug_pull(sentence)
+    assert script is not None
+    usual = {tool["name"]: tool for tool in TOOLS}
+    for who in (ALICE, BOB):
+        pulled = {tool["name"]: tool for tool in await shown(upstream, script, f"{WHO}: {who}")}
+        changed = {key for key in usual["echo"] if pulled["echo"][key] != usual["echo"][key]}
+        assert changed == (differs if script.only_for in (None, who) else set())
+        assert {**pulled, "echo": usual["echo"]} == usual
+    assert rug_pull(f"{sentence} twice") is None
+
+
+async def test_keys_are_reordered_on_the_wire(upstream: FakeUpstream) -> None:
+    upstream.begin(None, sends_discover=False)
+    before = await say(upstream, request(body=LIST))
+    upstream.begin(rug_pull("upstream reorders JSON keys"), sends_discover=False)
+    after = await say(upstream, request(body=LIST))
+    assert before.answers[0].json == after.answers[0].json
+    assert before.answers[0].body.index(b'"inputSchema"') > before.answers[0].body.index(b'"name"')
+    assert after.answers[0].body.index(b'"inputSchema"') < after.answers[0].body.index(b'"name"')
+    assert b"\n" in after.answers[0].body
 
 
 async def test_the_longest_wait_is_that_of_a_loop_that_stood_still() -> None:
