@@ -3,8 +3,9 @@
 attack-corpus.yaml says what is sent and what must (not) happen; this package says how that is done and seen:
 cases (the file, read strictly) → mint (placeholders; tokens from tokens.py, ids from belongings.py) → client (bytes on
 a socket, as the case says) → the sidecar, a real process → fake_upstream (records every byte, answers as fake_server
-does) → evidence → checks (one function per sentence of the corpus) → a verdict. idp.py is the identity provider,
-stand.py what stands around one sidecar, probes.py what is asked beside a case. `python -m tests.corpus.run` runs all
-of it; ATTACK_CORPUS names another file.
+does or scripts.py says) → evidence → checks (one function per sentence of the corpus) → a verdict. idp.py is the
+identity provider, stand.py what stands around one sidecar, poison_stand.py the same where its server lies about its
+tools, probes.py what is asked beside a case. `python -m tests.corpus.run` runs all of it; ATTACK_CORPUS names another
+file.
 deferred.yaml lists what waits for a later room; it may only shrink.
 """

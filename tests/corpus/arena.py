@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.corpus import checks, client, expectations, pressure
+from tests.corpus.approved import Approved
 from tests.corpus.belongings import Belongings, named_in
 from tests.corpus.cases import Case, Corpus, CorpusError
 from tests.corpus.client import Exchange, Sending
@@ -29,6 +30,7 @@ from tests.corpus.fake_server import WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.idp import Idp, setup_of
 from tests.corpus.mint import Mint
+from tests.corpus.poison_stand import PinStand, WatchStand
 from tests.corpus.prober import Prober
 from tests.corpus.probes import PROBES, STEPS
 from tests.corpus.scripts import script_of
@@ -49,6 +51,7 @@ CATEGORIES = frozenset(
         "auth",
         "config",
         "ssrf",
+        "tool-poisoning",
     }
 )
 """What this runner can run."""
@@ -59,6 +62,8 @@ _OUTLIVES = "stream lives longer than the policy cap after expiry"
 _TWIN = "Bob runs the same with progressToken p1"
 _ALONE = frozenset({"bound to the only live session"})
 """Sentences about a sidecar nobody used before."""
+_WATCHED = ("event loop blocked", "validation > ")
+"""How sentences begin that need the prober."""
 _CASE_S = 60.0
 _AHEAD = 2
 """Cases whose own sidecars start while another one runs."""
@@ -126,6 +131,7 @@ class Arena:
             second=self._idp.key_set(self._idp.second()),
             keys_file=keys_file,
             addresses=_addresses(),
+            approved=Approved(self._argv, folder),
         )
 
     def expect(self, cases: Sequence[Case]) -> None:
@@ -243,7 +249,7 @@ class Arena:
         self._mint.renew()
         self._mint.give("CANARY_PORT", str(self._idp.trap_port))
         names = named_in(client.request_bytes(case.request, self._host))
-        stand = own or await self._shared(SseStand if "SSE_SID_BOB" in names else Stand, form)
+        stand = own or await self._shared(_kind(case, names), form)
         belongings = Belongings(stand)
         try:
             await belongings.obtain(names)
@@ -277,7 +283,8 @@ class Arena:
     async def _running(self, case: Case, forms: Sequence[str]) -> dict[str, Stand]:
         assert self._around is not None
         setup = setup_of(case.setup[0], self._idp) if case.setup else None
-        stands = {form: Stand(self._around, f"own-{next(self._names)}", form, setup) for form in forms}
+        kind = Stand if setup is None or setup.rug_pull is None else PinStand
+        stands = {form: kind(self._around, f"own-{next(self._names)}", form, setup) for form in forms}
         try:
             await asyncio.gather(*(stand.start() for stand in stands.values()))
         except BaseException as error:
@@ -306,10 +313,18 @@ class Arena:
         self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]
     ) -> Evidence:
         sidecar = stand.sidecar
+        script = stand.setup.rug_pull or script_of(case, f"http://127.0.0.1:{self._idp.trap_port}")
+        settled = await stand.settle(case)
         mark = sidecar.log_size()
-        script = script_of(case, f"http://127.0.0.1:{self._idp.trap_port}")
+        is_watched = any(name.startswith(_WATCHED) for name in wanted)
+        if is_watched:
+            self._prober = self._prober or Prober()
+            await self._prober.start(sidecar.operations_port)
+        await stand.lead_in(case, script)
         self._upstream.begin(script, sends_discover=b"server/discover" in sent)
         evidence = await self._sent(case, stand, sent, wanted)
+        if is_watched and self._prober is not None:
+            evidence = replace(evidence, loop_gap_s=await self._prober.stop())
         serves = await stand.barrier()
         upstream, upstream_bytes = self._upstream.take()
         metrics = (
@@ -325,6 +340,8 @@ class Arena:
             metrics=metrics.body if metrics is not None and metrics.status == 200 else None,
             alive=sidecar.alive,
             serves_after=serves,
+            offered=() if script is None else script.tools,
+            **settled,
         )
 
     async def _sent(self, case: Case, stand: Stand, sent: bytes, wanted: dict[str, checks.Check]) -> Evidence:
@@ -339,10 +356,6 @@ class Arena:
                 measured = await pressure.unread(stand, sent)
         if measured is not None:
             return replace(self._plain(case, stand.form, sent, _unanswered(0.0)), **measured)
-        watched = any(name.startswith("event loop blocked") for name in wanted)
-        if watched:
-            self._prober = self._prober or Prober()
-            await self._prober.start(stand.sidecar.operations_port)
         evidence = await self._conversed(case, stand, sent, sending, wants_close=_CLOSES in wanted)
         if _OUTLIVES in wanted:
             expiry = claims_of(self._mint.value("TOK_SHORT"))["exp"]
@@ -350,8 +363,6 @@ class Arena:
         for name, step in STEPS.items():
             if name in case.then:
                 evidence = replace(evidence, **await step(stand, sent))
-        if watched and self._prober is not None:
-            evidence = replace(evidence, loop_gap_s=await self._prober.stop())
         return evidence
 
     async def _conversed(
@@ -399,6 +410,13 @@ class Arena:
         return f"{scheme}://{host}/.well-known/oauth-protected-resource/{path}"
 
 
+def _kind(case: Case, names: frozenset[str]) -> type[Stand]:
+    """Which sidecar a case is put to."""
+    if case.category == "tool-poisoning":
+        return WatchStand
+    return SseStand if "SSE_SID_BOB" in names else Stand
+
+
 def _is_alone(case: Case) -> bool:
     """The case needs a sidecar that nobody else uses."""
     return bool(case.setup) or not _ALONE.isdisjoint(case.texts())
@@ -408,6 +426,8 @@ def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str
     found = {name: f"{name}: {said}" for name, check in wanted.items() if (said := check.judge(evidence))}
     if said := expectations.still_serves(evidence):
         found["serves"] = said
+    if said := expectations.no_false_alarm(evidence):
+        found["alarm"] = said
     return found
 
 

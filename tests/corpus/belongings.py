@@ -11,11 +11,9 @@ from typing import Any
 
 from tests.corpus.cases import CorpusError
 from tests.corpus.client import Exchange
-from tests.corpus.fake_server import WHO
 from tests.corpus.stand import Listening, SseStand, Stand
 
 _NAMES = re.compile(rb"\{\{([A-Z][A-Z0-9_]*)")
-_TOKENS = {"alice": "TOK_ALICE", "bob": "TOK_BOB"}
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": "corpus-initialize",
@@ -101,7 +99,7 @@ class Belongings:
         return found[0].decode("latin-1")
 
     def _fields(self, who: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._mint.value(_TOKENS[who])}", WHO: who}
+        return self._stand.as_who(who)
 
     async def _end(self, session: str) -> None:
         fields = {**self._fields("alice"), "Mcp-Session-Id": session, "Host": self._stand.around.host}

@@ -4,7 +4,9 @@ Checks are pure functions over an Evidence; whatever they need to know is a fiel
 can turn each of them red.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -34,6 +36,19 @@ class Round(Struct, frozen=True, kw_only=True):
     """What the call was answered with."""
     executed: int
     """How often upstream was asked to run it."""
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """Somebody looked a tool up in the list and called it."""
+
+    who: str
+    tool: str
+    listed: int
+    """How often it was in the list."""
+    status: int | None
+    """What the call was answered with."""
+    arrived: int
+    """How many requests it caused upstream."""
 
 
 class ConfigRun(Struct, frozen=True, kw_only=True):
@@ -136,6 +151,31 @@ class Evidence(Struct, frozen=True, kw_only=True):
     far_s: tuple[float, ...] = ()
     """Times to the answer for a key that is nearly right, and for one that is not."""
 
+    usual: tuple[str, ...] = ()
+    """Names of the tools that were listed before upstream listed anything odd."""
+    offered: tuple[Mapping[str, Any], ...] = ()
+    """What it lists then, without the rest, which is as ever."""
+    attempts: tuple[tuple[Attempt, ...], ...] = ()
+    """What callers tried afterwards; each row against a sidecar of its own, or one that others used before."""
+
+    @property
+    def tools_shown(self) -> tuple[Mapping[str, Any], ...] | None:
+        """The definitions in the first answer; None where it lists none."""
+        return tools_in(self.answers)
+
+    @property
+    def log_entries(self) -> tuple[dict[str, Any], ...]:
+        """The lines of the log that are JSON objects."""
+        found = []
+        for line in self.log.splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                found.append(entry)
+        return tuple(found)
+
     @property
     def status(self) -> int | None:
         """Status of the first answer."""
@@ -199,6 +239,14 @@ class Evidence(Struct, frozen=True, kw_only=True):
     def tools(self) -> tuple[str, ...]:
         """Names of the tools upstream was asked for."""
         return tuple(str((call.json.get("params") or {}).get("name")) for call in self.calls)
+
+
+def tools_in(answers: tuple[Message, ...]) -> tuple[Mapping[str, Any], ...] | None:
+    """The tools that the first answer lists, None where it is no list."""
+    document = answers[0].json if answers else None
+    result = document.get("result") if isinstance(document, dict) else None
+    tools = result.get("tools") if isinstance(result, dict) else None
+    return tuple(tools) if isinstance(tools, list) else None
 
 
 def _method(request: Message) -> str | None:

@@ -83,6 +83,14 @@ def still_serves(e: Evidence) -> str | None:
     return None if e.serves_after else "the next call got no answer"
 
 
+def no_false_alarm(e: Evidence) -> str | None:
+    """Where nothing changed that means anything, the log says nothing of tools. Asked of every case."""
+    if "(must not alarm)" not in e.case.title:
+        return None
+    alarms = [entry.get("tool") for entry in e.log_entries if "flags" in entry]
+    return f"the log tells of {alarms}" if alarms else None
+
+
 def same_refusal(asked: Evidence, e: Evidence) -> str | None:
     """`e`, in the default form, refuses for the same reason as `asked` did in the form `http`."""
     if asked.reason is None or asked.reason in AT_HTTP_LEVEL:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from tests.corpus.cases import CorpusError
 from tests.corpus.keyring import ATTACKER, Keyring
+from tests.corpus.scripts import Script, rug_pull
 
 _PATIENCE_S = 10.0
 _GRACE_S = 0.1
@@ -184,6 +185,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     """The sidecar's own check of tokens raises."""
     is_closed: bool = False
     """The sidecar's rules allow no tool to anybody."""
+    rug_pull: Script | None = None
+    """What upstream lists once the tools were approved and one of them was called."""
 
 
 def setup_of(sentence: str, idp: Idp) -> Setup | None:
@@ -219,4 +222,5 @@ def setup_of(sentence: str, idp: Idp) -> Setup | None:
             return Setup(is_broken=True)
         case "config: tools.allow: []":
             return Setup(is_closed=True)
-    return None
+    pulled = rug_pull(sentence)
+    return None if pulled is None else Setup(rug_pull=pulled)

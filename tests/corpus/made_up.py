@@ -1,12 +1,13 @@
 """Evidence nobody gathered: the smallest that honours a sentence, and changes that break it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
 from tests.corpus.cases import Case, read_case
-from tests.corpus.evidence import ConfigRun, Evidence, Limits
+from tests.corpus.evidence import Attempt, ConfigRun, Evidence, Limits
 from tests.corpus.wire import Message, read_message
 
 CREDENTIALS = (("Authorization", "Bearer made-up"),)
@@ -100,6 +101,22 @@ def refused_result(reason: str, id: Any = 1) -> dict[str, Any]:
     meta = {"dev.mcp-sidecar/refusal": {"reason": reason}}
     result = {"content": [{"type": "text", "text": "no"}], "isError": True, "_meta": meta}
     return {"jsonrpc": "2.0", "id": id, "result": result}
+
+
+def listed(*tools: Mapping[str, Any]) -> dict[str, Any]:
+    """The change to Evidence: these tools were shown."""
+    return answered(200, {"jsonrpc": "2.0", "id": 1, "result": {"tools": list(tools)}})
+
+
+def told(tool: str, *flags: str, **members: Any) -> bytes:
+    """A line of the log about what is odd of a tool."""
+    said = {"tenant": "a", "principal": "alice", "state": "unwatched", "changes": [], "action": "report"}
+    return json.dumps({"msg": "odd", "tool": tool, "flags": list(flags), **said, **members}).encode() + b"\n"
+
+
+def attempt(**changes: Any) -> Attempt:
+    """A call of a tool that was not listed, refused."""
+    return replace(Attempt(who="alice", tool="echo", listed=0, status=403, arrived=0), **changes)
 
 
 def config_run(**changes: Any) -> ConfigRun:

@@ -14,6 +14,8 @@ from typing import Any
 from tests.corpus.belongings import INITIALIZE
 from tests.corpus.cases import CorpusError
 from tests.corpus.evidence import Evidence, Round
+from tests.corpus.fake_server import ALICE, BOB
+from tests.corpus.poison_stand import PinStand, WatchStand
 from tests.corpus.pressure import repeated, timed
 from tests.corpus.stand import Stand
 from tests.corpus.tokens import claims_of
@@ -148,7 +150,43 @@ async def waits(stand: Stand, e: Evidence) -> dict[str, Any]:
     return {"valid_client_s": loop.time() - asked if answered else None}
 
 
+async def call_what_was_offered(stand: Stand, e: Evidence) -> dict[str, Any]:
+    """Call each tool of the odd list by its name, shown or not, and see whom that leads into the trap."""
+    assert isinstance(stand, WatchStand)
+    idp, upstream = stand.around.idp, stand.around.upstream
+    shown = [tool["name"] for tool in e.tools_shown or ()]
+    fallen = len(idp.trapped)
+    upstream.begin(None, sends_discover=False)
+    names = dict.fromkeys(str(tool["name"]) for tool in e.offered)
+    row = tuple([await stand.called(ALICE, name, shown.count(name)) for name in names])
+    return {"attempts": (row,), "trapped": (*e.trapped, *idp.trapped[fallen:])}
+
+
+async def each_in_turn(stand: Stand, e: Evidence) -> dict[str, Any]:
+    """Alice and Bob list and call by turns: where she was the first, and where he is."""
+    assert isinstance(stand, PinStand)
+    script = stand.setup.rug_pull
+    fresh = PinStand(stand.around, "own-turned", stand.form, stand.setup)
+    try:
+        await fresh.start()
+        stand.around.upstream.begin(script, sends_discover=False)
+        rows = [
+            tuple([await one.attempt(who, "echo") for who in order])
+            for one, order in ((stand, (ALICE, BOB, ALICE, BOB)), (fresh, (BOB, ALICE, BOB, ALICE)))
+        ]
+    finally:
+        await fresh.stop(politely=False)
+    return {"attempts": tuple(rows)}
+
+
 PROBES: Mapping[str, Probe] = {
+    "listed": call_what_was_offered,
+    "two look-alike tools listed": call_what_was_offered,
+    "second definition wins silently": call_what_was_offered,
+    "description above the cap (fixture 8 kB) passed on": call_what_was_offered,
+    "tool kept; header name used": call_what_was_offered,
+    "$ref fetched": call_what_was_offered,
+    "hash compared only for the first caller": each_in_turn,
     "session existence revealed by a different answer": same_with_unknown_session,
     "header forwarded upstream": same_with_permitted_tool,
     "bound to the only live session": same_with_permitted_tool,

@@ -110,6 +110,31 @@ def policy(fixture: Mapping[str, Any], *, is_closed: bool = False) -> dict[str, 
     }
 
 
+def watching(fixture: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, and what the server says is looked at: definitions, instructions, forms, and what `echo` returns, whose
+    arguments must fit its own schema.
+
+    Whatever else it may list is allowed: what is not shown then was not hidden by a rule.
+    """
+    rules = policy(fixture)
+    redact = [{"pattern": "instructions", "action": "mask"}]
+    tools = [
+        {**rule, "validate": True, "redact": redact} if rule["match"] == "echo" else rule
+        for rule in rules["tools"]
+    ]
+    return {
+        **rules,
+        "tools": [*tools, {"match": "*", "allow": _EVERYBODY}],
+        "definitions": {},
+        "elicitation": {"secrets": "block"},
+    }
+
+
+def comparing(fixture: Mapping[str, Any], lock_file: Path) -> dict[str, Any]:
+    """The same as `policy`, and definitions are compared with those that were approved."""
+    return {**policy(fixture), "pins": {"file": str(lock_file)}}
+
+
 def _arguments(said: str) -> dict[str, Any]:
     """Hosts are listed, because the sidecar resolves no names: what is not on the list cannot change its address
     between check and use."""
@@ -172,6 +197,27 @@ def environment() -> dict[str, str]:
     foreign = ("MCP_SIDECAR_", "REDIS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, _SECRET_VARIABLE: _SECRET}
+
+
+async def pin(argv: Sequence[str], lock_file: Path, upstream_url: str) -> None:
+    """Approve what the server lists now, with the command that operators use. Raises SidecarError."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        *("pin", "--upstream", upstream_url, "--file", str(lock_file)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(),
+    )
+    printed = b""
+    try:
+        async with asyncio.timeout(_READY_S):
+            printed, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    if process.returncode != 0:
+        raise SidecarError(f"the tools were not pinned: {printed[-2000:].decode('utf-8', 'replace')}")
 
 
 class Sidecar:

@@ -15,17 +15,21 @@ from typing import Any
 from msgspec import Struct
 
 from tests.corpus import client
-from tests.corpus.cases import CorpusError
+from tests.corpus.approved import Approved
+from tests.corpus.cases import Case, CorpusError
 from tests.corpus.client import Connection, Exchange, Sending
 from tests.corpus.evidence import Limits
+from tests.corpus.fake_server import ALICE, BOB, WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.idp import Answer, Idp, KeySet, Setup
 from tests.corpus.mint import Mint
+from tests.corpus.scripts import Script
 from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, configuration, identity, policy
 
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
 _PATIENCE_S = 5.0
+_TOKENS = {ALICE: "TOK_ALICE", BOB: "TOK_BOB"}
 
 
 class Around(Struct, frozen=True, kw_only=True):
@@ -45,6 +49,7 @@ class Around(Struct, frozen=True, kw_only=True):
     keys_file: Path
     addresses: Iterator[str]
     """Of 127.0.0.0/8, each given once."""
+    approved: Approved
 
 
 class Stand:
@@ -71,12 +76,16 @@ class Stand:
                 refusals=form,
                 upstream_url=self.upstream_url,
                 identity=who,
-                policy=policy(around.fixture, is_closed=self.setup.is_closed),
+                policy=self.policy(),
             ),
         )
         self.trapped = len(around.idp.trapped)
         """How much lay in the trap before."""
         self._barriers = 0
+
+    def policy(self) -> dict[str, Any]:
+        """The section of its settings."""
+        return policy(self.around.fixture, is_closed=self.setup.is_closed)
 
     @property
     def upstream_url(self) -> str:
@@ -96,6 +105,13 @@ class Stand:
             await self._change(self.setup.then)
         if self.setup == Setup():
             await self._list_tools()
+
+    async def settle(self, case: Case) -> dict[str, Any]:
+        """What happened long before the case, when nothing was odd yet; changes to its Evidence. Raises CorpusError."""
+        return {}
+
+    async def lead_in(self, case: Case, script: Script | None) -> None:
+        """What its client does right before the request. Raises CorpusError."""
 
     async def _change(self, then: Answer) -> None:
         """Let the key set say something else, and wait until the sidecar has heard it."""
@@ -128,6 +144,10 @@ class Stand:
     ) -> Exchange:
         """One ordinary request, for example `{"Authorization": "Bearer …"}`."""
         return await self.say(self.request(document, fields, version))
+
+    def as_who(self, who: str) -> dict[str, str]:
+        """Headers of Alice's or Bob's, who are known upstream too."""
+        return {"Authorization": f"Bearer {self.around.mint.value(_TOKENS[who])}", WHO: who}
 
     def request(
         self,

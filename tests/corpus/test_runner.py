@@ -17,7 +17,7 @@ from tests.corpus.made_up import CALL, LIMITS, request
 from tests.corpus.prober import Prober
 from tests.corpus.run import OWN, chosen, report
 from tests.corpus.scripts import METADATA_URL, Script, read_script, rug_pull
-from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, SidecarError, policy
+from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, SidecarError, policy, watching
 from tests.corpus.wire import WireError, read_answers, read_message
 
 NOTHING_WAITS = Deferred(categories={}, cases={}, checks={}, texts={})
@@ -363,6 +363,13 @@ def test_the_report_counts_and_names_what_failed() -> None:
     assert "  A-2: status: expected [400], got 200" in text
     assert "waits for identity: 1 cases" in text
     assert "waits for cache: 0 cases, 1 more in part" in text
+
+
+def test_what_the_server_says_is_looked_at_where_rules_hide_nothing(corpus: Corpus) -> None:
+    """Otherwise a look-alike would be missing because no rule allows it, and nobody would have looked."""
+    rules = watching(corpus.fixture)["tools"]
+    assert rules[-1] == {"match": "*", "allow": ["*"]}
+    assert [rule["match"] for rule in rules if rule.get("validate")] == ["echo"]
 
 
 def test_a_choice_of_nothing_is_an_error(corpus: Corpus) -> None:

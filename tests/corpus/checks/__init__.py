@@ -4,7 +4,7 @@
 A sentence nobody wrote a checker for is not found, and the case that holds it fails: it is never passed over.
 """
 
-from tests.corpus.checks import auth, config, http, rpc, sessions, ssrf
+from tests.corpus.checks import auth, config, http, poisoning, rpc, sessions, ssrf
 from tests.corpus.checks.common import Check, Judge, Pattern
 
 TABLE: dict[str, Check] = {
@@ -14,8 +14,9 @@ TABLE: dict[str, Check] = {
     **auth.TABLE,
     **sessions.TABLE,
     **ssrf.TABLE,
+    **poisoning.TABLE,
 }
-PATTERNS: tuple[Pattern, ...] = (*http.PATTERNS, *rpc.PATTERNS)
+PATTERNS: tuple[Pattern, ...] = (*http.PATTERNS, *rpc.PATTERNS, *poisoning.PATTERNS)
 
 
 def find(text: str) -> Check | None:
