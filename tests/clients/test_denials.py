@@ -131,8 +131,10 @@ async def test_an_argument_that_fits_and_a_rule_that_only_reports_let_pass(
 
     before = reported()
     async with clients.connected(setup, guarded.url, keys.of["ann"]) as session:
+        names = [tool["name"] for tool in await session.tools()]
         moved = await session.call("move_note", name="note-1")
         read = await session.call("read_note", name="diary")
+    assert names == ["count_notes", "pay", "move_note", "read_note"]
     assert moved == Said(text="moved note-1")
     assert read == Said(text="the text of diary")
     assert heard() == ["move_note", "read_note"]
