@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Annotated, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from ..configuration.globs import Glob, check_glob
 from ..configuration.mistakes import Unfit
-from ..configuration.values import fit, split_authority
+from ..configuration.values import fit
 from ..secret import Secret
 from .keys import fold
+from .valkey_url import Place, read_place
 
 KeyWord: TypeAlias = Literal["tenant", "subject", "issuer", "client", "tool", "class", "everyone"]
 Calendar: TypeAlias = Literal["minute", "hour", "day", "month"]
@@ -26,7 +27,6 @@ SLOWEST_PER_S: Final = 1e-6
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?", re.ASCII)
-_STORE_URL: Final = re.compile(r"rediss?://([^/?#]*)(/(0|[1-9][0-9]{0,4}))?", re.ASCII)
 
 
 def check_limit_name(text: str) -> None:
@@ -271,16 +271,14 @@ class LocalStateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def check_store_url(text: str) -> None:
-    """Raise Unfit unless this is redis:// or rediss:// with a host, and perhaps a port and a database."""
-    what, remedy = "is no URL of a store", "write for example redis://127.0.0.1:6379/0, or rediss:// for TLS"
+    """Raise Unfit unless this names a store, and nothing that must not be seen."""
     if "@" in text:
-        raise Unfit(what, "credentials in a URL end up in logs", "write shared_state.username and password")
-    match = _STORE_URL.fullmatch(text)
-    if match is None:
-        raise Unfit(what, "scheme, host, port and the number of a database are what we read", remedy)
-    _, port = split_authority(match[1], what, remedy)
-    if port == 0:
-        raise Unfit(what, "nobody listens on port 0", remedy)
+        raise Unfit(
+            "holds a user or a password",
+            "credentials in a URL end up in logs",
+            "write shared_state.username and password",
+        )
+    read_place(Secret(text))
 
 
 def check_namespace(text: str) -> None:
@@ -295,7 +293,7 @@ class SharedStateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The store (Valkey or Redis) in which replicas count together. Needs the extra [redis]."""
 
     url: Annotated[str, Meta(max_length=1_024), fit(check_store_url)]
-    """redis://host:port/database, or rediss:// for TLS."""
+    """redis://host:port/database, or rediss:// for TLS; without credentials."""
 
     username: Annotated[str, Meta(max_length=256)] = ""
     """The ACL user, where the store has one for us."""
@@ -317,3 +315,22 @@ class SharedStateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     timeout_s: Annotated[float, Meta(ge=0.001, le=5)] = 0.05
     """How long a call waits for the store."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is, and who we are there."""
+        bare = read_place(Secret(self.url))
+        return structs.replace(bare, user=self.username or None, password=self.password)
+
+
+def check_shared_state(settings: SharedStateSettings) -> None:
+    """Raise Unfit where we could not say who we are, or whom we trust."""
+    if settings.username and settings.password is None:
+        raise Unfit("has no password", "stores let nobody in by a name alone", "write one", key="username")
+    if settings.ca_file is not None and not settings.place.is_encrypted:
+        why, remedy = "nobody is asked for a certificate without TLS", "write rediss:// in url"
+        raise Unfit("is never read", why, remedy, key="ca_file")
+
+
+SharedState = Annotated[SharedStateSettings, Meta(extra={"fit": check_shared_state})]
+"""The `shared_state` section."""

@@ -15,9 +15,11 @@ from proxy.limits.settings import (
     LimitSettings,
     LocalStateSettings,
     Override,
+    SharedState,
     SharedStateSettings,
     override_parts,
 )
+from proxy.limits.valkey_url import Place
 from proxy.secret import Secret
 
 
@@ -25,7 +27,7 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The sections of this room."""
 
     limits: Limits = ()
-    shared_state: SharedStateSettings | None = None
+    shared_state: SharedState | None = None
     local_state: LocalStateSettings | None = None
 
 
@@ -209,12 +211,14 @@ def test_names_of_overrides_are_values_of_the_key(name: str, parts: tuple[str, .
 @pytest.mark.parametrize(
     ("store", "what"),
     [
-        ("url: http://127.0.0.1", "url: is no URL of a store"),
+        ("url: http://127.0.0.1", "url: cannot be used"),
         ("url: redis://", "url: is no URL of a store"),
         ("url: redis://127.0.0.1:0", "url: is no URL of a store"),
-        ("url: redis://127.0.0.1:6379/zero", "url: is no URL of a store"),
-        ("url: redis://127.0.0.1:6379/0?protocol=3", "url: is no URL of a store"),
-        ("url: redis://user:hunter2@127.0.0.1", "url: is no URL of a store"),
+        ("url: redis://127.0.0.1:6379/zero", "url: cannot be used"),
+        ("url: redis://127.0.0.1:6379/0?protocol=3", "url: cannot be used"),
+        ("url: redis://user:hunter2@127.0.0.1", "url: holds a user or a password"),
+        ("url: redis://127.0.0.1, username: us", "username: has no password"),
+        ("url: redis://127.0.0.1, ca_file: ca.pem", "ca_file: is never read"),
         ("url: redis://127.0.0.1, local_share: 0", "local_share: is out of bounds"),
         ("url: redis://127.0.0.1, local_share: 1.5", "local_share: is out of bounds"),
         ("url: redis://127.0.0.1, timeout_s: 0", "timeout_s: is out of bounds"),
@@ -236,7 +240,15 @@ def test_the_password_of_a_store_is_referred_to_and_never_shown(tmp_path: Path) 
         f'shared_state: {{url: "rediss://cache.test", username: us, password: "${{file:{file}}}"}}\n'
     )
     assert found.shared_state is not None
-    assert found.shared_state.password == Secret("hunter2")
+    assert found.shared_state.place == Place(
+        host="cache.test", user="us", password=Secret("hunter2"), is_encrypted=True
+    )
+    assert read('shared_state: {url: "redis://cache.test:1/7"}').shared_state == SharedStateSettings(
+        url="redis://cache.test:1/7"
+    )
+    assert SharedStateSettings(url="redis://cache.test:1/7").place == Place(
+        host="cache.test", port=1, database=7
+    )
     assert "hunter2" not in repr(found)
     (mistake,) = mistakes('shared_state: {url: "rediss://cache.test", password: hunter2}\n')
     assert "shared_state.password: " in mistake
