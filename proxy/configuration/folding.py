@@ -1,8 +1,8 @@
 """Are two names one? A name → the spelling that all its variants share. Pure.
 
-For keys of tables about callers only: "acme", "Acme ", and "ａｃｍｅ" are one tenant there, or each spelling would have a
-bucket of its own. Names that servers compare (tools, URIs) are never folded.
-Source: Unicode 16, chapter 3.13, definitions D145 and D146 (caseless matching of compatibility equivalents).
+For keys of tables about callers only: "acme", "Acme " and its full-width form are one tenant there, or each spelling
+would have a bucket of its own. Names that servers compare (tools, URIs) are never folded.
+Source: the Unicode Standard, section 3.13, caseless matching of compatibility equivalents.
 """
 
 import unicodedata
