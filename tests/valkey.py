@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from typing import IO
 
 import redis
@@ -54,6 +55,11 @@ class Valkey:
         if self._client is None:
             self._client = redis.Redis(port=self.port, socket_timeout=LONGEST_S)
         return self._client
+
+    def say(self, *words: str) -> object:
+        """A command of any kind, and its reply."""
+        say: Callable[..., object] = self.client.execute_command
+        return say(*words)
 
     def start(self) -> None:
         """Listen; on the port of the last time, where there was one."""

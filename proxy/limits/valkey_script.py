@@ -145,15 +145,15 @@ def _named(measure: Rate | Quota) -> tuple[str, int]:
     return ("sliding" if measure.window.kind == "sliding" else "calendar"), measure.units
 
 
-def said(reply: object, demands: Sequence[Demand]) -> Said:
-    """What the reply to a take means. Raises Nonsense."""
+def said(reply: object, count: int) -> Said:
+    """What the reply to a take of `count` demands means. Raises Nonsense."""
     if not isinstance(reply, list) or len(reply) < 4 or not all(type(each) is int for each in reply):
         raise Nonsense
     state, s, us, poisoned, *rest = reply
     now_s = s + us / 1_000_000
-    if state == 1 and len(rest) == 2 * len(demands):
+    if state == 1 and len(rest) == 2 * count:
         return Said(Taken(tuple(rest[::2]), tuple(rest[1::2]), now_s), now_s, poisoned)
-    if state == 0 and len(rest) == 3 and 1 <= rest[0] <= len(demands):
+    if state == 0 and len(rest) == 3 and 1 <= rest[0] <= count:
         index, remaining, wait_us = rest
         return Said(
             Denied(index - 1, remaining, math.inf if wait_us < 0 else wait_us / 1_000_000), now_s, poisoned
