@@ -26,6 +26,9 @@ MAX_AHEAD_S: Final = 60.0
 """How far the clock of another replica may be ahead of ours. What was stored later than that is no answer: a clock
 was put back, and nobody knows how old it is."""
 
+ERROR_STATUS: Final = frozenset({200, 400, 404})
+"""HTTP statuses under which servers say that there is no such thing: that depends on the revision and on the SDK."""
+
 State: TypeAlias = Literal["fresh", "stale"]
 
 
@@ -65,7 +68,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     """The policy under which it was stored."""
     is_error: bool = False
     status: int = 200
-    """HTTP. Other than 200 for errors only."""
+    """HTTP: 200, or one of ERROR_STATUS where `is_error`."""
     places: Places | None = None
     """None: they are looked for at each hit."""
 
@@ -139,7 +142,9 @@ def _is_sound(rest: _AtRest) -> bool:
     times = (rest.stored_s, rest.fresh_s, rest.swr_s, rest.sie_s)
     if not all(math.isfinite(each) and each >= 0 for each in times):
         return False
-    if not rest.result.startswith(b"{") or not 200 <= rest.status <= 599:
+    if rest.status != 200 and not (rest.is_error and rest.status in ERROR_STATUS):
+        return False
+    if not rest.result.startswith(b"{"):
         return False
     places = rest.places
     found = [] if places is None else sorted(each for each in (places.ttl, places.mark) if each is not None)
@@ -230,32 +235,46 @@ def served(entry: Entry, id: RequestId, *, wall: float, state: State) -> bytes:
 
 
 def places_in(result: bytes) -> Places:
-    """Where a result changes when it is told again; 0.4 ms for 1 MiB. Raises ValueError where it is no JSON object in
-    which each member comes once, blanks around it included."""
+    """Where a result changes when it is told again; 0.4 ms for 1 MiB. Raises ValueError where it is no object in which
+    each member comes once, blanks around it included."""
+    return places_of(result, *looked_at(result))
+
+
+def looked_at(result: bytes) -> tuple[dict[str, slice], dict[str, slice]]:
+    """Where the values of a result's members stand, and of those of its `_meta`. Raises ValueError as above."""
     if not result.startswith(b"{"):
         raise ValueError("this is no object")
     known = members(result)
+    meta = known.get("_meta")
+    if meta is None or result[meta.start : meta.start + 1] != b"{":
+        return known, {}
+    inner = members(result[meta])
+    return known, {name: slice(meta.start + at.start, meta.start + at.stop) for name, at in inner.items()}
+
+
+def places_of(result: bytes, known: dict[str, slice], inner: dict[str, slice]) -> Places:
+    """The same, where `looked_at` has looked already."""
     ttl = known.get("ttlMs")
-    mark, before, after = _place_of_mark(result, known)
+    mark, before, after = _place_of_mark(result, known, inner)
     return Places(None if ttl is None else (ttl.start, ttl.stop), mark, before, after)
 
 
 _NAME: Final = json.dumps(MARK).encode() + b":"
 
 
-def _place_of_mark(result: bytes, known: dict[str, slice]) -> tuple[tuple[int, int] | None, bytes, bytes]:
+def _place_of_mark(
+    result: bytes, known: dict[str, slice], inner: dict[str, slice]
+) -> tuple[tuple[int, int] | None, bytes, bytes]:
     meta = known.get("_meta")
     if meta is None:
         return (1, 1), b'"_meta":{' + _NAME, b"}," if known else b"}"
-    start = meta.start
-    if result[start : start + 1] != b"{":
+    if result[meta.start : meta.start + 1] != b"{":
         return None, b"", b""
-    inner = members(result[meta])
     marked = inner.get(MARK)
     if marked is not None:
         # The server is behind another sidecar: two members of one name would be two answers.
-        return (start + marked.start, start + marked.stop), b"", b""
-    return (start + 1, start + 1), _NAME, b"," if inner else b""
+        return (marked.start, marked.stop), b"", b""
+    return (meta.start + 1, meta.start + 1), _NAME, b"," if inner else b""
 
 
 def _lowered(ttl: bytes, age_s: float) -> bytes:
