@@ -242,7 +242,12 @@ def _verdict(decision: Decision, allow: Sequence[str], deny: Sequence[str]) -> s
         denies = f"denies {_list(deny)} and " if deny else ""
         return f"refuses: {denies}allows {_list(allow)}{only}"
     if decision.reason is Reason.NOT_VISIBLE:
-        return f"hides it{only}"
+        because = (
+            ": no rule fits, and beside hidden tools that looks the same"
+            if decision.rule.id == "default"
+            else ""
+        )
+        return f"hides it{because}{only}"
     if decision.reason is Reason.SCOPE_MISSING:
         return f"needs the scopes {_list(decision.scopes)}{only}"
     return f"refuses: {decision.reason.value}. {decision.why}{only}"

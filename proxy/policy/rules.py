@@ -163,6 +163,7 @@ class Rules:
         self._tools = [*own, *(tool for _, tool in shared)]
         self._globs = Globs([each.match for each in chosen.tools] + [each.match for each, _ in shared])
         self._own = len(own)
+        self._hides = any(tool.hidden for tool in self._tools)
         self._default_class = chosen.default.tool_class
         self._trusts_hints = chosen.trust_annotations
         default = Rule(id="default", tool_class=chosen.default.tool_class, is_reported=not self._is_enforced)
@@ -219,6 +220,9 @@ class Rules:
                 if index >= self._own and self._is_denied(self._tools[index].deny, principal):
                     return _no(self._tools[index])
         decision = self._judged(first, name, principal)
+        if decides is None and self._hides and isinstance(decision, Deny):
+            # A name that nobody has ruled on may not exist: told apart from a hidden one, it would give that away.
+            return Deny(decision.rule, Reason.NOT_VISIBLE, is_reported=decision.is_reported)
         if isinstance(decision, Allow) and (why := self._unpinned(principal, name)) is not None:
             return Deny(decision.rule, Reason.NOT_ALLOWED, why, is_reported=first.is_reported)
         if call is None or isinstance(decision, Deny):

@@ -49,11 +49,30 @@ async def test_a_refused_call_is_a_text_for_the_model(
 
 
 @pytest.mark.parametrize("name", ["Danger", "danger ", "d\u0430nger", "unnamed", "echo2", "ECHO"])
-async def test_a_name_that_no_rule_allows_is_nobodys(client: Client, upstream: Upstream, name: str) -> None:
+async def test_a_name_that_no_rule_allows_is_nobodys(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, name: str
+) -> None:
     """Issue 4, 1: compared code point by code point; default is nobody."""
+    side = await open_sidecar(RULES.replace(', "hidden": true', ', "allow": []'))
+    client = await connect(side.port)
     client.send(post(tool_call(tool=name)))
     assert b'"reason":"not_allowed"' in (await client.answer()).body
     assert upstream.seen == []
+
+
+@pytest.mark.parametrize("name", ["Danger", "danger ", "unnamed", "legacy_x"])
+async def test_beside_hidden_tools_a_name_without_a_rule_looks_like_one(
+    client: Client, upstream: Upstream, name: str
+) -> None:
+    """Issue 4, 3: told apart from a tool that does not exist, a hidden one would be found by trying names."""
+    client.send(post(tool_call(tool=name)))
+    exchange = await upstream.next()
+    asked = json.loads(exchange.request.body)["params"]["name"]
+    assert asked.startswith("x")
+    assert len(asked) == 33
+    unknown = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": f"Unknown tool: {asked}"}}
+    exchange.answer(json.dumps(unknown).encode())
+    assert json.loads((await client.answer()).body)["error"]["message"] == f"Unknown tool: {name}"
 
 
 @pytest.mark.parametrize(

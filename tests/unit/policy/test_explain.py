@@ -180,7 +180,7 @@ def test_what_a_refused_caller_sees_is_shown() -> None:
 def test_the_default_decides_where_no_rule_fits() -> None:
     lines, code = of_tool("other", by=policy([]))
     assert [line for line in lines if ">" in line] == [
-        "  > default                      refuses: allows nobody"
+        "  > default                      hides it: no rule fits, and beside hidden tools that looks the same"
     ]
     assert code == REFUSED
     everybody = policy([], default={"allow": ["*"]})

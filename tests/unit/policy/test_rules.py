@@ -90,7 +90,7 @@ CONTRACT: dict[str, Any] = {
         ("search_docs", ["admin"], [], ("search_*", "allow")),
         ("search_docs", ["stranger"], [], ("search_*", Reason.NOT_ALLOWED)),
         ("search_docs", [], [], ("search_*", Reason.NOT_ALLOWED)),
-        ("Search_docs", ["admin"], [], ("default", Reason.NOT_ALLOWED)),
+        ("Search_docs", ["admin"], [], ("default", Reason.NOT_VISIBLE)),
         ("create_x", ["viewer"], [], ("create_*", Reason.NOT_ALLOWED)),
         ("create_x", ["editor"], [], ("create_*", "allow")),
         ("admin_x", ["editor"], ["tools.admin"], ("admin_*", "allow")),
@@ -101,15 +101,28 @@ CONTRACT: dict[str, Any] = {
         ("open", [], [], ("open", "allow")),
         ("opera", ["admin"], [], ("op*", Reason.NOT_ALLOWED)),
         ("closed", ["admin"], [], ("closed", Reason.NOT_ALLOWED)),
-        ("unnamed", ["admin"], [], ("default", Reason.NOT_ALLOWED)),
-        ("", ["admin"], [], ("default", Reason.NOT_ALLOWED)),
+        ("unnamed", ["admin"], [], ("default", Reason.NOT_VISIBLE)),
+        ("", ["admin"], [], ("default", Reason.NOT_VISIBLE)),
     ],
 )
 def test_the_first_rule_that_fits_decides(
     name: str, roles: list[str], scopes: list[str], expected: tuple[str, object]
 ) -> None:
-    """design section 3: deny (roles as named) before allow (roles with what they inherit); default is nobody."""
+    """design section 3: deny (roles as named) before allow (roles with what they inherit); default is nobody. Where
+    something is hidden, a name that no rule fits looks hidden too."""
     assert said(rules(**CONTRACT).decide(tool(name), who(*roles, scopes=scopes))) == expected
+
+
+def test_where_nothing_is_hidden_a_name_without_a_rule_is_refused_openly() -> None:
+    open_rules = [each for each in CONTRACT["tools"] if not each.get("hidden")]
+    by = rules(**{**CONTRACT, "tools": open_rules})
+    assert said(by.decide(tool("unnamed"), who("admin"))) == ("default", Reason.NOT_ALLOWED)
+
+
+def test_what_the_default_allows_is_not_hidden() -> None:
+    by = rules(tools=[{"match": "secret", "hidden": True}], default={"allow": ["admin"]})
+    assert said(by.decide(tool("unnamed"), who("admin"))) == ("default", "allow")
+    assert said(by.decide(tool("unnamed"), who("viewer"))) == ("default", Reason.NOT_VISIBLE)
 
 
 @pytest.mark.parametrize(

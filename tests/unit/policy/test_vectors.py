@@ -52,7 +52,7 @@ RIGHT = [
     f"{EDITOR}, call: trial, expect: deny, rule: t-1",
     f"{EDITOR}, call: asks, expect: gated, rule: asks",
     f"{EDITOR}, call: never, expect: deny, rule: never",
-    f"{EDITOR}, call: nothing, expect: deny, rule: default",
+    f"{EDITOR}, call: nothing, expect: hidden, rule: default",
     f"{VIEWER}, method: resources/read, target: 'file:///pub/a', expect: allow",
     f"{VIEWER}, method: resources/read, target: 'file:///etc/a', expect: deny, rule: resources/read",
     f"{VIEWER}, method: resources/subscribe, params: {{uri: 'file:///etc/a'}}, expect: deny",
