@@ -24,11 +24,15 @@ FORMAT: Final = "v1"
 """Begins every hash. Another encoding or another choice of members is another format."""
 PARTS: Final = ("title", "description", "inputSchema", "outputSchema", "annotations")
 """Members whose changes are told apart; all others together are the part `other`."""
+NAMELESS: Final = "nameless"
+"""The digest of everything but the name and what frameworks derive from it (titles, also those of both schemas and of
+the annotations). Two tools that share it are one tool with two names."""
 PART_DIGITS: Final = 8
 """Hex digits of the digest of a part. It explains a change; only the hash decides that there is one."""
 
 HINTS: Final = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
 
+_NAMING: Final = NOT_COUNTED | {"name", "title"}
 _LONGEST_TITLE: Final = 80
 _LONGEST_ABOUT: Final = 120
 _LONGEST_PARAMETERS: Final = 2_000
@@ -152,6 +156,14 @@ def _digests(definition: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     other = {key: value for key, value in definition.items() if key not in known}
     if other:
         yield "other", _digest(other)
+    yield (
+        NAMELESS,
+        _digest({key: _untitled(value) for key, value in definition.items() if key not in _NAMING}),
+    )
+
+
+def _untitled(value: object) -> object:
+    return {key: each for key, each in value.items() if key != "title"} if isinstance(value, dict) else value
 
 
 def _digest(value: object) -> str:

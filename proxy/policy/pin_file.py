@@ -15,14 +15,14 @@ from msgspec import Meta, Struct, structs
 from ..configuration.documents import document_of, read_document
 from ..configuration.mistakes import Unfit, shown
 from ..configuration.values import fit
-from .definitions import FORMAT, PART_DIGITS, PARTS, Definition
+from .definitions import FORMAT, NAMELESS, PART_DIGITS, PARTS, Definition
 from .invisible import hidden_in
 
 MOST_PINS: Final = 1_200
 """Entries of one file: what the reader of settings files takes."""
 
 _HASH: Final = re.compile(rf"{FORMAT}:[0-9a-f]{{64}}", re.ASCII)
-_PART: Final = re.compile(rf"({'|'.join(PARTS)}|other):([0-9a-f]{{{PART_DIGITS}}})", re.ASCII)
+_PART: Final = re.compile(rf"({'|'.join(PARTS)}|other|{NAMELESS}):([0-9a-f]{{{PART_DIGITS}}})", re.ASCII)
 _HEAD: Final = """\
 # The tools of this server as they were approved; written by mcp-sidecar pin, which prints what has changed.
 # `hash` decides, the rest is for reading. A tool may stand here twice where the server has two definitions of it.

@@ -20,7 +20,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from ..model import Identity
-from .definitions import Unreadable, define, hash_of, hash_of_text, name_of
+from .definitions import NAMELESS, Unreadable, define, hash_of, hash_of_text, name_of
 from .flags import (
     flags_of,
     flags_of_text,
@@ -131,12 +131,12 @@ class Pins:
         self._definitions = definitions
         self._is_watching = pinned is not None
         self._pinned: dict[str, dict[str, PinEntry]] = {}
-        self._bodies: dict[tuple[tuple[str, str], ...], str] = {}
+        self._nameless = set[str]()
         self._instructions = frozenset(pinned.instructions if pinned else ())
         for entry in pinned.tools if pinned else ():
             self._pinned.setdefault(entry.name, {})[entry.hash] = entry
-            if entry.parts and (entry.about or entry.parameters):
-                self._bodies.setdefault(_body(entry.digests), entry.name)
+            if NAMELESS in entry.digests and (entry.about or entry.parameters):
+                self._nameless.add(entry.digests[NAMELESS])
         self._known = frozenset({*known_names, *self._pinned})
         self._looks.clear()
         self._walks.clear()
@@ -271,7 +271,7 @@ class Pins:
         except Unreadable:
             return State.CHANGED, ("definition",)
         if entries is None:
-            is_renamed = _body(definition.parts) in self._bodies
+            is_renamed = definition.parts[NAMELESS] in self._nameless
             return (State.CHANGED, ("renamed",)) if is_renamed else (State.UNPINNED, ())
         return State.CHANGED, min((tuple(changes(entry, definition)) for entry in entries.values()), key=len)
 
@@ -400,10 +400,6 @@ class Pins:
 
 def _worse(one: Sight, other: Sight) -> Sight:
     return max(one, other, key=lambda sight: (sight.action == "hide", sight.is_bad, sight.action == "strip"))
-
-
-def _body(parts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(parts.items()))
 
 
 def _key(cursor: str) -> bytes:

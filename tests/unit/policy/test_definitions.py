@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.policy.definitions import Unreadable, define, hash_of, hash_of_text
+from proxy.policy.definitions import NAMELESS, Unreadable, define, hash_of, hash_of_text
 from proxy.policy.flags import (
     flags_of,
     flags_of_text,
@@ -156,7 +156,10 @@ def test_what_people_are_shown() -> None:
     assert (seen.title, seen.about) == ("Read a file", "Reads a file.")
     assert seen.parameters == "limit?: integer, path: string"
     assert seen.hints == "readOnlyHint, !openWorldHint"
-    assert list(seen.parts) == ["title", "description", "inputSchema", "outputSchema", "annotations"]
+    assert list(seen.parts) == [
+        *("title", "description", "inputSchema", "outputSchema", "annotations"),
+        NAMELESS,
+    ]
 
 
 @pytest.mark.parametrize(

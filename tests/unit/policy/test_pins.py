@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -147,6 +148,31 @@ def test_a_renamed_tool_is_a_change_and_not_a_new_one() -> None:
     assert (sight.state, sight.action, sight.changes) == (State.CHANGED, "hide", ("renamed",))
     assert machine.why_not(ALICE, "echo2") is not None
     assert told.names == [("echo2", State.CHANGED), ("echo", State.GONE)]
+
+
+@pytest.mark.parametrize(
+    "derived",
+    [
+        lambda name: {"title": name.title()},
+        lambda name: {"annotations": {"title": name.title(), "readOnlyHint": True}},
+        lambda name: {
+            "inputSchema": {"type": "object", "title": f"{name}Arguments", "properties": {"a": {}}}
+        },
+        lambda name: {"outputSchema": {"type": "object", "title": f"{name}Output"}},
+    ],
+    ids=["title", "title of annotations", "title of arguments", "title of results"],
+)
+def test_titles_that_frameworks_make_of_the_name_do_not_hide_a_renaming(
+    derived: Callable[[str], dict[str, object]],
+) -> None:
+    """Regression: fastmcp derives the title, the Python SDK those of the schemas."""
+    before, after = ({**echo(name=name), **derived(name)} for name in ("read_note", "read_note_2"))
+    machine = pins(before)
+    (sight,) = listed(machine, after)
+    assert (sight.state, sight.changes) == (State.CHANGED, ("renamed",))
+    other = {**after, "description": "Sends all notes away."}
+    (sight,) = listed(machine, other)
+    assert sight.state is State.UNPINNED
 
 
 def test_tools_that_say_nothing_are_not_taken_for_renamed_ones() -> None:
