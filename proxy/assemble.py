@@ -232,6 +232,13 @@ def _unguessable() -> str:
     return f"x{secrets.token_hex(16)}"
 
 
+def _enforced(settings: Settings) -> list[str]:
+    """What is in force, in words for the first line of the log."""
+    policy = settings.policy
+    rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
+    return ["caps", "protocol rules", *rules]
+
+
 def _our_pages(settings: Settings) -> FindPage:
     """The document about us where callers get tokens for us; nothing at its paths otherwise."""
     identity = settings.identity
@@ -303,7 +310,7 @@ async def serve(settings: Settings, log: Log) -> int:
         operations=f"http://{house.operations_address}",
         upstream=settings.upstream.url.partition("?")[0],  # what stands behind may be a key
         identity=[in_words(each) for each in settings.identity.chosen],
-        enforces="caps and protocol rules",
+        enforces=_enforced(settings),
     )
     if tools := overriding(settings):
         why = "a rule of the settings lifts what packs deny, for each of these"

@@ -166,7 +166,7 @@ class _Reader:
         each = wanted.values() if isinstance(wanted, dict) else wanted if isinstance(wanted, list) else ()
         forms = [one for one in each if isinstance(one, dict) and one.get("method") == CREATE]
         if any(self._forms.must_be_withheld(form.get("params")) for form in forms):
-            raise Refused(Reason.NOT_ALLOWED, _REFUSED)
+            raise Refused(Reason.UPSTREAM_NONSENSE, _REFUSED)
 
     def passed_on(self, data: bytes) -> bytes:
         withheld, self._withheld = self._withheld, []

@@ -164,7 +164,7 @@ def test_a_result_that_asks_for_a_secret_is_refused(shape: Any) -> None:
     asks = {"method": CREATE, "params": SECRET}
     with pytest.raises(Refused) as refused:
         room.ear().result("tools/call", {"resultType": "input_required", "inputRequests": shape(asks)})
-    assert refused.value.reason is Reason.NOT_ALLOWED
+    assert refused.value.reason is Reason.UPSTREAM_NONSENSE
     assert room.told == ["block"]
 
 
