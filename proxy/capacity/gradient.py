@@ -5,8 +5,9 @@ is usual for each tool, bounded, and the calls of the current window.
 
 After each window of calls: where they took about as long as usual, and the places were used, there are some more (the
 square root of their number); where they took longer than is tolerated, fewer, in proportion, but at least half as
-many. Compared is each tool with itself: a slow tool is no slow server. What is usual is learnt slowly, and ten times
-more slowly while calls take too long: an overload must not become usual, and a server that has changed must.
+many. Compared is each tool with itself: a slow tool is no slow server. What is usual is learnt while there is room, and
+ten times more slowly while there is not: an overload must not become usual, and a server that has changed must. One
+that is never at rest for tens of thousands of calls does become usual: the ceiling is what holds then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ MAX_TOOLS: Final = 256
 """Whose usual time is known; callers choose names, so the one that was called longest ago goes."""
 MEMORY: Final = 1_000
 """Calls of a tool that make what is usual."""
+FIRST: Final = 20
+"""Calls of a tool that are believed in any case, or nothing would be known of it."""
 WORST: Final = 10.0
 """One call counts for at most so many times as long as usual: a single outlier is no overload."""
 
@@ -53,7 +56,8 @@ class Gradient:
         usual_s, calls = self._usual.pop(tool, (seconds, 0))
         times = min(seconds / usual_s, WORST) if usual_s > 0 else 1.0
         calls = min(calls + 1, MEMORY)
-        part = 1 / calls / (10 if self._is_slow else 1)
+        is_at_rest = not self._is_slow and 2 * at_once < self.limit
+        part = 1 / calls if is_at_rest or calls <= FIRST else 1 / (10 * calls)
         self._usual[tool] = usual_s + part * (seconds - usual_s), calls
         if len(self._usual) > MAX_TOOLS:
             self._usual.popitem(last=False)

@@ -16,7 +16,6 @@ from ..configuration.values import fit
 
 MAX_PATTERNS: Final = 64
 """Of `per_tool`: each is looked at when a place is free and somebody waits."""
-MAX_WEIGHTS: Final = 10_000
 USUAL_DEPTH: Final = 128
 
 Overload: TypeAlias = Literal["fail", "queue", "shed"]
@@ -30,10 +29,6 @@ def check_tenant(text: str) -> None:
 
 def check_weights(weights: Mapping[str, float]) -> None:
     """Raise Unfit where two spellings of one tenant have a weight each."""
-    if len(weights) > MAX_WEIGHTS:
-        raise Unfit(
-            "names too many tenants", f"at most {MAX_WEIGHTS} have one", "leave out those that weigh 1"
-        )
     known: set[str] = set()
     for tenant in weights:
         if fold(tenant) in known:
