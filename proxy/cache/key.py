@@ -1,0 +1,203 @@
+"""Which calls are the same call? A `Permit` in; out the names under which its answer is kept, or none. Pure.
+
+Two calls have one name if, and only if, nothing is different that the server can see, or that decides who may see the
+answer: its material is a JSON text of all of it, written in one way only. Order of keys, blanks and escapes do not
+count; types do (`1`, `1.0`, `"1"` and `true` are four values, and an absent member is not null); numbers with a
+fraction or an exponent are compared as doubles, which is how they are read; texts code point by code point.
+
+Everything counts but what is known not to change answers: a request's id, and the lists below. A header or a member
+of `_meta` that nobody has heard of may be what a gateway says of the user.
+Source: server/utilities/caching of 2026-07-28; protocol facts of the revisions in `protocol/revisions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from ..model import Call, Keep, Permit, Principal
+from ..protocol.canonical import canonical
+from ..protocol.headers import HOP_BY_HOP
+from ..protocol.jsonrpc import META_PREFIX, META_VERSION
+
+FORMAT: Final = "mcp-sidecar key 1"
+"""Begins all material. Another choice of what counts is another format."""
+
+Share: TypeAlias = Literal["caller", "tenant", "all"]
+
+META_NOT_COUNTED: Final = frozenset(
+    {
+        META_VERSION,  # the revision counts
+        META_PREFIX + "clientInfo",  # "SHOULD NOT be relied upon": what a client calls itself
+        META_PREFIX + "logLevel",  # calls that have it are not kept, like those with the next one
+        "progressToken",
+        "traceparent",
+        "tracestate",
+        "baggage",
+    }
+)
+_HEADERS_NOT_COUNTED: Final = frozenset(
+    {
+        *(name.decode() for name in HOP_BY_HOP),
+        # About the message. What the client accepts does not count: all clients MUST accept JSON.
+        *("accept", "accept-charset", "accept-encoding", "content-length", "content-type", "date", "expect"),
+        *(
+            "host",
+            "origin",
+            "priority",
+            "referer",
+            "save-data",
+            "user-agent",
+            "via",
+            "cache-control",
+            "pragma",
+        ),
+        # The same as in the body, which the reader has compared, or in the key as themselves.
+        *("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "last-event-id"),
+        # Tracing.
+        *("traceparent", "tracestate", "baggage", "b3", "sentry-trace", "uber-trace-id", "x-amzn-trace-id"),
+        *("x-cloud-trace-context", "x-correlation-id", "x-request-id", "request-id"),
+    }
+)
+_HEADERS_NOT_COUNTED_BEFORE: Final = ("sec-", "x-b3-", "x-datadog-", "x-envoy-")
+
+
+class Key(Struct, frozen=True):
+    """A name under which an answer is kept."""
+
+    material: bytes
+    """All that counts, written in one way only. No header's value stands in it: one may be a credential."""
+    digest: bytes
+    """SHA-256 of it: where to look."""
+    tenant: str
+    """Whose answer it is; "" where it is shared by all."""
+
+
+class Keys(Struct, frozen=True):
+    """The names of one call, from the narrowest. Whoever looks asks for `own` first."""
+
+    own: Key
+    """For callers with this identity, these roles and these scopes."""
+    shared: Key | None
+    """For others too; None where nobody said so."""
+    is_counted: bool
+    """Nothing the server sees was left out because a rule says that it does not count. An answer to such a call may be
+    anything the caller likes: it is never given to others."""
+
+
+class Keying:
+    """Makes the keys of calls under one policy and for one server."""
+
+    def __init__(
+        self,
+        upstream: str,
+        generation: str,
+        *,
+        stops: Callable[[bytes], bool] | None = None,
+        ignore_headers: Iterable[str] = (),
+    ) -> None:
+        """`upstream` is the server's identity, its URL; `generation` names the policy. `stops` tells which headers
+        (lower case) do not reach the server; without it none stops."""
+        self._begin = [FORMAT, upstream, generation]
+        self._stops = stops
+        self._ignored = _HEADERS_NOT_COUNTED | {name.lower() for name in ignore_headers}
+
+    def keys(
+        self, permit: Permit, *, share: Share, keep: Keep | None = None, definition: str = ""
+    ) -> Keys | None:
+        """The names of a call. `definition` is the hash of the tool's definition. None where it cannot be written
+        down: such a call is not kept."""
+        call, rule = permit.call, permit.rule
+        params, is_counted = _params(call.params, keep)
+        any_session = keep is not None and keep.any_session
+        try:
+            common = _written(
+                [
+                    *self._begin,
+                    call.revision.name,
+                    call.method,
+                    params,
+                    _meta(call.params),
+                    definition,
+                    None if any_session else call.session,
+                    call.query,
+                    self._headers(call),
+                    # Two rules may count other arguments of one tool.
+                    [rule.id, any_session, *_counting(keep)],
+                ]
+            )
+            own = _written(["caller", *_whole(permit.principal)])
+            others = _written([share, permit.principal.tenant if share == "tenant" else ""])
+        except (ValueError, RecursionError):
+            return None  # an integer of 5,000 digits, or nesting that nobody can write
+        tenant = permit.principal.tenant
+        shared = None if share == "caller" else _key(common + others, tenant if share == "tenant" else "")
+        return Keys(_key(common + own, tenant), shared, is_counted)
+
+    def _headers(self, call: Call) -> str:
+        """A digest of the headers that reach the server and may change what it says; "" without any."""
+        names = [name for name in call.headers.names() if name not in self._ignored]
+        if not names:
+            return ""
+        stops = self._stops
+        counted = {
+            name: list(call.headers.all(name))
+            for name in names
+            if not name.startswith(_HEADERS_NOT_COUNTED_BEFORE)
+            and (stops is None or not stops(name.encode("latin-1")))
+        }
+        return sha256(_written(counted)).hexdigest() if counted else ""
+
+
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+
+
+def _written(value: object) -> bytes:
+    """The JSON text of a value, the same for equal ones and for no others. An eighth of what `canonical` costs, which
+    is asked where a text has a lone surrogate: then no text of the other one is the same. Raises ValueError or
+    RecursionError. The value was read strictly: it has no NaN, which would be written as null."""
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return canonical(value)
+
+
+def _key(material: bytes, tenant: str) -> Key:
+    return Key(material, sha256(material).digest(), tenant)
+
+
+def _params(params: Mapping[str, object], keep: Keep | None) -> tuple[Mapping[str, object], bool]:
+    """What counts of the params, but for `_meta`; and whether that is all of it."""
+    counted = {name: value for name, value in params.items() if name != "_meta"}
+    arguments = params.get("arguments")
+    if keep is None or not isinstance(arguments, dict) or (not keep.ignore and keep.only is None):
+        return counted, True
+    left = {
+        name: value
+        for name, value in arguments.items()
+        if name not in keep.ignore and (keep.only is None or name in keep.only)
+    }
+    counted["arguments"] = left
+    return counted, len(left) == len(arguments)
+
+
+def _meta(params: Mapping[str, object]) -> Mapping[str, object]:
+    meta = params.get("_meta")
+    if not isinstance(meta, dict):
+        return {}
+    return {name: value for name, value in meta.items() if name not in META_NOT_COUNTED}
+
+
+def _counting(keep: Keep | None) -> tuple[list[str], list[str] | None]:
+    """Which arguments a rule counts: those it ignores, and the only ones."""
+    if keep is None:
+        return [], None
+    return sorted(keep.ignore), None if keep.only is None else sorted(keep.only)
+
+
+def _whole(principal: Principal) -> tuple[str, str, str, list[str], list[str]]:
+    return (*principal.identity, sorted(principal.roles), sorted(principal.scopes))

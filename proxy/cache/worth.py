@@ -1,0 +1,274 @@
+"""May this call be answered from here, and may this answer be kept: how long, and for whom? Pure; time is given.
+
+In: a `Permit`, later the status, headers and bytes of the answer to it. Out: `Asked`, later an `Entry` under its `Key`;
+None for everything that is not certain to be safe. Keeps nothing.
+
+Only what an operator's rule says of a tool that reads (annotations of a server never do), and what a server of
+2026-07-28 says of its lists and resources. Where several say something, the narrowest holds: a server can shorten what
+a rule allows, and make it private, and never more.
+Source: server/utilities/caching and basic/patterns/mrtr of 2026-07-28; RFC 9111 section 5.2 for Cache-Control.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from ..model import Headers, Keep, Kind, Permit, RequestId
+from ..protocol.headers import media_type
+from ..protocol.jsonrpc import META_PREFIX
+from ..protocol.splice import members
+from ..protocol.sse import Splitter, TooLong
+from .entry import ERROR_STATUS, Entry, Places, looked_at, places_of
+from .key import Key, Keying, Keys, Share
+from .settings import CacheSettings
+
+LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+HINTED: Final = LISTS | {"server/discover", "resources/read"}
+"""The methods whose results say how long they are good."""
+_NOT_FOUND: Final = (b"-32601", b"-32602")
+"""Codes of errors that say that there is no such thing, or not for these arguments."""
+_ASKS_FOR_MORE: Final = frozenset({"task", "inputResponses", "requestState"})
+_TOLD_ON_THE_WAY: Final = frozenset({"progressToken", META_PREFIX + "logLevel"})
+_ONCE_ONLY: Final = frozenset({"inputRequests", "requestState", "task", "taskId"})
+"""Members of a result that are for one caller, once."""
+_ONCE_ONLY_META: Final = frozenset({META_PREFIX + "subscriptionId", META_PREFIX + "related-task"})
+_RESULT: Final = frozenset({"jsonrpc", "id", "result"})
+_ERROR: Final = frozenset({"jsonrpc", "id", "error"})
+_MEDIA_TYPES: Final = frozenset({"application/json", "text/event-stream"})
+_NOTHING: Final = frozenset[str]()
+_NOWHERE: Final = slice(0, 0)
+
+_TTL_MS: Final = re.compile(rb"[1-9][0-9]{0,14}")
+"""A number of milliseconds as the specification has it. What is odd, or lasts longer than 31,000 years, is 0."""
+
+By: TypeAlias = Literal["rule", "hints", "legacy"]
+
+
+class Asked(Struct, frozen=True):
+    """A call whose answer may be kept."""
+
+    by: By
+    """Who says so."""
+    may_look: bool
+    """Whether it may be answered from here, or with the answer to an equal call under way; else its client wants one of
+    its own."""
+    share: Share
+    """Who else may be given the answer, if it agrees."""
+    keep: Keep | None
+    """What the rule says, where it is one."""
+
+
+class Worth:
+    """What is worth keeping, under these settings."""
+
+    def __init__(
+        self,
+        settings: CacheSettings,
+        *,
+        upstream: str,
+        generation: str,
+        stops: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """As for `Keying`, which makes the keys."""
+        self._max_entry_bytes = settings.max_entry_bytes
+        self._max_ttl_s = settings.max_ttl_s
+        self._hints = HINTED if settings.honour_hints else frozenset[str]()
+        self._legacy_lists_ttl_s = min(settings.legacy_lists_ttl_s, settings.max_ttl_s)
+        self._keying = Keying(upstream, generation, stops=stops, ignore_headers=settings.ignore_headers)
+        self._generation = generation
+
+    def asked(self, permit: Permit) -> Asked | None:
+        """Whether the answer to a call may be kept, as far as the call tells. None: the cache has nothing to do with
+        it, neither before nor after."""
+        call, rule = permit.call, permit.rule
+        if call.kind is not Kind.REQUEST or call.revision.answers_elsewhere or call.last_event_id is not None:
+            return None
+        by: By
+        share: Share
+        keep: Keep | None = None
+        if call.method == "tools/call":
+            keep = rule.keep
+            if keep is None or rule.tool_class != "read":
+                return None
+            by, share = "rule", keep.share
+        elif call.revision.is_modern and call.method in self._hints:
+            by, share = "hints", "all"
+        elif not call.revision.is_modern and call.method in LISTS and self._legacy_lists_ttl_s > 0:
+            by, share = "legacy", "caller"
+        else:
+            return None
+        if not _may_be_kept(call.params):
+            return None
+        wishes = _cache_control(call.headers)
+        if "no-store" in wishes:
+            return None
+        return Asked(by, "no-cache" not in wishes and "max-age=0" not in wishes, share, keep)
+
+    def keys(self, permit: Permit, asked: Asked, definition: str = "") -> Keys | None:
+        """The names of such a call (`Keying.keys`)."""
+        return self._keying.keys(permit, share=asked.share, keep=asked.keep, definition=definition)
+
+    def entry(
+        self,
+        permit: Permit,
+        asked: Asked,
+        keys: Keys,
+        *,
+        status: int,
+        headers: Headers,
+        text: bytes,
+        wall: float,
+    ) -> tuple[Key, Entry] | None:
+        """What is kept of an answer, and under which name. `text` is the whole of its JSON, `wall` when it came."""
+        kind, charset = media_type(headers.get("content-type"))
+        if kind not in _MEDIA_TYPES or charset not in (None, "utf-8"):
+            return None
+        wishes = _cache_control(headers)
+        if "no-store" in wishes or len(text) > self._max_entry_bytes:
+            return None
+        try:
+            known = members(text)
+            if not _answers(text, known, permit.call.id):
+                return None
+            if "error" in known:
+                found = self._of_error(asked, status, text[known["error"]])
+            else:
+                found = self._of_result(asked, text[known["result"]]) if status == 200 else None
+        except ValueError:
+            return None
+        if found is None:
+            return None
+        may_share = found.may_share and keys.is_counted and "private" not in wishes
+        key = keys.shared if may_share and keys.shared is not None else keys.own
+        if len(key.material) + len(found.text) > self._max_entry_bytes:
+            return None
+        stale = None if found.is_error else asked.keep
+        return key, Entry(
+            material=key.material,
+            result=found.text,
+            stored_s=wall,
+            fresh_s=found.fresh_s,
+            swr_s=0 if stale is None else stale.stale_while_revalidate_s,
+            sie_s=0 if stale is None else stale.stale_if_error_s,
+            tenant=key.tenant,
+            method=permit.call.method,
+            target=permit.call.target or "",
+            generation=self._generation,
+            is_error=found.is_error,
+            status=status,
+            places=found.places,
+        )
+
+    def _of_result(self, asked: Asked, text: bytes) -> _Found | None:
+        """Raises ValueError where it is no object in which each member comes once."""
+        known, meta = looked_at(text)
+        if known.keys() & _ONCE_ONLY or meta.keys() & _ONCE_ONLY_META:
+            return None
+        if text[known.get("isError", _NOWHERE)] not in (b"", b"false"):
+            return None
+        if text[known.get("resultType", _NOWHERE)] not in (b"", b'"complete"'):
+            return None
+        scope = text[known.get("cacheScope", _NOWHERE)]
+        ttl = text[known.get("ttlMs", _NOWHERE)]
+        # Absent, a hint is no permission; and where a rule gave that, it takes nothing away.
+        is_public = scope == b'"public"' or (not scope and asked.by == "rule")
+        if not ttl and asked.by != "hints":
+            fresh_s = self._longest_s(asked)
+        else:
+            fresh_s = min(int(ttl) / 1_000, self._longest_s(asked)) if _TTL_MS.fullmatch(ttl) else 0
+        return _Found(text, fresh_s, is_public, places_of(text, known, meta)) if fresh_s > 0 else None
+
+    def _of_error(self, asked: Asked, status: int, text: bytes) -> _Found | None:
+        """An error is for its caller alone: it may say what that one may not. Raises ValueError as above."""
+        longest_s = 0 if asked.keep is None else min(asked.keep.negative_ttl_s, self._max_ttl_s)
+        if longest_s <= 0 or status not in ERROR_STATUS or not text.startswith(b"{"):
+            return None
+        code = text[members(text).get("code", _NOWHERE)]
+        return _Found(text, longest_s, may_share=False, is_error=True) if code in _NOT_FOUND else None
+
+    def _longest_s(self, asked: Asked) -> float:
+        if asked.by == "legacy":
+            return self._legacy_lists_ttl_s
+        return self._max_ttl_s if asked.keep is None else min(asked.keep.ttl_s, self._max_ttl_s)
+
+
+class _Found(Struct, frozen=True):
+    text: bytes
+    fresh_s: float
+    may_share: bool
+    places: Places | None = None
+    is_error: bool = False
+
+
+def _may_be_kept(params: Mapping[str, object]) -> bool:
+    """Whether a request asks for one answer and nothing else: no task, no continuation, nothing told on the way. A
+    member that is null is there."""
+    if not _ASKS_FOR_MORE.isdisjoint(params):
+        return False
+    meta = params.get("_meta")
+    return not isinstance(meta, dict) or _TOLD_ON_THE_WAY.isdisjoint(meta)
+
+
+def _cache_control(headers: Headers) -> frozenset[str]:
+    """The directives, in lower case. A comma in quotes makes more of them, and then less is kept."""
+    values = headers.all("cache-control")
+    if not values:
+        return _NOTHING
+    return frozenset(
+        "".join(each.split()).replace('"', "").lower() for line in values for each in line.split(",")
+    )
+
+
+def _answers(text: bytes, known: Mapping[str, slice], id: RequestId | None) -> bool:
+    """Whether a message is the answer to the request with this id, and nothing stands beside it that would be lost."""
+    if known.keys() not in (_RESULT, _ERROR) or text[known["jsonrpc"]] != b'"2.0"' or id is None:
+        return False
+    said = text[known["id"]]
+    if isinstance(id, int):
+        return said == b"%d" % id
+    return said.startswith(b'"') and bool(json.loads(said) == id)
+
+
+class Overheard:
+    """Listens to an event stream: was the answer all that came? Comments, pings and the event that only carries an id
+    are nothing; a notification or a second answer is something that another caller would miss."""
+
+    __slots__ = ("_answer", "_is_spoilt", "_splitter")
+
+    def __init__(self, max_bytes: int) -> None:
+        """`max_bytes` of one event; what is longer is not kept."""
+        self._splitter = Splitter(max_bytes)
+        self._answer: bytes | None = None
+        self._is_spoilt = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Listen to what passes. Never raises: it is somebody else's stream."""
+        if self._is_spoilt:
+            return
+        try:
+            events = self._splitter.feed(chunk)
+        except TooLong:
+            self._spoil()
+            return
+        for event in events:
+            if event.data is None or not event.data.strip():
+                continue
+            if self._answer is not None or event.name not in ("", "message"):
+                self._spoil()
+                return
+            self._answer = event.data
+
+    def ended(self) -> bytes | None:
+        """The JSON text of the answer, where the stream has ended as it should. One without the blank line that ends
+        its event was cut off."""
+        return self._answer
+
+    def _spoil(self) -> None:
+        self._is_spoilt = True
+        self._answer = None
+        self._splitter = Splitter(0)
