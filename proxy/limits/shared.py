@@ -62,7 +62,7 @@ class Shared:
         on_outage: Literal["local", "closed"],
         local_share: float,
         timeout_s: float,
-        prefix: str,
+        namespace: str,
         wall: Callable[[], float],
         now: Callable[[], float],
         chance: Callable[[], float],
@@ -71,7 +71,8 @@ class Shared:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`local_share`: of each limit, what this process grants by itself in an outage. `timeout_s`: the longest a
-        call waits for the store. `prefix`: what keys begin with, in braces. `wall` counts seconds from 1970, `now` is
+        call waits for the store. `namespace`: of the deployment;
+        its keys begin with `{mcp-sidecar:namespace}:`. `wall` counts seconds from 1970, `now` is
         monotonic, `chance` is from 0 to 1. `told`: hears why the store is not used, in fixed words without names and
         credentials, and None when it is used again. `tls`: whom to trust; absent, the system's certificates."""
         self._local = local
@@ -81,7 +82,7 @@ class Shared:
         self._wall = wall
         self._now = now
         self._told = told
-        self._asking = Asking(prefix)
+        self._asking = Asking(namespace)
         self._link = Link(place, self._greet, told=told, chance=chance, tls=tls, sleep=sleep)
         self._spent = Spent()
         # The store's clock less ours: unix seconds at our monotonic 0.

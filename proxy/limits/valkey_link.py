@@ -42,7 +42,7 @@ _WORDS: Final = {
     "NOAUTH": "the store wants a password: put it into the URL",
     "WRONGPASS": "the store does not accept the user or password of the URL",
     "NOPERM": "the store's access list does not permit what is needed: "
-    "+evalsha +script|load +getrange +exists +set +time +ping +select, and the keys of the prefix",
+    "+evalsha +script|load +getrange +exists +set +time +ping +select, and keys that begin with {mcp-sidecar:",
     "READONLY": "the store is a replica and read-only: name its primary",
     "OOM": "the store is full: raise its maxmemory",
     "LOADING": "the store is loading its data",
@@ -218,7 +218,9 @@ class Link:
             if wire is not None:
                 wire.abort()
             if isinstance(error, TimeoutError):
-                raise Unusable("the store does not answer") from None
+                raise Unusable(
+                    "the store does not answer" if wire is not None else _unreached(self.place)
+                ) from None
             raise
         return wire
 
@@ -234,7 +236,7 @@ class Link:
         except ssl.SSLError:
             _raise("the store does not speak TLS as we do: is the URL's scheme right?")
         except (OSError, UnicodeError):
-            _raise("the store cannot be reached")
+            _raise(_unreached(place))
         return wire
 
     def _context(self) -> ssl.SSLContext:
@@ -266,6 +268,10 @@ class Link:
         for future in first:
             if not future.done():
                 future.set_result(None)
+
+
+def _unreached(place: Place) -> str:
+    return f"the store cannot be reached{' with TLS' if place.is_encrypted else ''}"
 
 
 def _raise(why: str) -> NoReturn:

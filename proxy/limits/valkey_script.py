@@ -70,9 +70,9 @@ class Said(Struct, frozen=True):
 class Asking:
     """Writes the commands of one deployment."""
 
-    def __init__(self, prefix: str) -> None:
-        """`prefix`: what keys begin with, in braces."""
-        self._name = f"{{{prefix}}}:{VERSION}:"
+    def __init__(self, namespace: str) -> None:
+        """Keys begin with `{mcp-sidecar:namespace}:`."""
+        self._name = f"{{mcp-sidecar:{namespace}}}:{VERSION}:"
         self._windows: dict[Window, tuple[int, int]] = {}
         self.load = packed("SCRIPT", "LOAD", SCRIPT)
 

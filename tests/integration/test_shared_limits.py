@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from proxy.lifecycle.background import Background
 from proxy.limits.demand import Demand, Denied, Granted, Quota, Rate, Window
@@ -21,6 +24,8 @@ from proxy.limits.valkey_url import Place, read_place
 from proxy.model import Reason, Refused
 from proxy.secret import Secret
 from tests import ledger
+from tests.certificates import Authority, Issued, a_name
+from tests.integration.tls import LOOPBACK
 from tests.integration.waiting import LONGEST_S, turns, within
 from tests.valkey import Valkey
 
@@ -56,7 +61,7 @@ class Replica:
             "on_outage": "local",
             "local_share": 0.5,
             "timeout_s": PATIENT_S,
-            "prefix": "test",
+            "namespace": "test",
             "wall": time.time,
             "chance": lambda: random.random() / 10,
         }
@@ -264,7 +269,7 @@ async def test_poisoned_values_pass_nobody_and_break_nothing(store: Valkey, repl
     one = await replica(store)
     demands = rate(5, per_s=5.0), quota(5), quota(5, "day/acme", window=DAY)
     await one.shared.take(demands)
-    keys = [key for key in store.client.keys("{test}*") if b"probe" not in key]
+    keys = [key for key in store.client.keys("{mcp-sidecar:test}:1:*") if b"probe" not in key]
     assert len(keys) == 3
     for count, poison in enumerate((b"9223372036854775807", b"nan nan", b"x" * 1_000_000, None), 1):
         for key in keys:
@@ -501,8 +506,16 @@ NEEDED = "+evalsha +script|load +getrange +exists +set +time +ping +select"
 def guarded(own_store: Valkey) -> Valkey:
     """It wants a password; `sidecar` may do what is needed, `reader` may not write."""
     acl = own_store.say
-    acl("ACL", "SETUSER", "sidecar", "on", f">{PASSWORD}", "~{test}:*", *NEEDED.split())
-    acl("ACL", "SETUSER", "reader", "on", f">{PASSWORD}", "~{test}:*", *NEEDED.replace("+set ", "").split())
+    acl("ACL", "SETUSER", "sidecar", "on", f">{PASSWORD}", "~{mcp-sidecar:test}:*", *NEEDED.split())
+    acl(
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        f">{PASSWORD}",
+        "~{mcp-sidecar:test}:*",
+        *NEEDED.replace("+set ", "").split(),
+    )
     acl("ACL", "SETUSER", "default", f">{PASSWORD}", "resetpass", f">{PASSWORD}")
     return own_store
 
@@ -541,6 +554,117 @@ async def test_a_renewed_password_is_used_for_the_next_connection(guarded: Valke
     one.shared.move(read_place(Secret(f"redis://:{PASSWORD}@127.0.0.1:{guarded.port}/0")))
     await one.heard(None)
     assert not (await one.shared.take((quota(10),))).is_local
+
+
+# Over TLS.
+
+
+@pytest.fixture
+async def relay(store: Valkey) -> AsyncIterator[Callable[..., Any]]:
+    """Opens ports before the store, with TLS or without; the store itself has none."""
+    pumps: set[asyncio.Task[None]] = set()
+    servers: list[asyncio.Server] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", store.port)
+        for one, other in ((reader, up_writer), (up_reader, writer)):
+            pump = asyncio.create_task(_pump(one, other))
+            pumps.add(pump)
+            pump.add_done_callback(pumps.discard)
+
+    async def opened(context: ssl.SSLContext | None) -> int:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        servers.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    yield opened
+    for server in servers:
+        server.close()
+    for pump in pumps:
+        pump.cancel()
+    await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def test_rediss_is_encrypted_and_sees_whom_it_speaks_to(
+    replica: Open, relay: Callable[..., Any], tmp_path: Path
+) -> None:
+    """An authority we trust, for this very name; otherwise nothing is said, and the operator hears why."""
+    authority, stranger = Authority(), Authority("stranger")
+    known = _server(authority.issue(a_name(CN="store"), names=[LOOPBACK]), tmp_path)
+    elsewhere = _server(authority.issue(a_name(CN="store"), names=[x509.DNSName("other")]), tmp_path)
+    trusting, doubting = (
+        ssl.create_default_context(cadata=each.pem.decode()) for each in (authority, stranger)
+    )
+    port = await relay(known)
+
+    def place(port: int) -> Place:
+        return read_place(Secret(f"rediss://127.0.0.1:{port}/0"))
+
+    one = await replica(place(port), tls=trusting)
+    assert (await one.shared.take((quota(5),))).remaining == (4,)
+    for wrong in (
+        await replica(place(port), tls=doubting),
+        await replica(place(port)),
+        await replica(place(await relay(elsewhere)), tls=trusting),
+    ):
+        assert (await wrong.shared.take((quota(5),))).is_local
+        await wrong.heard("certificate")
+    plain = await replica(place(await relay(None)), tls=trusting)
+    await plain.heard("reached with TLS")
+
+
+def _server(issued: Issued, folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*issued.written(folder, f"s{issued.certificate.serial_number}"))
+    return context
+
+
+# What is no store, and the end.
+
+
+async def test_another_kind_of_server_is_no_store(replica: Open) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        one = await replica(Place(host="127.0.0.1", port=port))
+        assert (await one.shared.take((quota(10),))).is_local
+        await one.heard("hung up")
+        assert one.shared.outages == 1, "it was never up again"
+
+
+@pytest.mark.parametrize("host", ["a..b", "no-such-name.invalid"])
+async def test_a_name_that_nobody_has_is_an_outage(replica: Open, host: str) -> None:
+    one = await replica(Place(host=host))
+    await one.heard("cannot be reached")
+    assert (await one.shared.take((quota(10),))).is_local
+
+
+async def test_last_refunds_go_out_and_nobody_waits_afterwards(store: Valkey, replica: Open) -> None:
+    one, other = await replica(store), await replica(store)
+    taken = await one.shared.take((quota(10),))
+    one.shared.refund((quota(10),), taken)
+    async with within():
+        await one.shared.close()
+    assert (await other.shared.take((quota(10),))).remaining == (9,)
+    assert not one.shared.is_up
+    assert (await one.shared.take((quota(10),))).is_local
+    assert one.told == []
 
 
 async def _until_up(one: Replica) -> None:

@@ -309,10 +309,10 @@ def test_keys_have_one_hash_tag_a_version_and_their_window() -> None:
     )
     command = Asking("house").take(demands, 86_400.0 * 31 + 5)
     assert [word for word in command.split(b"\r\n") if word.startswith(b"{")] == [
-        b"{house}:1:rate:k",
-        b"{house}:1:day:2678400:k",
-        b"{house}:1:month:2678400:k",
-        b"{house}:1:sliding:60000000:k",
+        b"{mcp-sidecar:house}:1:rate:k",
+        b"{mcp-sidecar:house}:1:day:2678400:k",
+        b"{mcp-sidecar:house}:1:month:2678400:k",
+        b"{mcp-sidecar:house}:1:sliding:60000000:k",
     ]
 
 
