@@ -101,8 +101,9 @@ class Link:
         *,
         told: Callable[[str | None], None],
         chance: Callable[[], float],
-        tls: ssl.SSLContext | None,
-        sleep: Callable[[float], Awaitable[object]],
+        tls: ssl.SSLContext | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        ping_s: float = PING_S,
     ) -> None:
         """`told` hears why the store is not used, and None when it is again. `chance`: from 0 to 1. `tls`: whom to
         trust; absent, the certificates the system trusts."""
@@ -120,6 +121,7 @@ class Link:
         self._chance = chance
         self._tls = tls
         self._sleep = sleep
+        self._ping_s = ping_s
         self._troubles = 0
         self._is_closed = False
         self._is_lost = False
@@ -198,7 +200,7 @@ class Link:
             if is_silent:
                 wire.send(packed("PING"), _nobody)
             heard = wire.heard
-            await asyncio.wait((wire.lost,), timeout=PING_S)
+            await asyncio.wait((wire.lost,), timeout=self._ping_s)
         if self.wire is wire:
             self.wire = None
             if not self._is_closed:

@@ -18,7 +18,7 @@ from cryptography import x509
 from proxy.lifecycle.background import Background
 from proxy.limits.demand import Demand, Denied, Granted, Quota, Rate, Window
 from proxy.limits.local import Local
-from proxy.limits.shared import Shared
+from proxy.limits.shared import MAX_UNDER_WAY, Shared
 from proxy.limits.valkey_script import Taken
 from proxy.limits.valkey_url import Place, read_place
 from proxy.model import Reason, Refused
@@ -495,6 +495,25 @@ async def test_a_store_that_takes_nothing_is_an_outage(
     assert (await one.shared.take(demands)).remaining == (98, 98)
 
 
+async def test_no_more_wait_than_there_is_room_for(store: Valkey, replica: Open) -> None:
+    """Of callers and of refunds, while the store hangs and patience is long."""
+    one = await replica(store)
+    taken = await one.shared.take((quota(1_000_000),))
+    store.hang()
+    try:
+        takes = [
+            asyncio.create_task(one.shared.take((quota(1_000_000),))) for _ in range(MAX_UNDER_WAY + 100)
+        ]
+        await turns(3)
+        assert sum(each.done() and each.result().is_local for each in takes) == 100
+        one.shared.refund((quota(1_000_000),), taken)
+        assert (one.shared.under_way, one.shared.refunds_lost) == (MAX_UNDER_WAY, 1)
+    finally:
+        store.go_on()
+    async with within():
+        assert len({each.remaining for each in await asyncio.gather(*takes)}) == len(takes)
+
+
 # Who may use it.
 
 PASSWORD = ledger.secret("correct-horse-battery-staple", "the store's password")
@@ -529,6 +548,8 @@ async def test_what_the_warning_asks_for_is_enough(guarded: Valkey, replica: Ope
     one.shared.refund(demands, taken)
     assert (await one.shared.take(demands)).remaining == (4, 4, 3)
     assert one.told == []
+    guarded.say("AUTH", PASSWORD)
+    assert [guarded.say("SELECT", each) and guarded.say("DBSIZE") for each in "01"] == [0, 4]
 
 
 @pytest.mark.parametrize(
