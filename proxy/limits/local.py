@@ -69,33 +69,38 @@ class Local:
         if elapsed:
             self._advance(elapsed, now)
         clock = self._clock
-        if not 0.0 <= wall < LATEST_S:
+        if 0.0 <= wall < LATEST_S:
+            self._wall = wall
+        else:
             wall = self._wall
-        self._wall = wall
         entries = self._table.entries
-        taken: list[tuple[Entry, float]] = []
+        asked: list[Entry] = []
+        used: list[float] = []
         remaining: list[int] = []
         denied: Denied | None = None
-        for index, demand in enumerate(demands):
+        for demand in demands:
             entry = entries.get(demand.key)
             if entry is None or entry.measure is not demand.measure:
                 entry = self._entry_of(demand, entry, wall)
             left = entry.left(clock, wall)
+            before = entry.used
+            asked.append(entry)
+            used.append(before)
             cost = demand.cost
-            if cost > left or not left:
+            if cost > left or not cost:
                 if demand.must_pass:
-                    cost = left
+                    cost = min(cost, left)
                 elif cost or _is_blocked(demand.measure):
                     wait_s = entry.wait_s(cost, wall)
                     if denied is None or wait_s > denied.retry_after_s:
-                        denied = Denied(index, left, wait_s)
+                        denied = Denied(len(asked) - 1, left, wait_s)
                     continue
-            taken.append((entry, entry.used))
-            entry.used += cost
+            entry.used = before + cost
             remaining.append(left - cost)
         if denied is not None:
-            for entry, used in reversed(taken):
-                entry.used = used
+            # Last first: one entry may have been asked twice.
+            while asked:
+                asked.pop().used = used.pop()
             return denied
         self.changes += 1
         return Granted(tuple(remaining))
@@ -103,6 +108,8 @@ class Local:
     def refund(self, demands: Sequence[Demand], *, wall: float) -> None:
         """Give back what was taken at `wall`, as long as its window lasts: quotas only. What must pass may have taken
         less than it asked, and gets nothing back."""
+        if not 0.0 <= wall < LATEST_S:
+            return
         for demand in demands:
             entry = self._table.entries.get(demand.key) or self._shared.entries.get(_share_of(demand))
             if isinstance(demand.measure, Quota) and not demand.must_pass and entry is not None:

@@ -88,7 +88,7 @@ class Slices(Struct, gc=False):
 
     def left(self, now: float, wall: float) -> int:
         """Units there are at `wall`; never less than 0."""
-        self._note()
+        self.noted()
         current = math.floor(wall / self.step_s)
         if current < self.last - SLICES:
             self._move(current - self.last)
@@ -118,9 +118,8 @@ class Slices(Struct, gc=False):
 
     def give_back(self, units: int, taken: float) -> None:
         """Units that were taken at `taken` were not used after all."""
-        self._note()
         step = math.floor(taken / self.step_s)
-        steps = self.steps
+        steps = self.noted()
         for at in range(0, len(steps), 2):
             if steps[at] == step:
                 units = min(units, steps[at + 1])
@@ -131,20 +130,20 @@ class Slices(Struct, gc=False):
                 return
 
     def copied(self, holder: str) -> Slices:
-        self._note()
-        return Slices(self.measure, holder, self.used, self.steps[:], self.last)
+        return Slices(self.measure, holder, self.used, self.noted()[:], self.last)
 
-    def _note(self) -> None:
-        """Put what was taken since the last look into the step of that look."""
+    def noted(self) -> array[int]:
+        """The steps, with what was taken since the last look in the step of that look."""
         steps = self.steps
         new = self.used - sum(steps[1::2])
         if not new:
-            return
+            return steps
         # Less than was noted: the last take did not pass after all.
         if steps and steps[-2] == self.last:
             steps[-1] += new
         else:
             steps.extend((self.last, new))
+        return steps
 
     def _drop(self, current: int) -> None:
         steps = self.steps
