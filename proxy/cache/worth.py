@@ -262,11 +262,12 @@ class Overheard:
                 self._spoil()
                 return
             self._answer = event.data
+        if self._splitter.is_full:
+            self._spoil()
 
     def ended(self) -> bytes | None:
-        """The JSON text of the answer, where the stream has ended as it should. One without the blank line that ends
-        its event was cut off."""
-        return self._answer
+        """The JSON text of the answer, where the stream has ended as it should: nothing is left that had begun."""
+        return self._answer if self._splitter.rest() is None else None
 
     def _spoil(self) -> None:
         self._is_spoilt = True
