@@ -115,6 +115,10 @@ class Memory:
     async def close(self) -> None:
         """Nothing is open."""
 
+    def digests(self) -> list[bytes]:
+        """Of everything that is there, of each tenant in the order of its last use. Some may be over or forgotten."""
+        return [digest for order in self._order.values() for digest in order]
+
     def look(self, digest: bytes) -> Entry | None:
         """`get`, at once."""
         self._now = self._wall()

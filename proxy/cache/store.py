@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal, Protocol, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from ..secret import Secret
@@ -104,6 +105,26 @@ class Store(Protocol):
 
 # At rest, where others may write
 
+_FORGET: Final = msgspec.json.Decoder(Forget)
+_ALL: Final = Forget(None)
+
+
+def written(what: Forget) -> bytes:
+    """The words, to be kept. What cannot be written (a lone surrogate has no UTF-8) becomes more, never less."""
+    try:
+        return msgspec.json.encode(what)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_ALL)
+
+
+def read_forget(text: bytes) -> Forget:
+    """What was written. Words that nobody knows mean everything."""
+    try:
+        return _FORGET.decode(text)
+    except msgspec.DecodeError:
+        return _ALL
+
+
 _MAC_BYTES: Final = 32
 _PLAIN: Final = b"="
 _DEFLATED: Final = b"z"
@@ -125,26 +146,20 @@ class Seal:
         self._compress_above_bytes = compress_above_bytes
 
     def closed(self, digest: bytes, entry: Entry) -> bytes:
-        """The bytes to be kept."""
-        text, flag = encode(entry), _PLAIN
-        if 0 < self._compress_above_bytes < len(text):
-            text, flag = zlib.compress(text, 1), _DEFLATED
-        return self.signed(digest, flag + text)
+        """The bytes to be kept under this digest."""
+        return self.signed(digest, self.packed(entry))
 
     def opened(self, digest: bytes, data: object) -> Entry | Literal["forged", "foreign"]:
         """The entry that was kept under this digest. Nothing of what we did not sign is looked at."""
         text = self.verified(digest, data)
-        if text is None:
-            return "forged"
-        flag, rest = text[:1], text[1:]
-        if flag == _DEFLATED:
-            try:
-                rest = zlib.decompressobj().decompress(rest, _MOST_INFLATED_BYTES)
-            except zlib.error:
-                return "foreign"
-        elif flag != _PLAIN:
-            return "foreign"
-        return decode(rest) or "foreign"
+        return "forged" if text is None else unpacked(text) or "foreign"
+
+    def packed(self, entry: Entry) -> bytes:
+        """The entry as it is signed."""
+        text = encode(entry)
+        if 0 < self._compress_above_bytes < len(text):
+            return _DEFLATED + zlib.compress(text, 1)
+        return _PLAIN + text
 
     def signed(self, context: bytes, text: bytes) -> bytes:
         """A text that is ours, for this context only."""
@@ -158,5 +173,19 @@ class Seal:
         return text if hmac.compare_digest(mac, self._mac(context, text)) else None
 
     def _mac(self, context: bytes, text: bytes) -> bytes:
-        # The length first: no context and text are another context and text written together.
-        return hmac.digest(self._key, b"%d:%b%b" % (len(context), context, text), "sha256")
+        # The length first: no context and text are another context and text written together. In two pieces: the text is
+        # not copied, and a long one is signed without holding up other threads.
+        mac = hmac.new(self._key, b"%d:%b" % (len(context), context), "sha256")
+        mac.update(text)
+        return mac.digest()
+
+
+def unpacked(text: bytes) -> Entry | None:
+    """What was packed; None where it is of another version."""
+    flag, rest = text[:1], text[1:]
+    if flag == _DEFLATED:
+        try:
+            rest = zlib.decompressobj().decompress(rest, _MOST_INFLATED_BYTES)
+        except zlib.error:
+            return None
+    return decode(rest) if flag in (_PLAIN, _DEFLATED) else None

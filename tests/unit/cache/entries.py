@@ -21,7 +21,7 @@ class Clock:
 
 
 def digest_of(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def make_entry(
@@ -36,7 +36,7 @@ def make_entry(
     sie_s: float = 0,
 ) -> Entry:
     return Entry(
-        material=b"material of " + text[:10].encode(),
+        material=b"material of " + text[:10].encode("utf-8", "surrogatepass"),
         result=json.dumps({"content": [{"type": "text", "text": text}]}).encode(),
         stored_s=stored_s,
         fresh_s=fresh_s,
