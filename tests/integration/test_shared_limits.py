@@ -342,7 +342,9 @@ async def test_ten_thousand_who_leave_leave_nothing_behind(store: Valkey, replic
             take.cancel()
         for each in await asyncio.gather(*takes, return_exceptions=True):
             granted += isinstance(each, Taken)
-    await one.shared.take((rate(9, "last"),))
+        # Behind all others: no more of them are under way than there is room for.
+        await one.shared.take((rate(999, "last"),))
+    assert (one.told, one.shared.fallbacks) == ([], 0)
     assert (await one.shared.take((quota(1_000_000),))).remaining == (1_000_000 - granted - 1,)
     assert (one.shared.under_way, one.shared.refunds_lost) == (0, 0)
 
