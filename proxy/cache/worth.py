@@ -23,7 +23,7 @@ from ..protocol.headers import media_type
 from ..protocol.jsonrpc import META_PREFIX
 from ..protocol.splice import members
 from ..protocol.sse import Splitter, TooLong
-from .entry import ERROR_STATUS, Entry, Places, looked_at, places_of
+from .entry import ERROR_STATUS, ONCE_ONLY_META, Entry, Places, looked_at, places_of, written
 from .key import Key, Keying, Keys, Share
 from .settings import CacheSettings
 
@@ -36,12 +36,10 @@ _ASKS_FOR_MORE: Final = frozenset({"task", "inputResponses", "requestState"})
 _TOLD_ON_THE_WAY: Final = frozenset({"progressToken", META_PREFIX + "logLevel"})
 _ONCE_ONLY: Final = frozenset({"inputRequests", "requestState", "task", "taskId"})
 """Members of a result that are for one caller, once."""
-_ONCE_ONLY_META: Final = frozenset({META_PREFIX + "subscriptionId", META_PREFIX + "related-task"})
-_RESULT: Final = frozenset({"jsonrpc", "id", "result"})
-_ERROR: Final = frozenset({"jsonrpc", "id", "error"})
 _MEDIA_TYPES: Final = frozenset({"application/json", "text/event-stream"})
 _NOTHING: Final = frozenset[str]()
 _NOWHERE: Final = slice(0, 0)
+_BLANKS: Final = b" \t\r\n"
 
 _TTL_MS: Final = re.compile(rb"[1-9][0-9]{0,14}")
 """A number of milliseconds as the specification has it. What is odd, or lasts longer than 31,000 years, is 0."""
@@ -132,13 +130,11 @@ class Worth:
         if "no-store" in wishes or len(text) > self._max_entry_bytes:
             return None
         try:
-            known = members(text)
-            if not _answers(text, known, permit.call.id):
-                return None
-            if "error" in known:
-                found = self._of_error(asked, status, text[known["error"]])
+            name, said = _said(text, permit.call.id)
+            if name == "error":
+                found = self._of_error(asked, status, said)
             else:
-                found = self._of_result(asked, text[known["result"]]) if status == 200 else None
+                found = self._of_result(asked, said) if status == 200 else None
         except ValueError:
             return None
         if found is None:
@@ -167,7 +163,7 @@ class Worth:
     def _of_result(self, asked: Asked, text: bytes) -> _Found | None:
         """Raises ValueError where it is no object in which each member comes once."""
         known, meta = looked_at(text)
-        if known.keys() & _ONCE_ONLY or meta.keys() & _ONCE_ONLY_META:
+        if known.keys() & _ONCE_ONLY or meta.keys() & ONCE_ONLY_META:
             return None
         if text[known.get("isError", _NOWHERE)] not in (b"", b"false"):
             return None
@@ -224,14 +220,26 @@ def _cache_control(headers: Headers) -> frozenset[str]:
     )
 
 
-def _answers(text: bytes, known: Mapping[str, slice], id: RequestId | None) -> bool:
-    """Whether a message is the answer to the request with this id, and nothing stands beside it that would be lost."""
-    if known.keys() not in (_RESULT, _ERROR) or text[known["jsonrpc"]] != b'"2.0"' or id is None:
-        return False
+def _said(text: bytes, id: RequestId | None) -> tuple[str, bytes]:
+    """What the answer to the request with this id says, and as what: `result` or `error`. Raises ValueError where it is
+    none, or where something stands beside it that would be lost."""
+    if id is None:
+        raise ValueError("nobody asked")
+    # As SDKs write it, in Python and in TypeScript: what stands between is the result if it is one JSON object.
+    own = written(id)
+    begin, end = b'{"jsonrpc":"2.0","id":%b,"result":' % own, b',"jsonrpc":"2.0","id":%b}' % own
+    if text.startswith(begin) and text.endswith(b"}"):
+        return "result", text[len(begin) : -1].strip(_BLANKS)
+    if text.startswith(b'{"result":') and text.endswith(end):
+        return "result", text[10 : -len(end)].strip(_BLANKS)
+    known = members(text)
+    name = "error" if "error" in known else "result"
+    if known.keys() != {"jsonrpc", "id", name} or text[known["jsonrpc"]] != b'"2.0"':
+        raise ValueError("this is no answer")
     said = text[known["id"]]
-    if isinstance(id, int):
-        return said == b"%d" % id
-    return said.startswith(b'"') and bool(json.loads(said) == id)
+    if said != own and (not isinstance(id, str) or said[:1] != b'"' or json.loads(said) != id):
+        raise ValueError("this is the answer to another request")
+    return name, text[known[name]]
 
 
 class Overheard:

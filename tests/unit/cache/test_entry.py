@@ -189,6 +189,7 @@ def test_it_carries_the_id_of_who_asks(id: RequestId) -> None:
         ("{}", '{"_meta":{MARK}}'),
         ("{ }", '{"_meta":{MARK} }'),
         ('{"a":1.0, "b" : "\\u00fc"}', '{"_meta":{MARK},"a":1.0, "b" : "\\u00fc"}'),
+        ('{"_meta":{ \n}}', '{"_meta":{MARK \n}}'),
         ('{"_meta":{}}', '{"_meta":{MARK}}'),
         ('{"a":1,"_meta":{"b":2},"c":3}', '{"a":1,"_meta":{MARK,"b":2},"c":3}'),
         ('{"\\u005fmeta": {"b":2}}', '{"\\u005fmeta": {MARK,"b":2}}'),
@@ -269,7 +270,7 @@ def test_an_error_is_told_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "result", ["[]", "1", "", ' {"a":1}', '{"a":1,"a":2}', '{"a":', '{"_meta":{"a":1,"a":1}}']
+    "result", ["[]", "1", "", ' {"a":1}', '{"a":1,"a":2}', '{"a":', f'{{"_meta":{{"{MARK}":1,"{MARK}":1}}}}']
 )
 def test_what_is_no_strict_object_has_no_places(result: str) -> None:
     with pytest.raises(ValueError, match=r"this is no"):
