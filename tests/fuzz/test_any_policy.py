@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from proxy.model import Principal
 from tests.fuzz.bounded import FUZZ
+from tests.fuzz.dice import RARELY, Dice, dice
 from tests.integration.wire import REVISIONS
 from tests.unit.policy.hall import Hall, Said, Server, answering, as_event, whole
 
@@ -49,27 +50,6 @@ TEMPLATES: Final = ["file:///{path}", "{all}", "db://{t}", "file:///a", "x{y}"]
 ROLES: Final = ["viewer", "editor", "admin", "guest"]
 SCOPES: Final = ["one", "two"]
 CLASSES: Final = ["read", "write", "dangerous"]
-
-
-class Dice:
-    """Choices out of drawn bytes: one draw for a whole policy takes a twentieth of the time of one draw for each part
-    of it, and zeros, which are the first choices, are what a failure shrinks to."""
-
-    def __init__(self, drawn: bytes) -> None:
-        self._left = list(reversed(drawn))
-
-    def one(self, choices: Sequence[Any]) -> Any:
-        return choices[(self._left.pop() if self._left else 0) % len(choices)]
-
-    def some(self, choices: Sequence[Any], most: int) -> list[Any]:
-        return [self.one(choices) for _ in range(self.one(range(most + 1)))]
-
-    def times(self, most: int, make: Callable[[], Section]) -> list[Section]:
-        return [make() for _ in range(self.one(range(most + 1)))]
-
-
-RARELY: Final = [False, False, False, True]
-dice = st.binary(min_size=200, max_size=200).map(Dice)
 
 
 def tool_rule(dice: Dice) -> Section:
@@ -112,7 +92,7 @@ def a_policy(dice: Dice) -> Section:
 
 def some_packs(dice: Dice) -> list[Section]:
     """Their rules say no, or nothing: none only records."""
-    packs = dice.times(
+    packs: list[Section] = dice.times(
         2, lambda: {"methods": method_rules(dice), "tools": dice.times(3, lambda: tool_rule(dice))}
     )
     for rule in [rule for pack in packs for rule in (*pack["methods"].values(), *pack["tools"])]:
