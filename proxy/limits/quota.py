@@ -21,7 +21,8 @@ than the quota in any window, at the price of a sixtieth longer."""
 ROUNDING_S: Final = 1e-6
 """Doubles tell moments of these years no finer; whoever comes back when told must not be too early."""
 SET_BACK_S: Final = 3_600.0
-"""A counter that is over is kept so long (a short window: once more), should the clock be set back into it."""
+"""A counter that is over is kept so long (a short window: once more), should the clock be set back into it; one that is
+empty, too, because it may be that of a window that has just begun."""
 _STEPS_HELD: Final = SLICES + 1
 
 
@@ -50,7 +51,8 @@ class Count(Struct, gc=False):
 
     def is_idle(self, now: float, wall: float) -> bool:
         """Whether it says no more than one that does not exist."""
-        return not self.used or wall >= self.end + min(self.end - self.start, SET_BACK_S)
+        since = self.end if self.used else self.start
+        return wall >= since + min(self.end - self.start, SET_BACK_S)
 
     def give_back(self, units: int, taken: float) -> None:
         """Units that were taken at `taken` were not used after all."""
@@ -112,9 +114,8 @@ class Slices(Struct, gc=False):
 
     def is_idle(self, now: float, wall: float) -> bool:
         """Whether it says no more than one that does not exist."""
-        return not self.used or wall >= self._end_of(self.last) + min(
-            self.measure.window.sliding_s, SET_BACK_S
-        )
+        since = self._end_of(self.last) if self.used else self.last * self.step_s
+        return wall >= since + min(self.measure.window.sliding_s, SET_BACK_S)
 
     def give_back(self, units: int, taken: float) -> None:
         """Units that were taken at `taken` were not used after all."""
