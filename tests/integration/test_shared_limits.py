@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 from cryptography import x509
 
@@ -19,6 +20,7 @@ from proxy.lifecycle.background import Background
 from proxy.limits.demand import Demand, Denied, Granted, Quota, Rate, Window
 from proxy.limits.local import Local
 from proxy.limits.shared import MAX_UNDER_WAY, Shared
+from proxy.limits.valkey_link import TROUBLES
 from proxy.limits.valkey_script import Taken
 from proxy.limits.valkey_url import Place, read_place
 from proxy.model import Reason, Refused
@@ -207,6 +209,15 @@ async def test_a_refund_gives_back_units_and_no_tokens(store: Valkey, replica: O
     assert (await other.shared.take(demands[:2])).remaining == (1, 1)
 
 
+async def test_what_is_given_back_can_be_taken_at_once(store: Valkey, replica: Open) -> None:
+    """However fresh the last no is."""
+    one = await replica(store)
+    taken = await one.shared.take((quota(1),))
+    assert not await one.granted(quota(1))
+    one.shared.refund((quota(1),), taken)
+    assert await one.granted(quota(1))
+
+
 async def test_a_refund_of_another_window_changes_nothing(store: Valkey, replica: Open) -> None:
     one = await replica(store)
     demand = quota(5, window=DAY)
@@ -229,29 +240,34 @@ async def test_what_had_to_pass_gets_back_what_it_took(store: Valkey, replica: O
 async def test_a_flood_of_what_is_spent_does_not_reach_the_store(store: Valkey, replica: Open) -> None:
     one = await replica(store)
     assert [await one.granted(rate(1)) for _ in range(2)] == [True, False]
-    asked = _scripts_run(store)
+    asked = _calls(store, "evalsha")
     denied = await asyncio.gather(*(one.shared.take((quota(9), rate(1))) for _ in range(300)))
     assert all(each.index == 1 and 990 < each.retry_after_s < 1_000 for each in denied)
-    assert _scripts_run(store) == asked
+    assert _calls(store, "evalsha") == asked
     assert one.shared.spared == 300
     one.now_s = 1.1
     assert not await one.granted(rate(1))
-    assert _scripts_run(store) == asked + 1, "it is asked again after a moment"
+    assert _calls(store, "evalsha") == asked + 1, "it is asked again after a moment"
 
 
-def _scripts_run(store: Valkey) -> int:
+def _calls(store: Valkey, command: str) -> int:
     statistics: Any = store.client.info("commandstats")
-    return int(statistics["cmdstat_evalsha"]["calls"])
+    return int(statistics[f"cmdstat_{command}"]["calls"])
 
 
 async def test_a_store_that_forgot_the_script_is_told_it(store: Valkey, replica: Open) -> None:
     """NOSCRIPT is no outage: all under way are asked again behind one SCRIPT LOAD."""
     one = await replica(store)
     taken = await one.shared.take((quota(200),))
+    loads = _calls(store, "script|load")
+    store.client.script_flush()
+    answers = await asyncio.gather(*(one.shared.take((quota(200),)) for _ in range(100)))
+    assert sorted(each.remaining[0] for each in answers) == list(range(99, 199))
+    assert _calls(store, "script|load") == loads + 1
     store.client.script_flush()
     one.shared.refund((quota(200),), taken)
-    answers = await asyncio.gather(*(one.shared.take((quota(200),)) for _ in range(100)))
-    assert sorted(each.remaining[0] for each in answers) == list(range(100, 200))
+    await one.shared.take((rate(9),))
+    assert (await one.shared.take((quota(200),))).remaining == (99,)
     assert (one.shared.fallbacks, one.shared.refunds_lost, one.told) == (0, 0, [])
 
 
@@ -403,6 +419,24 @@ async def test_a_hanging_store_costs_a_call_its_timeout_and_no_more(store: Valke
         store.go_on()
     await one.heard(None)
     assert not (await one.shared.take((quota(1_000),))).is_local
+
+
+async def test_some_late_answers_among_good_ones_are_no_outage(store: Valkey, replica: Open) -> None:
+    one = await replica(store, timeout_s=SHORT_S)
+    await _until_up(one)
+    for _ in range(2):
+        store.hang()
+        try:
+            for _ in range(TROUBLES - 1):
+                assert (await one.shared.take((quota(1_000),))).is_local
+        finally:
+            store.go_on()
+        # Behind the late ones, whose answers are coming now.
+        one.shared.refund((quota(1_000),))
+        async with within():
+            while (await one.shared.take((quota(1_000),))).is_local:
+                assert one.shared.is_up
+    assert (one.told, one.shared.outages) == ([], 0)
 
 
 async def test_a_store_that_hangs_from_the_start_holds_nobody_up(store: Valkey, replica: Open) -> None:
@@ -669,6 +703,34 @@ async def test_another_kind_of_server_is_no_store(replica: Open) -> None:
         assert (await one.shared.take((quota(10),))).is_local
         await one.heard("hung up")
         assert one.shared.outages == 1, "it was never up again"
+
+
+@pytest.mark.parametrize("nonsense", [b"+OK\r\n", b"*4\r\n:1\r\n:2\r\n:3\r\n:0\r\n", b"*1\r\n$1\r\na\r\n"])
+async def test_an_answer_that_is_none_is_believed_by_nobody(replica: Open, nonsense: bytes) -> None:
+    """It may be that of another command: nothing that comes behind it on this connection is."""
+    connections = 0
+    probed = b"*6\r\n:1\r\n:1790000000\r\n:0\r\n:0\r\n:0\r\n:1\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        commands = hiredis.Reader()
+        replies = iter((b"+loaded\r\n", probed, nonsense + probed))
+        while data := await reader.read(65_536):
+            commands.feed(data)
+            while commands.gets() is not False:
+                writer.write(next(replies, b""))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        one = await replica(Place(host="127.0.0.1", port=server.sockets[0].getsockname()[1]))
+        takes = [asyncio.create_task(one.shared.take((quota(10),))) for _ in range(2)]
+        async with within():
+            assert [each.is_local for each in await asyncio.gather(*takes)] == [True, True]
+        await one.heard("none")
+        await one.heard(None)
+        assert connections == 2
+        await one.shared.close()
 
 
 @pytest.mark.parametrize("host", ["a..b", "no-such-name.invalid"])
