@@ -111,6 +111,11 @@ class Forgotten:
         self._books.clear()
         self._size = 0
 
+    def below(self, number: int) -> None:
+        """What is from before that number is forgotten: nobody knows any more what was."""
+        self._floor = max(self._floor, number)
+        self.last = max(self.last, number)
+
     def covers(self, entry: Entry, since: int) -> bool:
         """Whether an entry that is from `since` was forgotten."""
         if since >= self.last:

@@ -173,8 +173,8 @@ class Seal:
         return text if hmac.compare_digest(mac, self._mac(context, text)) else None
 
     def _mac(self, context: bytes, text: bytes) -> bytes:
-        # The length first: no context and text are another context and text written together. In two pieces: the text is
-        # not copied, and a long one is signed without holding up other threads.
+        # The length first: no context and text are another context and text written together. In two pieces: the text
+        # is not copied, and a long one is signed without holding up other threads.
         mac = hmac.new(self._key, b"%d:%b" % (len(context), context), "sha256")
         mac.update(text)
         return mac.digest()

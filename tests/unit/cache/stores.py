@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -11,8 +13,12 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from proxy.cache.file import File
+from proxy.cache.layered import Layered
 from proxy.cache.memory import Memory
 from proxy.cache.store import Seal, Store
+from proxy.cache.valkey_store import Greet, ValkeyStore
+from proxy.limits.valkey_link import Link
+from proxy.limits.valkey_url import read_place
 from proxy.secret import Secret
 from tests.unit.cache.entries import Clock
 from tests.valkey import Valkey
@@ -78,5 +84,60 @@ async def a_file(place: Place) -> AsyncIterator[File]:
         yield store
 
 
-MAKERS: Final[dict[str, Maker]] = {"memory": a_memory, "file": a_file}
+def make_valkey(
+    place: Place, *, secret: Secret = SECRET, namespace: str = "tests"
+) -> tuple[ValkeyStore, Link]:
+    """The store, and its connection. The clock of the store itself goes on."""
+    assert place.valkey is not None
+    links: list[Link] = []
+
+    def link(greet: Greet) -> Link:
+        assert place.valkey is not None
+        url = read_place(Secret(place.valkey.url))
+        links.append(Link(url, greet, told=lambda _: None, chance=lambda: 0.1, tls=None, sleep=asyncio.sleep))
+        return links[0]
+
+    store = ValkeyStore(
+        link,
+        Seal(secret, f"valkey {namespace}"),
+        namespace=namespace,
+        max_entry_bytes=MAX_ENTRY_BYTES,
+        wall=place.clock,
+        now=time.monotonic,
+        token=lambda: secrets.token_hex(16),
+    )
+    return store, links[0]
+
+
+async def ready(store: ValkeyStore, link: Link) -> None:
+    """Until it is connected and knows what was forgotten."""
+    async with asyncio.timeout(5):
+        await link.first_try()
+        while not store.is_current:
+            await store.get(b"nothing")
+
+
+@asynccontextmanager
+async def a_valkey(place: Place) -> AsyncIterator[ValkeyStore]:
+    store, link = make_valkey(place)
+    async with running(store):
+        await ready(store, link)
+        yield store
+
+
+@asynccontextmanager
+async def layers(place: Place) -> AsyncIterator[Layered]:
+    second, link = make_valkey(place)
+    store = Layered(make_memory(place.clock), second)
+    async with running(store):
+        await ready(second, link)
+        yield store
+
+
+MAKERS: Final[dict[str, Maker]] = {
+    "memory": a_memory,
+    "file": a_file,
+    "valkey": a_valkey,
+    "layered": layers,
+}
 LAYERED: Final = frozenset({"valkey", "layered"})
