@@ -250,12 +250,10 @@ def looked_at(result: bytes) -> tuple[dict[str, slice], dict[str, slice]]:
         raise ValueError("this is no object")
     known = members(result)
     meta = known.get("_meta")
+    if meta is None or not result.startswith(b"{", meta.start):
+        return known, {}
     # Nearly every `_meta` says other things, and to find their places would cost a third of all this.
-    if (
-        meta is None
-        or _MATTERS.search(result, meta.start, meta.stop) is None
-        or not result.startswith(b"{", meta.start)
-    ):
+    if _MATTERS.search(result, meta.start, meta.stop) is None:
         return known, {}
     inner = members(result[meta])
     return known, {name: slice(meta.start + at.start, meta.start + at.stop) for name, at in inner.items()}
