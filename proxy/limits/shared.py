@@ -74,7 +74,8 @@ class Shared:
         call waits for the store. `namespace`: of the deployment;
         its keys begin with `{mcp-sidecar:namespace}:`. `wall` counts seconds from 1970, `now` is
         monotonic, `chance` is from 0 to 1. `told`: hears why the store is not used, in fixed words without names and
-        credentials, and None when it is used again. `tls`: whom to trust; absent, the system's certificates."""
+        credentials, and None when it is used again. `tls`: whom to trust; absent, the system's
+        certificates."""
         self._local = local
         self._is_closed_in_outages = on_outage == "closed"
         self._share = local_share
@@ -125,9 +126,23 @@ class Shared:
         """Commands without a reply."""
         return 0 if self._link.wire is None else len(self._link.wire)
 
+    @property
+    def place(self) -> Place:
+        """Where the next connection goes."""
+        return self._link.place
+
+    @property
+    def trusted(self) -> ssl.SSLContext | None:
+        """With what it is encrypted, where the place is."""
+        return self._link.tls
+
     def move(self, place: Place) -> None:
         """Be there from the next connection on: a password was renewed."""
         self._link.place = place
+
+    def trust(self, tls: ssl.SSLContext) -> None:
+        """Trust these authorities from the next connection on."""
+        self._link.tls = tls
 
     async def take(self, demands: Sequence[Demand]) -> Taken | Denied:
         """Take of all limits, or of none. Waits `timeout_s` at most. Raises Refused where nobody may decide."""

@@ -109,6 +109,8 @@ class Link:
         trust; absent, the certificates the system trusts."""
         self.place = place
         """Used for the next connection."""
+        self.tls = tls
+        """So is this."""
         self.wire: Wire | None = None
         """None while the store is not used."""
         self.was_tried = False
@@ -119,7 +121,6 @@ class Link:
         self._greet = greet
         self._told = told
         self._chance = chance
-        self._tls = tls
         self._sleep = sleep
         self._ping_s = ping_s
         self._troubles = 0
@@ -230,7 +231,7 @@ class Link:
         place = self.place
         try:
             _, wire = await asyncio.get_running_loop().create_connection(
-                Wire, place.host, place.port, ssl=self._context() if place.is_encrypted else None
+                Wire, place.host, place.port, ssl=(self.tls or True) if place.is_encrypted else None
             )
         # The texts of these may quote what was given; the type says enough.
         except ssl.SSLCertVerificationError:
@@ -240,11 +241,6 @@ class Link:
         except (OSError, UnicodeError):
             _raise(_unreached(place))
         return wire
-
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls
 
     def _up(self, wire: Wire) -> None:
         self.wire = wire
