@@ -52,11 +52,7 @@ def texts(body: bytes) -> Iterator[str]:
     yield body.replace(b"\0", b"").decode("utf-8", "ignore")
     yield body.partition(b"\0")[0].decode("utf-8", "ignore")
     yield body.decode("latin-1")
-    for coding in (json.detect_encoding(body), "utf-7"):
-        try:
-            yield body.decode(coding)
-        except (UnicodeDecodeError, UnicodeError):
-            continue
+    yield body.decode(json.detect_encoding(body), "replace")
 
 
 def values(text: str, hook: Reader) -> Iterator[object]:
@@ -221,17 +217,21 @@ IDS: Final = ["1", '"1"', None, "null", "1.5", "true", "[]", "-0", "1e0", "9" * 
 
 
 TRICKS: Final = [
-    "name",
-    "type",
-    "key",
-    "twice",
-    "shape",
-    "method",
-    "id",
-    "twice above",
-    "wrap",
-    "code",
-    "fields",
+    *(
+        "name",
+        "type",
+        "key",
+        "twice",
+        "twice above",
+        "shape",
+        "method",
+        "id",
+        "wrap",
+        "wrap",
+        "code",
+        "fields",
+    ),
+    *("header", "header"),
 ]
 
 
@@ -290,15 +290,17 @@ class Attack:
         name = self._one(names, "fields")
         pairs = fields(dice, name, self._one([self._revision, *REVISIONS], "fields"))
         packed = base64.b64encode(self.denied.encode())
-        more = [
+        ours = [
             *((b"Mcp-Name", b"=?base64?%s?=" % packed), (b"mcp-name", b"=?BASE64?%s?=" % packed)),
-            *((b"Mcp-Name", self.denied.encode()), (b"mcp-name", b"echo")),
-            *((b"Mcp-Method", b"tools/list"), (b"mcp-method", b"tools/call")),
+            (b"Mcp-Name", self.denied.encode()),
+        ]
+        more = [
+            *((b"Mcp-Method", b"tools/list"), (b"mcp-method", b"tools/call"), (b"mcp-name", b"echo"), *ours),
             *((b"MCP-Protocol-Version", MODERN.encode()), (b"Connection", b"mcp-name")),
         ]
         if not {"fields", "header"} & self.tricks:
             return pairs
-        return dice.shuffled([*pairs, dice.one(more)])
+        return dice.shuffled([*pairs, dice.one(ours if "header" in self.tricks else more)])
 
 
 def _twice(params: str, good: str) -> list[tuple[tuple[str, str], tuple[str, str]]]:
