@@ -42,6 +42,8 @@ from .store import Counts, Forget, Job, Mark, Seal, read_forget, unpacked, writt
 TIMEOUT_S: Final = 0.05
 """For an answer of the store: a miss is better than a slow hit."""
 POLL_S: Final = 0.25
+DRIFT_S: Final = 0.5
+"""Between clocks that count as the same."""
 BOUND_S: Final = 1.0
 """After `forget` has returned, no replica tells the entry for longer."""
 MOST_FORGOTTEN: Final = 4_096
@@ -254,7 +256,7 @@ class ValkeyStore:
         if not isinstance(left_ms, int) or left_ms <= 0:
             return None
         passed_s = lifetime_s(entry) - left_ms / 1000
-        if wall - passed_s < entry.stored_s:
+        if wall - passed_s < entry.stored_s - DRIFT_S:
             entry = structs.replace(entry, stored_s=wall - passed_s)
         if is_over(entry, wall):
             self._counts["expired"] += 1

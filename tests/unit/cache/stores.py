@@ -115,6 +115,7 @@ async def ready(store: ValkeyStore, link: Link) -> None:
         await link.first_try()
         while not store.is_current:
             await store.get(b"nothing")
+            await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
