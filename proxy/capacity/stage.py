@@ -125,17 +125,19 @@ class Roomy:
 
     async def _held(self, permit: Permit, place: Place) -> Reply:
         began = self._began(permit.call)
+        # The name alone: a call that is waited for keeps nothing of what it carried.
+        what = _kind_of(permit.call)
         try:
             reply = await self._serve(permit)
         except BaseException as error:
-            self._ended(place, permit.call, began, Ending.of(error))
+            self._ended(place, what, began, Ending.of(error))
             raise
         if began is not None and _is_whole(permit.call, reply):
             # What it takes to write it to a slow client says nothing of the server.
             if reply.status < 300:
-                self._learn(permit.call, began, Ending.COMPLETE)
+                self._learn(what, began, Ending.COMPLETE)
             began = None
-        reply.when_done(functools.partial(self._ended, place, permit.call, began))
+        reply.when_done(functools.partial(self._ended, place, what, began))
         return reply
 
     def _pools(self, call: Call) -> Pools:
@@ -200,10 +202,10 @@ class Roomy:
         if not turn.done():  # else its caller has gone
             turn.set_result(self._no(permit, why, words))
 
-    def _ended(self, place: Place, call: Call, began: float | None, ending: Ending) -> None:
+    def _ended(self, place: Place, what: str, began: float | None, ending: Ending) -> None:
         try:
             if began is not None:
-                self._learn(call, began, ending)
+                self._learn(what, began, ending)
         finally:
             self._give_back(place)
 
@@ -225,10 +227,9 @@ class Roomy:
         """None where nothing is learnt of it: of several calls nobody knows which took how long."""
         return None if self._gradient is None or call.kind is not Kind.REQUEST else self._now()
 
-    def _learn(self, call: Call, began: float, ending: Ending) -> None:
+    def _learn(self, what: str, began: float, ending: Ending) -> None:
         if self._gradient is None or ending not in (Ending.COMPLETE, Ending.UPSTREAM_BROKE):
             return
-        what = call.target or "" if call.method == "tools/call" else call.method
         took_s = self._now() - began
         before = self._gradient.limit
         if ending is Ending.COMPLETE:
@@ -265,6 +266,11 @@ _BATCH: Final = (
 _OVER: Final = "It would be over before its turn came. Give it more time, or wait."
 _WAITED: Final = "It waited for its turn, and that did not come in time."
 _DISPLACED: Final = "It waited for its turn, and had to make way. Fewer calls at once help."
+
+
+def _kind_of(call: Call) -> str:
+    """What takes about as long as others of its kind."""
+    return call.target or "" if call.method == "tools/call" else call.method
 
 
 def _importance(permit: Permit) -> int:
