@@ -84,7 +84,7 @@ class Shared:
         self._now = now
         self._told = told
         self._asking = Asking(namespace)
-        self._link = Link(place, self._greet, told=told, chance=chance, tls=tls, sleep=sleep)
+        self._link = Link(place, self._greet, told=told, now=now, chance=chance, tls=tls, sleep=sleep)
         self._spent = Spent()
         # The store's clock less ours: unix seconds at our monotonic 0.
         self._ahead_s: float | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeAlias
 
@@ -28,7 +29,9 @@ PING_S: Final = 2.0
 CLOSE_S: Final = 1.0
 """For the last words."""
 TROUBLES: Final = 5
-"""In a row open the breaker."""
+"""So many in a row, and for so long, open the breaker."""
+PATIENCE_S: Final = 0.15
+"""A pause of a store, or of a processor that many share, makes all takes of that moment late and is soon over."""
 
 Greet: TypeAlias = Callable[["Ask"], Awaitable[None]]
 """Makes sure that the store can decide. Raises Unusable."""
@@ -101,12 +104,13 @@ class Link:
         *,
         told: Callable[[str | None], None],
         chance: Callable[[], float],
+        now: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         ping_s: float = PING_S,
     ) -> None:
-        """`told` hears why the store is not used, and None when it is again. `chance`: from 0 to 1. `tls`: whom to
-        trust; absent, the certificates the system trusts."""
+        """`told` hears why the store is not used, and None when it is again. `now` is monotonic seconds, `chance`
+        from 0 to 1. `tls`: whom to trust; absent, the certificates the system trusts."""
         self.place = place
         """Used for the next connection."""
         self.tls = tls
@@ -120,10 +124,12 @@ class Link:
         self.why_down: str | None = None
         self._greet = greet
         self._told = told
+        self._now = now
         self._chance = chance
         self._sleep = sleep
         self._ping_s = ping_s
         self._troubles = 0
+        self._trouble_since = 0.0
         self._is_closed = False
         self._is_lost = False
         self._leaving: Wire | None = None
@@ -140,9 +146,12 @@ class Link:
         self._troubles = 0
 
     def had_trouble(self, why: str) -> None:
-        """The store was late, or refused. Several times in a row: it is left alone until it greets us properly."""
+        """The store was late, or refused. Again and again: it is left alone until it greets us properly."""
+        now = self._now()
+        if not self._troubles:
+            self._trouble_since = now
         self._troubles += 1
-        if self._troubles >= TROUBLES:
+        if self._troubles >= TROUBLES and now - self._trouble_since >= PATIENCE_S:
             self.drop(why)
 
     def drop(self, why: str) -> None:

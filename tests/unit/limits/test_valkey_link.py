@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.limits.valkey_link import TROUBLES, Ask, Link, Unusable, in_words
+from proxy.limits.valkey_link import PATIENCE_S, TROUBLES, Ask, Link, Unusable, in_words
 from proxy.limits.valkey_script import packed
 from proxy.limits.valkey_url import Place
 from tests.integration.waiting import within
@@ -22,6 +22,7 @@ class Story:
     def __init__(self) -> None:
         self.lines: list[str | float | None] = []
         self.chance = 1.0
+        self.now = 100.0
         self._grew = asyncio.Event()
 
     def add(self, line: str | float | None) -> None:
@@ -72,6 +73,7 @@ async def linked(
         Place(host="127.0.0.1", port=port),
         greet,
         told=story.add,
+        now=lambda: story.now,
         chance=lambda: story.chance,
         sleep=story.sleep,
         ping_s=ping_s,
@@ -117,16 +119,20 @@ async def test_a_store_is_used_when_it_has_greeted_well(story: Story, store: Val
         assert (link.outages, link.why_down, link.wire is None) == (1, None, False)
 
 
-async def test_some_troubles_in_a_row_open_the_breaker(story: Story, store: Valkey) -> None:
+async def test_troubles_that_do_not_end_open_the_breaker(story: Story, store: Valkey) -> None:
+    """Neither many of one moment, nor few that are long apart, nor those with good answers between them."""
     async with linked(story, store.port) as link:
         for _ in range(3):
             for _ in range(TROUBLES - 1):
+                story.now += PATIENCE_S
                 link.had_trouble("slow")
             link.went_well()
+        for _ in range(100 * TROUBLES):
+            link.had_trouble("slow")
         wire = link.wire
         assert wire is not None
-        for _ in range(TROUBLES):
-            link.had_trouble("slow")
+        story.now += PATIENCE_S
+        link.had_trouble("slow")
         assert link.wire is None
         assert wire.lost.done()
         assert (link.outages, link.why_down) == (1, "slow")
