@@ -15,7 +15,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from .valkey_script import packed
 from .valkey_url import Place
-from .valkey_wire import LOST, Error, Wire
+from .valkey_wire import LOST, MAX_REPLY_BYTES, Error, Wire
 
 CONNECT_S: Final = 1.0
 """For one try, from the look-up of the name to the greeting."""
@@ -108,9 +108,11 @@ class Link:
         tls: ssl.SSLContext | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         ping_s: float = PING_S,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         """`told` hears why the store is not used, and None when it is again. `now` is monotonic seconds, `chance`
-        from 0 to 1. `tls`: whom to trust; absent, the certificates the system trusts."""
+        from 0 to 1. `tls`: whom to trust; absent, the certificates the system trusts. `max_reply_bytes`: a
+        longer reply ends the connection."""
         self.place = place
         """Used for the next connection."""
         self.tls = tls
@@ -128,6 +130,7 @@ class Link:
         self._chance = chance
         self._sleep = sleep
         self._ping_s = ping_s
+        self._max_reply_bytes = max_reply_bytes
         self._troubles = 0
         self._trouble_since = 0.0
         self._is_closed = False
@@ -240,7 +243,10 @@ class Link:
         place = self.place
         try:
             _, wire = await asyncio.get_running_loop().create_connection(
-                Wire, place.host, place.port, ssl=(self.tls or True) if place.is_encrypted else None
+                lambda: Wire(self._max_reply_bytes),
+                place.host,
+                place.port,
+                ssl=(self.tls or True) if place.is_encrypted else None,
             )
         # The texts of these may quote what was given; the type says enough.
         except ssl.SSLCertVerificationError:

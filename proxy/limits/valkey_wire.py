@@ -44,7 +44,8 @@ _MORE: Final = object()
 class Wire(asyncio.Protocol):
     """Speaks while its transport lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+        self._max_reply_bytes = max_reply_bytes
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when nothing more will come."""
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -103,7 +104,7 @@ class Wire(asyncio.Protocol):
         except hiredis.ProtocolError:
             self.abort()
             return
-        if self._reader.len() > MAX_REPLY_BYTES:
+        if self._reader.len() > self._max_reply_bytes:
             self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:

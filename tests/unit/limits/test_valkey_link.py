@@ -12,6 +12,7 @@ import pytest
 from proxy.limits.valkey_link import PATIENCE_S, TROUBLES, Ask, Link, Unusable, in_words
 from proxy.limits.valkey_script import packed
 from proxy.limits.valkey_url import Place
+from proxy.limits.valkey_wire import MAX_REPLY_BYTES
 from tests.integration.waiting import within
 from tests.valkey import Valkey
 
@@ -67,7 +68,11 @@ async def greet(ask: Ask) -> None:
 
 @asynccontextmanager
 async def linked(
-    story: Story, port: int, greet: Callable[[Ask], Awaitable[None]] = greet, ping_s: float = 5.0
+    story: Story,
+    port: int,
+    greet: Callable[[Ask], Awaitable[None]] = greet,
+    ping_s: float = 5.0,
+    max_reply_bytes: int = MAX_REPLY_BYTES,
 ) -> AsyncIterator[Link]:
     link = Link(
         Place(host="127.0.0.1", port=port),
@@ -77,6 +82,7 @@ async def linked(
         chance=lambda: story.chance,
         sleep=story.sleep,
         ping_s=ping_s,
+        max_reply_bytes=max_reply_bytes,
     )
     job = asyncio.ensure_future(link.run())
     try:
@@ -151,6 +157,19 @@ async def test_an_idle_store_that_hangs_is_noticed_before_a_call_waits(story: St
             await story.until("the store does not answer")
             assert wire.lost.done()
             store.kill()
+
+
+async def test_a_reply_may_be_as_long_as_it_was_said(story: Story, store: Valkey) -> None:
+    """Other things than limits are kept in stores."""
+    store.client.set("long", "x" * 2_000_000)
+
+    async def read(ask: Ask) -> None:
+        assert await ask(packed("GET", "long")) == [b"x" * 2_000_000]
+
+    async with linked(story, store.port, read, max_reply_bytes=2_100_000) as link:
+        assert link.wire is not None
+    async with linked(story, store.port, read) as link:
+        await story.until("the store hung up")
 
 
 async def test_who_closes_is_not_in_an_outage(story: Story, store: Valkey) -> None:
