@@ -9,7 +9,7 @@ for quotas calls of tools, at the cost of their rule; unless the limit chooses o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -57,9 +57,6 @@ class Asked(Struct, frozen=True, kw_only=True):
     """What is asked instead where it continues a call that has counted; None: the same."""
 
 
-NOTHING: Final = Asked(demands=(), tallies=())
-
-
 class Rules:
     """The limits in force."""
 
@@ -101,19 +98,13 @@ class Rules:
 
     def _asked(self, call: Call, principal: Principal, rule: Rule) -> Asked:
         message = _Message(call, principal, rule)
-        meant = [each for each in self._limits if each.is_meant(message)]
-        asked = _joined(meant, message)
-        paying = [each for each in meant if not each.is_free_for_continuations]
-        if len(paying) == len(meant):
-            return asked
-        return Asked(
-            demands=asked.demands,
-            tallies=asked.tallies,
-            reported=asked.reported,
-            report_tallies=asked.report_tallies,
-            settles=asked.settles,
-            eased=_joined(paying, message),
-        )
+        pairs = [
+            (each, demand)
+            for each in self._limits
+            if each.is_meant(message) and (demand := each.demand(message)) is not None
+        ]
+        paying = [(each, demand) for each, demand in pairs if not each.is_free_for_continuations]
+        return _joined(pairs, None if len(paying) == len(pairs) else _joined(paying, None))
 
 
 class _Message:
@@ -215,14 +206,14 @@ def _measure(settings: LimitSettings, override: Override) -> Rate | Quota:
     return Quota((settings.quota or 0) if override.quota is None else override.quota, window)
 
 
-def _joined(limits: Iterable[_Limit], message: _Message) -> Asked:
-    asked = [(each, demand) for each in limits if (demand := each.demand(message)) is not None]
-    held = [(each, demand) for each, demand in asked if not each.is_reported]
-    told = [(each, demand) for each, demand in asked if each.is_reported]
+def _joined(pairs: Sequence[tuple[_Limit, Demand]], eased: Asked | None) -> Asked:
+    held = [(each, demand) for each, demand in pairs if not each.is_reported]
+    told = [(each, demand) for each, demand in pairs if each.is_reported]
     return Asked(
         demands=tuple(demand for _, demand in held),
         tallies=tuple(each.tally for each, _ in held),
         reported=tuple(demand for _, demand in told),
         report_tallies=tuple(each.tally for each, _ in told),
         settles=any(isinstance(demand.measure, Quota) for _, demand in held),
+        eased=eased,
     )
