@@ -400,12 +400,22 @@ def test_counters_of_the_last_day_make_room_once_no_clock_can_be_set_back_to_it(
 
 
 def test_a_counter_that_is_over_is_there_when_the_clock_is_set_back() -> None:
-    local = Local(places=10)
-    for number in range(8):
-        assert passed(local, quota(100, key=f"{number}"))
-    for number in range(50):
-        passed(local, quota(100, key=f"new-{number}"), wall=MIDNIGHT + 1)
-    assert not passed(local, quota(key="3"), wall=MIDNIGHT - 1)
+    local = Local(places=100)
+    assert passed(local, quota(100, key="mine"))
+    for number in range(10):
+        assert passed(local, quota(100, key=f"new-{number}"), wall=MIDNIGHT + 1)
+    assert not passed(local, quota(key="mine"), wall=MIDNIGHT - 1)
+
+
+def test_an_empty_counter_of_a_new_day_is_there_when_the_clock_is_set_back() -> None:
+    """It is what keeps the day before from being begun again."""
+    local = Local(places=100)
+    assert passed(local, quota(100, key="mine"))
+    assert not passed(local, quota(101, key="mine"), wall=MIDNIGHT + 1)
+    for number in range(10):
+        assert passed(local, quota(100, key=f"new-{number}"), wall=MIDNIGHT + 1)
+    assert granted(local, quota(key="mine"), wall=MIDNIGHT - 1) == 100
+    assert not passed(local, quota(key="mine"), wall=MIDNIGHT + 2)
 
 
 def test_sliding_counters_take_the_places_they_need() -> None:
