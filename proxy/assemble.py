@@ -7,14 +7,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import random  # noqa: TID251  here chance enters
 import secrets
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from aiohttp import web
 
 from .batches import merge, without
+from .capacity.building import Room
 from .check import overriding
 from .configuration.files import read_bounded
 from .configuration.values import Address
@@ -29,6 +32,8 @@ from .lifecycle.background import Background
 from .lifecycle.drain import drain
 from .lifecycle.probes import Health, operations
 from .lifecycle.watch import Changed, Watch
+from .limits.building import Limiting
+from .limits.local import Local
 from .model import Call, FindPage, Refused, Reply, Stage
 from .pipeline import Pipeline
 from .policy.building import Policy
@@ -50,6 +55,9 @@ from .upstream.probe import Probe
 from .upstream.public_view import PublicView
 from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
+
+if TYPE_CHECKING:
+    from .limits.shared import Shared
 
 LONGEST_NAME = 128
 """Of a tool, in a line: servers choose names."""
@@ -102,7 +110,9 @@ class House:
             token=_unguessable,
         )
         watch(policy.pin_files, policy.renew_pins)
-        listen = listening(identity.listen, *policy.listens)
+        # How much they may have, here or with other replicas.
+        limiting, shared = _limits(settings, log, watch, wall)
+        listen = listening(identity.listen, *policy.listens, limiting.listen)
         # The server's side.
         self._transport: Transport = AiohttpTransport(
             settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
@@ -139,6 +149,8 @@ class House:
                 stops=stops,
             )
             serve, pages = Challenged(serve, oauth), oauth.page
+        self.capacity = Room(settings.capacity)
+        serve = self.capacity.guarded(self.capacity.paced(serve))
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)
@@ -146,7 +158,7 @@ class House:
         hall = Pipeline(
             identify=identity.identify,
             authorise=policy.rules,
-            limit=None,
+            limit=limiting.limit,
             serve=serve,
             explain=lambda refused, call: explained(challenges(refused), call),
             merge=functools.partial(merge, form=form),
@@ -172,6 +184,8 @@ class House:
         self.operations_address = settings.operations.address
         # What runs meanwhile.
         self._identity = identity
+        self._limiting = limiting
+        self._shared = shared
         self._background = Background(report)
         watch(self._acceptor.files, self._acceptor.renew)
 
@@ -192,7 +206,8 @@ class House:
         await site.start()
         self.operations_address = _bound(runner.addresses[0][:2])
         await self._acceptor.open()
-        for job in (*self._identity.jobs, self.watch.run, self._tell_health):
+        shared = () if self._shared is None else self._shared.jobs
+        for job in (*self._identity.jobs, *self._limiting.jobs, *shared, self.watch.run, self._tell_health):
             self._background.start(job)
         self.health.is_listening = True
 
@@ -221,6 +236,9 @@ class House:
         await self._background.close()
         await self.listener.server.shutdown(timeout=0.1)
         await self._identity.close()
+        await self._limiting.close()
+        if self._shared is not None:
+            await self._shared.close()
         await self._transport.close()
         if self._operations is not None:
             await self._operations.cleanup()
@@ -232,11 +250,38 @@ def _unguessable() -> str:
     return f"x{secrets.token_hex(16)}"
 
 
+_Watches: TypeAlias = Callable[[tuple[str, ...], Changed], None]
+
+
+def _limits(
+    settings: Settings, log: Log, watch: _Watches, wall: Callable[[], float]
+) -> tuple[Limiting, Shared | None]:
+    """The room, and the store behind it where replicas share one."""
+
+    def warn(why: str) -> None:
+        log.life("quotas are not as they were", "warning", why=why)
+
+    def told(why: str | None) -> None:
+        if why is None:
+            log.life("limits are shared")
+        else:
+            log.life("limits are not shared", "warning", why=why)
+
+    if settings.shared_state is None or not settings.limits:
+        return Limiting(settings.limits, local_state=settings.local_state, wall=wall, warn=warn), None
+    from .limits.shared_building import share  # its library is an extra
+
+    local = Local()
+    shared = share(settings.shared_state, local, watch=watch, told=told, wall=wall, chance=random.random)
+    return Limiting(settings.limits, shared=shared, local=local, wall=wall, warn=warn), shared
+
+
 def _enforced(settings: Settings) -> list[str]:
     """What is in force, in words for the first line of the log."""
     policy = settings.policy
     rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
-    return ["caps", "protocol rules", *rules]
+    limits = [f"limit {each.name}{', reported only' if each.report else ''}" for each in settings.limits]
+    return ["caps", "protocol rules", *rules, *limits]
 
 
 def _our_pages(settings: Settings) -> FindPage:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field, inspect, structs
 
+from .capacity.settings import CapacitySection, CapacitySettings
 from .configuration.convert import Converter, Spot
 from .configuration.documents import document_of
 from .configuration.files import SETTINGS_FILE_BYTES, read_bounded
@@ -29,6 +30,7 @@ from .identity.settings import (
     MtlsSettings,
 )
 from .lifecycle.settings import OperationsSettings
+from .limits.settings import Limits, LocalStateSettings, SharedState, SharedStateSettings
 from .policy.addresses import is_metadata_host
 from .policy.packs import located, read_pack
 from .policy.settings import EVERYBODY, PolicySettings, roles_named
@@ -62,6 +64,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     policy: PolicySettings | None = None
     """Who may call what. Absent: everybody who may call at all may call everything."""
+
+    limits: Limits = ()
+    """How much each tenant, user or tool may have. All that apply to a call decide together."""
+
+    local_state: LocalStateSettings | None = None
+    """Where quotas survive a restart of a single process. Absent: they do not."""
+
+    shared_state: SharedState | None = None
+    """Where replicas count together. Absent: each process counts by itself."""
+
+    capacity: CapacitySection = field(default_factory=CapacitySettings)
+    """How many calls the server gets at once, and who waits."""
 
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 25.0
     """How long calls in flight may finish after TERM; less than the pod's grace period (30 s by default)."""
@@ -122,6 +136,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
         _check_reach(listen, values, report)
     _check_identity(values, report)
     _check_policy(values, report)
+    _check_limits(values, report)
     _check_certificates(values, report)
     if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
         path = "operations.address"
@@ -243,6 +258,21 @@ def _taken_by(each: object) -> tuple[str, str] | None:
     if isinstance(each, JwtSettings):
         return "issuer", each.issuer
     return ("key", each.header.lower()) if isinstance(each, ApiKeySettings) else None
+
+
+def _check_limits(values: Mapping[str, object], report: Report) -> None:
+    """State that nobody counts, or that is counted elsewhere."""
+    found = {
+        path: each
+        for path in ("local_state", "shared_state")
+        if isinstance(each := values.get(path), LocalStateSettings | SharedStateSettings)
+    }
+    if len(found) == 2:
+        path, why = "local_state", "what replicas share survives in their store"
+        report.add(report.place_of(path), path, "stands beside shared_state", why, "keep one of the two")
+    for path in () if values.get("limits", ...) else found:
+        why = "nothing is counted without limits"
+        report.add(report.place_of(path), path, "has nothing to keep", why, "write limits, or remove it")
 
 
 def _check_certificates(values: Mapping[str, object], report: Report) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.identity.api_key import hash_of
-from proxy.identity.keys_file import HASH_PREFIX
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar
+from tests.integration.keys import key, let_in
 from tests.integration.test_ownership import initialized, session
 from tests.integration.upstream import Upstream
 from tests.integration.wire import (
@@ -30,7 +28,6 @@ from tests.integration.wire import (
     tool_call,
 )
 
-PEPPER = bytes(range(32))
 VIEWER, ADMIN = "viewer-1.secret", "admin-1.secret"
 POLICY = json.dumps(
     {
@@ -43,25 +40,12 @@ POLICY = json.dumps(
         },
     }
 )
-Field = tuple[str, str]
-
-
-def key(presented: str) -> Field:
-    return ("X-API-Key", presented)
 
 
 @pytest.fixture
 def overrides(tmp_path: Path) -> list[str]:
-    keys = []
-    for presented, role in ((VIEWER, "viewer"), (ADMIN, "admin")):
-        id, _, secret = presented.partition(".")
-        hashed = HASH_PREFIX + hash_of(PEPPER, secret).hex()
-        keys.append({"id": id, "hash": hashed, "tenant": "acme", "subject": role, "roles": [role]})
-    file = tmp_path / "keys.json"
-    pepper = urlsafe_b64encode(PEPPER).decode()
-    file.write_text(json.dumps({"version": 1, "pepper": pepper, "keys": keys}), encoding="utf-8")
-    ways = json.dumps([{"kind": "api_key", "keys_file": str(file)}])
-    return [f"identity.authenticators={ways}", f"policy={POLICY}"]
+    people = {VIEWER: ("acme", "viewer", ["viewer"]), ADMIN: ("acme", "admin", ["admin"])}
+    return [let_in(tmp_path, people), f"policy={POLICY}"]
 
 
 @pytest.fixture

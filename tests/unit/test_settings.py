@@ -211,10 +211,20 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
             "version: true\nupstream: {url: http://a/}",
             "F:1:10: version: is no value for this, it must be 1, write 1, without quotes",
         ),
+        (
+            UPSTREAM + "local_state: {file: /tmp/limits.json}\n",
+            "F:3:14: local_state: has nothing to keep, nothing is counted without limits, write limits, or remove it",
+        ),
+        (
+            UPSTREAM + "shared_state: {url: 'redis://127.0.0.1/0'}\nlocal_state: {file: /tmp/limits.json}\n"
+            "limits: [{name: a, key: [tenant], quota: 1, window: day}]\n",
+            "F:4:14: local_state: stands beside shared_state, what replicas share survives in their store, "
+            "keep one of the two",
+        ),
         # CFG-005: a typing error must not mean the default.
         (
             UPSTREAM + "limit: []\n",
-            "F:3:1: limit: is not known, a misspelt key would change nothing, known here",
+            'F:3:1: limit: is not known, a misspelt key would change nothing, did you mean "limits"?',
         ),
         (
             UPSTREAM + "listen.address: x\n",
