@@ -182,7 +182,7 @@ class Worth:
     def _of_error(self, asked: Asked, status: int, text: bytes) -> _Found | None:
         """An error is for its caller alone: it may say what that one may not. Raises ValueError as above."""
         longest_s = 0 if asked.keep is None else min(asked.keep.negative_ttl_s, self._max_ttl_s)
-        if longest_s <= 0 or status not in ERROR_STATUS or not text.startswith(b"{"):
+        if longest_s <= 0 or status not in ERROR_STATUS:
             return None
         code = text[members(text).get("code", _NOWHERE)]
         return _Found(text, longest_s, may_share=False, is_error=True) if code in _NOT_FOUND else None
@@ -246,17 +246,17 @@ class Overheard:
     """Listens to an event stream: was the answer all that came? Comments, pings and the event that only carries an id
     are nothing; a notification or a second answer is something that another caller would miss."""
 
-    __slots__ = ("_answer", "_is_spoilt", "_splitter")
+    __slots__ = ("_answer", "_splitter")
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes` of one event; what is longer is not kept."""
-        self._splitter = Splitter(max_bytes)
+        self._splitter: Splitter | None = Splitter(max_bytes)
+        """None: something else came."""
         self._answer: bytes | None = None
-        self._is_spoilt = False
 
     def feed(self, chunk: bytes) -> None:
         """Listen to what passes. Never raises: it is somebody else's stream."""
-        if self._is_spoilt:
+        if self._splitter is None:
             return
         try:
             events = self._splitter.feed(chunk)
@@ -270,14 +270,10 @@ class Overheard:
                 self._spoil()
                 return
             self._answer = event.data
-        if self._splitter.is_full:
-            self._spoil()
 
     def ended(self) -> bytes | None:
         """The JSON text of the answer, where the stream has ended as it should: nothing is left that had begun."""
-        return self._answer if self._splitter.rest() is None else None
+        return None if self._splitter is None or self._splitter.rest() is not None else self._answer
 
     def _spoil(self) -> None:
-        self._is_spoilt = True
-        self._answer = None
-        self._splitter = Splitter(0)
+        self._splitter = self._answer = None

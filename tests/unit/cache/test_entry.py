@@ -129,6 +129,8 @@ def _at_rest(**other: object) -> bytes:
         {"result": b"[]"},
         {"result": b""},
         {"status": 302},
+        {"status": 404},
+        {"status": 500, "is_error": True},
         {"texts": [b"acme", b"tools/call", b"\xff", b"g"]},
         {"texts": [b"acme"]},
         {"places": [[0, 99], None, b"", b""]},

@@ -85,7 +85,7 @@ def kept(
     **settings: Any,
 ) -> Entry | None:
     """What is kept of an answer to a call that may be kept itself, however a whole message is written."""
-    if text.startswith(b'{"jsonrpc":"2.0","id":') and b',"result":' in text:
+    if text.startswith(b'{"jsonrpc":"2.0","id":') and b',"result":' in text and text.endswith(b"}"):
         first, *others = [_kept(what, each, status, headers, **settings) for each in in_other_words(text)]
         assert all(other == first for other in others)
         return first
@@ -311,6 +311,8 @@ def test_only_json_is_kept(content_type: str, is_kept: bool) -> None:
         message()[:-1],  # CACHE-009
         message()[:-3] + b"}",
         message() + b"{}",
+        message()[:-1] + b"]",
+        message()[:-1] + b"x",
         message("[]"),
         message("null"),
         message('"complete"'),
