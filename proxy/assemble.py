@@ -178,7 +178,11 @@ class House:
             keys=identity.headers,
             who=identity.who,
         )
-        self.health = Health(Probe(settings.upstream, self._transport, origin), identity)
+        self.health = Health(
+            Probe(settings.upstream, self._transport, origin),
+            identity,
+            *(() if shared is None else (shared,)),
+        )
         self._acceptor = Acceptor(settings.listen, self.listener.server, read_bounded)
         self._operations: web.AppRunner | None = None
         self.operations_address = settings.operations.address

@@ -25,22 +25,12 @@ class Part(Protocol):
     def why_degraded(self) -> Sequence[str]: ...
 
 
-class AlwaysWell:
-    """Fulfils `Part`."""
-
-    def why_unready(self) -> str | None:
-        return None
-
-    def why_degraded(self) -> Sequence[str]:
-        return ()
-
-
 class Health:
     """What the probes are told from."""
 
-    def __init__(self, upstream_answers: Callable[[], Awaitable[bool]], identity: Part | None = None) -> None:
+    def __init__(self, upstream_answers: Callable[[], Awaitable[bool]], *parts: Part) -> None:
         self._upstream_answers = upstream_answers
-        self._identity = identity or AlwaysWell()
+        self._parts = parts
         self.is_listening = False
         self.is_draining = False
 
@@ -50,14 +40,15 @@ class Health:
             return "starting"
         if self.is_draining:
             return "draining"
-        why = self._identity.why_unready()
-        if why is not None:
-            return why
+        for part in self._parts:
+            why = part.why_unready()
+            if why is not None:
+                return why
         return None if await self._upstream_answers() else "upstream does not answer"
 
     def why_degraded(self) -> Sequence[str]:
         """What an operator should look at although calls are served."""
-        return self._identity.why_degraded()
+        return [why for part in self._parts for why in part.why_degraded()]
 
     async def tell_changes(
         self,

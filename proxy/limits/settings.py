@@ -5,6 +5,7 @@ Light: whoever checks settings must not pay for a loop.
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
@@ -23,6 +24,7 @@ Calendar: TypeAlias = Literal["minute", "hour", "day", "month"]
 MOST_UNITS: Final = 1_000_000_000_000
 """Of a quota: stores and clients count so far exactly."""
 MOST_LIMITS: Final = 100
+INSTALL: Final = "install it with pip install 'mcp-sidecar[redis]'"
 SLOWEST_PER_S: Final = 1e-6
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -324,7 +326,9 @@ class SharedStateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def check_shared_state(settings: SharedStateSettings) -> None:
-    """Raise Unfit where we could not say who we are, or whom we trust."""
+    """Raise Unfit where we could not say who we are, whom we trust, or anything at all."""
+    if find_spec("hiredis") is None:
+        raise Unfit("needs the package hiredis", "it reads what stores say", INSTALL)
     if settings.username and settings.password is None:
         raise Unfit("has no password", "stores let nobody in by a name alone", "write one", key="username")
     if settings.ca_file is not None and not settings.place.is_encrypted:

@@ -121,6 +121,14 @@ class Shared:
         """Why the store is not used, for an operator; None while it is."""
         return self._link.why_down
 
+    def why_unready(self) -> str | None:
+        """Calls are decided without the store, as `on_outage` says."""
+        return None
+
+    def why_degraded(self) -> Sequence[str]:
+        """What an operator should look at."""
+        return () if self.why_down is None else (f"limits are not shared: {self.why_down}",)
+
     @property
     def under_way(self) -> int:
         """Commands without a reply."""
