@@ -115,6 +115,11 @@ class Memory:
     async def close(self) -> None:
         """Nothing is open."""
 
+    @property
+    def tenants(self) -> int:
+        """How many have something here, "" among them."""
+        return len(self._order)
+
     def digests(self) -> list[bytes]:
         """Of everything that is there, of each tenant in the order of its last use. Some may be over or forgotten."""
         return [digest for order in self._order.values() for digest in order]
@@ -148,7 +153,6 @@ class Memory:
             self._counts["too_large"] += 1
             return False
         self._now = self._wall()
-        self._table.expire()
         if (before := self._table.get(digest)) is not None:
             self._remove(digest, before)
         if is_over(entry, self._now):

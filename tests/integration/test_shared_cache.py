@@ -321,6 +321,66 @@ async def test_a_store_that_hangs_is_a_miss_soon(place: Place) -> None:
             await gone(other, valkey_store.BOUND_S)
 
 
+async def test_what_could_not_be_told_is_told_later(place: Place, server: Valkey) -> None:
+    """The connection is lost at the very moment; the store, and what it knows, is not."""
+    async with two(place) as (one, other):
+        await one.put(make_entry())
+        await stored(server)
+        assert await other.store.get(DIGEST) is not None
+        server.client.client_kill_filter(_type="normal", skipme=True)
+
+        async def is_lost() -> bool:
+            return one.link.wire is None
+
+        await until(is_lost)
+        await one.store.forget(Forget("a"))
+        assert server.client.zcard(LOG) == 1
+        await one.until_ready()
+        await other.until_ready()
+        await gone(other, 5)
+        assert server.client.zcard(LOG) == 2
+        assert server.client.get(KEY) is not None
+
+
+async def test_an_answer_from_before_the_store_was_emptied_is_not_stored(
+    place: Place, server: Valkey
+) -> None:
+    """Its mark counts as another store counted: nothing that is forgotten later would cover it."""
+    async with replica(place) as one:
+        for _ in range(5):
+            await one.store.forget(Forget("a"))
+        asked = one.store.mark()
+        server.client.flushall()
+
+        async def is_another() -> bool:
+            await one.second.get(DIGEST)
+            return one.second.mark().era != asked.era
+
+        await until(is_another)
+        await one.until_ready()
+        await one.second.put(DIGEST, make_entry(), asked)
+        assert await one.second.get(DIGEST) is None
+        assert one.second.counts["late"] == 1
+
+
+async def test_what_was_stored_after_forgetting_stays(place: Place) -> None:
+    """A replica does not forget again when it hears its own news."""
+    async with replica(place) as one:
+        await one.store.forget(Forget("a"))
+        await one.put(make_entry())
+        before = one.second.mark()
+        await one.second.forget(Forget("b"))
+
+        async def heard() -> bool:
+            await one.second.get(b"nothing")
+            return one.second.mark() != before
+
+        await until(heard)
+        assert one.store.counts.get("forgotten", 0) == 0
+        assert await one.store.get(DIGEST) is not None
+        assert one.store.counts.get("forgotten", 0) == 0
+
+
 async def test_without_news_the_memory_is_not_used(place: Place) -> None:
     """The bound holds in outages, too: what others forget cannot be heard. When the store returns, so does the memory,
     unless the store is another one."""

@@ -75,6 +75,8 @@ async def test_answers_survive_a_restart(place: Place, path: Path) -> None:
     got, store = await found(place)
     assert got == kept
     assert store.counts == {"stored": 3, "forgotten": 1}
+    path.chmod(0o644)
+    await found(place)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     place.clock.now = NOW + 60
     assert (await found(place))[0] == {}
@@ -161,6 +163,10 @@ async def test_records_that_are_moved_are_nothing(place: Place, path: Path) -> N
         got, store = await found(place)
         assert sorted(got) == names
         assert store.counts["forged"] >= 1
+        # What was left is written anew, whole.
+        got, store = await found(place)
+        assert sorted(got) == names
+        assert store.counts.get("forged", 0) == 0
 
 
 async def test_another_secret_reads_nothing(place: Place) -> None:
@@ -196,6 +202,35 @@ async def test_the_file_stays_within_twice_the_bound(place: Place, path: Path) -
         kept = {name: await store.get(digest_of(name)) for name in NAMES}
     assert (await found(place))[0] == kept
     assert not path.with_name("cache.new").exists()
+
+
+async def test_what_happens_while_the_file_is_written_anew_counts(place: Place, path: Path) -> None:
+    """What was forgotten after it went into the new file, and what was stored after that."""
+    store = make_file(place, max_bytes=200_000)
+    new = path.with_name("cache.new")
+    async with running(store):
+        await store.loaded()
+        await store.put(digest_of("gone"), make_entry(target="gone"), store.mark())
+        number = 0
+        async with asyncio.timeout(5):
+            # Until the new file holds the first entries.
+            while not (new.exists() and new.stat().st_size > 2_000):
+                number += 1
+                entry = make_entry(tenant="b", text="x" * 100)
+                await store.put(digest_of(f"filler {number}"), entry, store.mark())
+                if number % 5 == 0:
+                    await asyncio.sleep(0)
+            await store.put(digest_of("after"), make_entry(target="after"), store.mark())
+            await store.forget(Forget("a", (), ("gone",)))
+            assert new.exists()
+            while True:
+                await asyncio.sleep(0.001)
+                if not new.exists():
+                    break
+        copy = Place(kind="file", directory=place.directory / "copy", clock=place.clock)
+        copy.directory.mkdir()
+        shutil.copy(path, copy.directory / "cache")
+    assert sorted((await found(copy))[0]) == ["after"]
 
 
 async def test_what_is_not_ours_is_left_alone(place: Place, path: Path) -> None:
@@ -239,13 +274,16 @@ def full_disk(most_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_full_disk_is_counted_and_brings_nothing_back(place: Place, path: Path) -> None:
+@pytest.mark.parametrize("room_bytes", [0, 10, 40])
+async def test_a_full_disk_is_counted_and_brings_nothing_back(
+    place: Place, path: Path, room_bytes: int
+) -> None:
     """What cannot be written must not leave a file in which the forgotten stands."""
     await filled(place)
     store = make_file(place)
     async with running(store):
         await store.loaded()
-        with full_disk(path.stat().st_size + 10):
+        with full_disk(path.stat().st_size + room_bytes):
             await store.forget(Forget("a", (), ("stays",)))
             assert await store.get(digest_of("stays")) is None
             assert await store.get(digest_of("after")) is not None

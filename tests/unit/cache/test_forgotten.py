@@ -49,8 +49,8 @@ def test_the_same_thing_again_counts_from_now() -> None:
     book = Forgotten()
     for _ in range(1_000):
         book.add(Forget("a", (), ("x",)))
-    between = book.last
     book.add(Forget("a", (), ("y",)))
+    between = book.last
     assert not book.covers(make_entry(target="x"), between)
     book.add(Forget("a", (), ("x",)))
     assert book.covers(make_entry(target="x"), between)

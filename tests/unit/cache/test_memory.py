@@ -92,6 +92,46 @@ def test_below_its_share_a_tenant_takes_what_was_used_longest_ago() -> None:
     assert 15 <= lost["b"] <= 20
 
 
+def test_above_its_share_a_tenant_pays_for_itself() -> None:
+    """Not the one that holds most, and not the one that used its things longest ago: of its own, what it used longest
+    ago."""
+    memory = make_memory(Clock(), share=0.1)
+    digests = {"c": fill(memory, "c", 10), "a": fill(memory, "a", 220), "b": fill(memory, "b", 60)}
+    lost = [digest for digest in digests["a"] if memory.look(digest) is None]
+    assert memory.look(digests["b"][0]) is not None
+    fill(memory, "b", 200, prefix="more")
+    assert [digest for digest in digests["a"] if memory.look(digest) is None] == lost
+    assert [digest for digest in digests["c"] if memory.look(digest) is None] == []
+    assert memory.look(digests["b"][1]) is None
+
+
+def test_below_its_share_a_tenant_takes_of_those_above() -> None:
+    """Who holds more than its share pays first, however lately it used its things."""
+    memory = make_memory(Clock())
+    old = fill(memory, "c", 10)
+    rich = fill(memory, "a", 1_000)
+    assert memory.look(rich[-1]) is not None
+    fill(memory, "b", 50)
+    assert [digest for digest in old if memory.look(digest) is None] == []
+
+
+def test_what_was_used_lately_stays() -> None:
+    memory = make_memory(Clock())
+    digests = fill(memory, "a", 300)
+    assert memory.look(digests[0]) is not None
+    fill(memory, "a", 200, prefix="more")
+    assert memory.look(digests[0]) is not None
+    assert memory.look(digests[1]) is None
+
+
+def test_tenants_that_have_nothing_any_more_leave_nothing() -> None:
+    """Every table that a client can grow is bounded."""
+    memory = make_memory(Clock())
+    for number in range(2_000):
+        fill(memory, f"t{number}", 1)
+    assert memory.tenants == len(memory) < 400
+
+
 def test_what_is_over_goes_first() -> None:
     """Issue 6: no entry that can be used goes for one that cannot."""
     clock = Clock()
