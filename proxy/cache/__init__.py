@@ -8,5 +8,5 @@ an answer that was kept. It keeps answers, bounded, in memory, in a file or in a
     worth.py      may a call be answered from here, and may an answer be kept, how long, for whom?
     entry.py      one kept answer: its bytes at rest, its age, and how it is told to another caller
 
-All of them are pure: time is given. What is not certain to be safe is a miss.
+These are pure: time is given. What is not certain to be safe is a miss.
 """

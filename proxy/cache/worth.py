@@ -36,7 +36,8 @@ _ASKS_FOR_MORE: Final = frozenset({"task", "inputResponses", "requestState"})
 _TOLD_ON_THE_WAY: Final = frozenset({"progressToken", META_PREFIX + "logLevel"})
 _ONCE_ONLY: Final = frozenset({"inputRequests", "requestState", "task", "taskId"})
 """Members of a result that are for one caller, once."""
-_MEDIA_TYPES: Final = frozenset({"application/json", "text/event-stream"})
+_JSON: Final = "application/json"
+_MEDIA_TYPES: Final = frozenset({_JSON, "text/event-stream"})
 _NOTHING: Final = frozenset[str]()
 _NOWHERE: Final = slice(0, 0)
 _BLANKS: Final = b" \t\r\n"
@@ -139,7 +140,9 @@ class Worth:
             return None
         if found is None:
             return None
-        may_share = found.may_share and keys.is_counted and "private" not in wishes
+        # What came in events was cut to what this caller may see before it came to us (policy/listing.py).
+        is_whole = kind == _JSON or asked.by == "rule"
+        may_share = found.may_share and is_whole and keys.is_counted and "private" not in wishes
         key = keys.shared if may_share and keys.shared is not None else keys.own
         if len(key.material) + len(found.text) > self._max_entry_bytes:
             return None

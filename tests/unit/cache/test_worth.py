@@ -535,6 +535,23 @@ def test_hints_are_private_unless_they_say_public(scope: str, shared: bool) -> N
     assert is_shared(hinted(), message(f'{{"tools":[],"ttlMs":5000{more}}}')) is shared
 
 
+def test_a_list_in_events_is_for_its_caller_alone() -> None:
+    """Events are cut to what their caller may see before they come to the cache; whole answers are cut behind it."""
+    text, events = (
+        message('{"tools":[],"ttlMs":5000,"cacheScope":"public"}'),
+        make_headers(content_type="text/event-stream"),
+    )
+    assert is_shared(hinted(), text)
+    assert not is_shared(hinted(), text, headers=events)
+    assert is_shared(
+        permit(structs.replace(READS, keep=structs.replace(KEEP, share="all"))), text, headers=events
+    )
+
+
+def test_nothing_is_kept_of_what_nobody_asked() -> None:
+    assert kept(permit(id=None), message(id="null")) is None
+
+
 def test_older_lists_are_never_for_others() -> None:
     text = message('{"tools":[],"ttlMs":5000,"cacheScope":"public"}')
     assert not is_shared(hinted(revision=LEGACY), text, legacy_lists_ttl_s=5)
