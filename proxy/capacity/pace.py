@@ -81,7 +81,7 @@ class Paced:
     async def _moment(self, permit: Permit, calls: int) -> None:
         now = self._now()
         wait_s = self._pace.wait_s(now) + self._queued * self._pace.interval_s
-        if not self._queue and wait_s == 0.0:
+        if wait_s == 0.0:
             self._pace.leave(now, calls)
             return
         if wait_s > min(self._max_wait_s, self._deadline(permit) - now):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -29,7 +31,7 @@ from proxy.model import (
 )
 from proxy.protocol.revisions import TWO_ENDPOINTS
 from proxy.upstream.http_sse import Acknowledged
-from tests.fakes import make_batch, make_call
+from tests.fakes import FakeJourney, make_batch, make_call
 
 SECONDS = 5.0
 """The bound of every wait of a test."""
@@ -307,6 +309,69 @@ async def test_ten_thousand_that_left_leave_every_gauge_at_its_start() -> None:
     assert len(room.server.seen) == 1
 
 
+async def test_nothing_is_kept_of_calls_that_waited() -> None:
+    """However it ended: neither the call nor the timer of its longest wait."""
+    gc.collect()
+    timers = _timers()
+    room = scene(overload="queue", max_wait_s=60)
+    held = await room.call(permit())
+    journeys = [FakeJourney() for _ in range(2)]
+    known = [weakref.ref(each) for each in journeys]
+    served, left = [await room.waits(permit(make_call(target="t", journey=each))) for each in journeys]
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    held.done(Ending.COMPLETE)
+    (await served).done(Ending.COMPLETE)
+    room.server.seen.clear()
+    del journeys, served, left
+    gc.collect()
+    assert [each() for each in known] == [None, None]
+    assert _timers() == timers
+
+
+def _timers() -> int:
+    return sum(isinstance(each, asyncio.TimerHandle) and not each.cancelled() for each in gc.get_objects())
+
+
+async def test_a_turn_that_comes_with_the_end_of_the_wait_has_come() -> None:
+    """The race: the loop was busy, and finds the place free and the wait over at once."""
+    room = scene(overload="queue", max_wait_s=0.2)
+    held = await room.call(permit())
+    call = await room.waits(permit())
+    asyncio.get_running_loop().call_later(0.05, held.done, Ending.COMPLETE)
+    _block(0.3)
+    reply = await call
+    assert room.gauges == (1, 0)
+    reply.done(Ending.COMPLETE)
+    assert room.gauges == (0, 0)
+
+
+def _block(seconds: float) -> None:
+    """The loop does nothing else meanwhile."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+async def test_who_made_way_and_had_left_already_is_told_nothing() -> None:
+    """The race: it is displaced between its leaving and its last step."""
+    room = scene(overload="queue", queue_depth=2, max_wait_s=60)
+    held = await room.call(permit(tenant="greedy"))
+    one = await room.waits(permit(tenant="greedy"))
+    two = await room.waits(permit(tenant="greedy"))
+    other = asyncio.ensure_future(room.call(permit(tenant="polite")))
+    two.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await two
+    assert room.gauges == (1, 2)
+    for task in (one, other):
+        task.cancel()
+    results = await asyncio.gather(one, other, return_exceptions=True)
+    assert [type(each) for each in results] == [asyncio.CancelledError] * 2
+    held.done(Ending.COMPLETE)
+    assert room.gauges == (0, 0)
+
+
 async def test_a_call_waits_no_longer_than_it_may() -> None:
     room = scene(overload="queue", max_wait_s=0.02)
     held = await room.call(permit())
@@ -494,6 +559,40 @@ async def test_a_call_that_would_be_over_before_its_turn_is_refused_at_once() ->
     held.done(Ending.COMPLETE)
 
 
+async def test_the_hint_when_to_come_back_does_not_count_quiet_times() -> None:
+    clock = [0.0]
+    room = Scene(CapacitySettings(max_in_flight=2), now=lambda: clock[0])
+    one, two = await room.call(permit()), await room.call(permit())
+    for _ in range(10):
+        clock[0] += 1.0
+        one.done(Ending.COMPLETE)
+        one = await room.call(permit())
+    two.done(Ending.COMPLETE)
+    one.done(Ending.COMPLETE)
+    clock[0] += 1_000
+    one, two = await room.call(permit()), await room.call(permit())
+    assert (await room.refused(permit())).retry_after_s == pytest.approx(1.0, rel=0.3)
+    complete(one)
+    complete(two)
+
+
+async def test_the_hint_when_to_come_back_does_not_count_those_that_left() -> None:
+    clock = [0.0]
+    room = Scene(CapacitySettings(max_in_flight=1, queue_depth=99, max_wait_s=60), now=lambda: clock[0])
+    held = await room.call(permit())
+    for _ in range(10):
+        clock[0] += 1.0
+        held.done(Ending.COMPLETE)
+        held = await room.call(permit())
+    tasks = [await room.waits(permit()) for _ in range(50)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    refused = await room.refused(permit(make_batch(make_call(target="t"))))
+    assert refused.retry_after_s == pytest.approx(1.0)
+    complete(held)
+
+
 @pytest.mark.parametrize("left_s", [0.0, -1.0])
 async def test_a_call_that_is_over_does_not_wait(left_s: float) -> None:
     room = Scene(
@@ -536,10 +635,10 @@ class Adapting(Scene):
             CapacitySettings(max_in_flight=16, adaptive=adaptive), Server(works), now=lambda: self.clock
         )
 
-    async def rounds(self, count: int, end: Callable[[Reply], None]) -> int:
-        """How many places there are after so many calls, all places in use."""
+    async def rounds(self, count: int, end: Callable[[Reply], None], call: Call | None = None) -> int:
+        """How many places there are after so many calls, one after another."""
         for _ in range(count):
-            end(await self.call(permit()))
+            end(await self.call(permit(call)))
         return self.room.limit
 
 
@@ -583,6 +682,59 @@ async def test_a_stream_has_taken_as_long_as_it_was_open() -> None:
     await room.rounds(40, later)
     late[0] = 10.0
     assert await room.rounds(20, later) == 1
+
+
+async def test_an_acknowledgement_is_no_answer() -> None:
+    """HTTP+SSE: the POST is answered at once, the call when its answer has passed."""
+    late = [0.1]
+    room = Adapting(lambda: 0.0, lambda: Acknowledged(202, Headers()))
+
+    def later(reply: Reply) -> None:
+        assert isinstance(reply, Acknowledged)
+        room.clock += late[0]
+        reply.settle(Ending.COMPLETE)
+
+    call = make_call(target="t", revision=TWO_ENDPOINTS)
+    await room.rounds(40, later, call)
+    late[0] = 10.0
+    assert await room.rounds(20, later, call) == 1
+
+
+@pytest.mark.parametrize(
+    ("ending", "places"), [(Ending.UPSTREAM_BROKE, 1), (Ending.CLIENT_GONE, 4), (Ending.PROXY_FAILED, 4)]
+)
+async def test_a_broken_answer_counts_against_the_server_only(ending: Ending, places: int) -> None:
+    room = Adapting(lambda: 0.1, streamed)
+    assert await room.rounds(40, lambda reply: reply.done(ending)) == places
+
+
+@pytest.mark.parametrize(
+    ("reply", "call"),
+    [
+        (lambda: Reply(500, Headers(), b""), tool("t")),
+        (lambda: Reply(200, Headers(), b"[]"), make_batch(tool("t"))),
+        (streamed, make_batch(tool("t"))),
+        (lambda: Reply(202, Headers()), make_call(target="t", kind=Kind.NOTIFICATION, id=None)),
+    ],
+)
+async def test_what_says_nothing_of_calls_is_not_learnt(reply: Callable[[], Reply], call: Call) -> None:
+    """HTTP errors, batches, calls without an answer: how long they take is another matter."""
+    took = [0.1]
+    room = Adapting(lambda: took[0], reply)
+    await room.rounds(40, complete, call)
+    took[0] = 10.0
+    assert await room.rounds(40, complete, call) == 4
+
+
+@pytest.mark.parametrize(
+    ("adaptive", "places"), [(AdaptiveSettings(), 22), (AdaptiveSettings(ceiling=16), 5)]
+)
+async def test_without_bounds_places_adapt_between_an_eighth_and_all(
+    adaptive: AdaptiveSettings, places: int
+) -> None:
+    """8 and 64, or 2 and 16: it begins half way, on the scale of factors."""
+    room = scene(max_in_flight=64, adaptive=adaptive)
+    assert room.room.limit == places
 
 
 async def test_who_waits_gets_a_place_when_there_are_more() -> None:
