@@ -10,13 +10,14 @@ nobody needs, and takes at most its share from the others.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from sys import getsizeof
 from typing import Final
 
 from cachetools import TLRUCache
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from .entry import Entry, is_over, lifetime_s
 from .forgotten import Forgotten
@@ -31,6 +32,7 @@ class _Held(Struct, gc=False):
     since: int
     """The number of the last thing that was forgotten and does not cover it."""
     size_bytes: int
+    is_deflated: bool
 
 
 def size_bytes(entry: Entry) -> int:
@@ -65,13 +67,21 @@ class Memory:
     """Used inside one running loop; nothing waits."""
 
     def __init__(
-        self, *, max_bytes: int, max_entry_bytes: int, per_tenant_share: float, wall: Callable[[], float]
+        self,
+        *,
+        max_bytes: int,
+        max_entry_bytes: int,
+        per_tenant_share: float,
+        wall: Callable[[], float],
+        compress_above_bytes: int = 0,
     ) -> None:
-        """`max_bytes` of memory, overhead included. `max_entry_bytes` of a result. `wall`: unix seconds."""
+        """`max_bytes` of memory, overhead included. `max_entry_bytes` of a result. `wall`: unix seconds. Results above
+        `compress_above_bytes` (0: none) are kept deflated."""
         self._max_bytes = max_bytes
         self._max_entry_bytes = max_entry_bytes
         self._share_bytes = max_bytes * per_tenant_share
         self._wall = wall
+        self._compress_above_bytes = compress_above_bytes
         self._forgotten = Forgotten()
         # One moment for each question: what is there when it begins must be there when it ends.
         self._now = wall()
@@ -141,15 +151,21 @@ class Memory:
                 return None
             held.since = self._forgotten.last
         self._order[entry.tenant].move_to_end(digest)
-        return entry
+        return structs.replace(entry, result=zlib.decompress(entry.result)) if held.is_deflated else entry
 
     def keep(self, digest: bytes, entry: Entry, asked: Mark) -> bool:
         """`put`, at once. Whether it is kept."""
         if self._forgotten.covers(entry, asked.own):
             self._counts["late"] += 1
             return False
+        if len(entry.result) > self._max_entry_bytes:
+            self._counts["too_large"] += 1
+            return False
+        is_deflated = 0 < self._compress_above_bytes < len(entry.result)
+        if is_deflated:
+            entry = structs.replace(entry, result=zlib.compress(entry.result, 1))
         size = size_bytes(entry)
-        if len(entry.result) > self._max_entry_bytes or size > self._share_bytes:
+        if size > self._share_bytes:
             self._counts["too_large"] += 1
             return False
         self._now = self._wall()
@@ -159,7 +175,7 @@ class Memory:
             self._counts["expired"] += 1
             return False
         self._make_room(entry.tenant, size)
-        self._table[digest] = _Held(entry, self._forgotten.last, size)
+        self._table[digest] = _Held(entry, self._forgotten.last, size, is_deflated)
         self._order.setdefault(entry.tenant, OrderedDict())[digest] = None
         self._weigh(entry.tenant, size)
         self._counts["stored"] += 1

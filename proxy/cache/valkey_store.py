@@ -54,11 +54,14 @@ MOST_NEWS: Final = 250
 """In one reply."""
 LONGEST_WORDS_BYTES: Final = 2_048
 """Of one thing that was forgotten; longer ones become all targets."""
+LONGEST_NEWS_BYTES: Final = LONGEST_WORDS_BYTES + 128
+"""With its signature and number, on the wire."""
 MOST_UNDER_WAY: Final = 4_096
 """Commands without a reply."""
 MOST_UNSENT_BYTES: Final = 8 * 1024 * 1024
 """Of entries without a reply."""
 
+_FRAME_BYTES: Final = 64
 _NUMBER_BYTES: Final = 8
 _LAST_NUMBER: Final = 2**53
 """Scores are doubles: beyond it, one more is the same."""
@@ -143,22 +146,25 @@ class ValkeyStore:
         *,
         namespace: str,
         max_entry_bytes: int,
+        max_reply_bytes: int,
         wall: Callable[[], float],
         now: Callable[[], float],
         token: Callable[[], str],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`link` makes the connection's keeper, which greets the store as it is told. `max_entry_bytes` of a result;
-        the connection must hold replies of a megabyte more. `wall` counts seconds from 1970, `now` is monotonic,
-        `token` gives 32 fresh hexadecimal digits."""
+        """`link` makes the connection's keeper, which greets the store as it is told. `max_entry_bytes` of a result.
+        `max_reply_bytes`: what the connection takes for one reply; it breaks at longer ones, so they are not stored.
+        `wall` counts seconds from 1970, `now` is monotonic, `token` gives 32 fresh hexadecimal digits."""
         self.heard: Callable[[Forget | None], None] = _ignore
-        """Told what other replicas forgot; None: everything may be."""
+        """Told what any replica forgot; None: everything may be."""
         self._link = link(self._greet)
         self._seal = seal
         name = f"{{mcp-sidecar:{namespace}}}:cache:1:".encode("utf-8", "surrogatepass")
         self._entries = name + b"entry:"
         self._log = name + b"forgotten"
         self._max_entry_bytes = max_entry_bytes
+        self._max_value_bytes = max_reply_bytes - _FRAME_BYTES
+        self._most_news = max(1, min(MOST_NEWS, max_reply_bytes // LONGEST_NEWS_BYTES))
         self._wall = wall
         self._now = now
         self._token = token
@@ -166,7 +172,6 @@ class ValkeyStore:
         self._forgotten = Forgotten()
         self._era = ""
         self._untold: dict[Forget, None] = {}
-        self._own_numbers: set[int] = set()
         self._current_s = -math.inf
         self._unsent_bytes = 0
         self._counts: Counter[str] = Counter()
@@ -209,6 +214,9 @@ class ValkeyStore:
             return
         stamp = self._era.encode() + asked.shared.to_bytes(_NUMBER_BYTES, "little")
         value = self._seal.signed(digest, stamp + self._seal.packed(entry))
+        if len(value) > self._max_value_bytes:
+            self._counts["too_large"] += 1
+            return
         self._store(_packed("SET", self._entries + digest.hex().encode(), value, "PX", left_ms), len(value))
 
     async def forget(self, what: Forget) -> None:
@@ -304,7 +312,9 @@ class ValkeyStore:
         return _Question(
             commands=(
                 _packed("ZRANGE", self._log, 0, 0),
-                _packed("ZRANGEBYSCORE", self._log, f"({last}", "+inf", "WITHSCORES", "LIMIT", 0, MOST_NEWS),
+                _packed(
+                    "ZRANGEBYSCORE", self._log, f"({last}", "+inf", "WITHSCORES", "LIMIT", 0, self._most_news
+                ),
             ),
             era=self._era,
             asked_s=self._now(),
@@ -320,7 +330,6 @@ class ValkeyStore:
         if era != self._era:
             self._era = era
             self._forgotten = Forgotten()
-            self._own_numbers.clear()
             self.heard(None)
         if question.era != era:
             # What is new since a number of another era: nobody knows what that leaves out.
@@ -330,7 +339,7 @@ class ValkeyStore:
                 self._counts["forged"] += 1
                 self._begin_anew(_packed("DEL", self._log))
                 return False
-        if len(news) >= 2 * MOST_NEWS:
+        if len(news) >= 2 * self._most_news:
             return False
         self._current_s = max(self._current_s, question.asked_s)
         self._link.went_well()
@@ -360,10 +369,7 @@ class ValkeyStore:
             return False
         what = read_forget(text)
         self._forgotten.add(what, number)
-        if number in self._own_numbers:
-            self._own_numbers.discard(number)
-        else:
-            self.heard(what)
+        self.heard(what)
         return True
 
     async def _tell(self, *untold: Forget) -> bool:
@@ -376,7 +382,6 @@ class ValkeyStore:
         for what, reply in zip(untold, replies, strict=False):
             if isinstance(reply, int):
                 self._untold.pop(what, None)
-                self._own_numbers.add(reply)
         return self._learn(question, *replies[-2:])
 
     def _forget_command(self, what: Forget) -> bytes:

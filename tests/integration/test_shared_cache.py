@@ -19,6 +19,7 @@ from proxy.cache.layered import Layered
 from proxy.cache.store import Forget, Seal
 from proxy.cache.valkey_store import ValkeyStore
 from proxy.limits.valkey_link import Link
+from proxy.limits.valkey_wire import MAX_REPLY_BYTES
 from proxy.secret import Secret
 from tests.unit.cache.entries import NOW, Clock, digest_of, make_entry
 from tests.unit.cache.stores import SECRET, Place, make_memory, make_valkey, ready, running
@@ -206,6 +207,22 @@ async def test_an_entry_under_another_key_is_a_miss(place: Place, server: Valkey
         assert other.store.counts["forged"] == 1
 
 
+async def test_what_the_connection_cannot_hold_is_not_stored(place: Place, server: Valkey) -> None:
+    """It would break at each look for it, and everybody's looks with it. Up to there, it comes back whole."""
+    async with replica(place) as one:
+        for length in (MAX_REPLY_BYTES - 100, MAX_REPLY_BYTES - 400):
+            await one.second.put(DIGEST, make_entry(text="x" * length), one.second.mark())
+        assert len(await stored(server)) > MAX_REPLY_BYTES - 400
+        assert one.second.counts["too_large"] == 1
+        for what in range(40):
+            await one.second.forget(Forget("b", (), (f"{what}" * 1_000,)))
+        async with replica(place) as other:
+            found = await other.second.get(DIGEST)
+            assert found is not None
+            assert len(found.result) > MAX_REPLY_BYTES - 400
+            assert other.link.outages == 0
+
+
 async def test_values_of_another_type_are_misses(place: Place, server: Valkey) -> None:
     async with two(place) as (one, other):
         server.client.lpush(KEY, "x")
@@ -364,7 +381,7 @@ async def test_an_answer_from_before_the_store_was_emptied_is_not_stored(
 
 
 async def test_what_was_stored_after_forgetting_stays(place: Place) -> None:
-    """A replica does not forget again when it hears its own news."""
+    """A replica that hears its own news does not forget what came after them."""
     async with replica(place) as one:
         await one.store.forget(Forget("a"))
         await one.put(make_entry())

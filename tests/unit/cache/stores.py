@@ -19,6 +19,7 @@ from proxy.cache.store import Seal, Store
 from proxy.cache.valkey_store import Greet, ValkeyStore
 from proxy.limits.valkey_link import Link
 from proxy.limits.valkey_url import read_place
+from proxy.limits.valkey_wire import MAX_REPLY_BYTES
 from proxy.secret import Secret
 from tests.unit.cache.entries import Clock
 from tests.valkey import Valkey
@@ -102,6 +103,7 @@ def make_valkey(
         Seal(secret, f"valkey {namespace}"),
         namespace=namespace,
         max_entry_bytes=MAX_ENTRY_BYTES,
+        max_reply_bytes=MAX_REPLY_BYTES,
         wall=place.clock,
         now=time.monotonic,
         token=lambda: secrets.token_hex(16),

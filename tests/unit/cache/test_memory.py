@@ -185,6 +185,21 @@ def test_too_large_answers_are_not_kept() -> None:
     assert memory.bytes_held == 0
 
 
+def test_long_answers_are_kept_compressed() -> None:
+    """Where the settings say so: more of them fit, and what is told is the same."""
+    clock = Clock()
+    memory = Memory(
+        max_bytes=MIB, max_entry_bytes=MIB, per_tenant_share=1, wall=clock, compress_above_bytes=1_000
+    )
+    short, long = make_entry(text="s" * 500), make_entry(text="l" * 200_000, swr_s=3)
+    for number in range(20):
+        memory.keep(digest_of(f"{number}"), long, memory.mark())
+    memory.keep(digest_of("short"), short, memory.mark())
+    assert [memory.look(digest_of(f"{number}")) for number in range(20)] == [long] * 20
+    assert memory.look(digest_of("short")) is short
+    assert memory.bytes_held < 100_000
+
+
 _STEP = st.tuples(
     st.sampled_from(["put", "put", "put", "get", "forget", "flush", "wait"]),
     st.integers(0, 30),
