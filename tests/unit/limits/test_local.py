@@ -244,6 +244,15 @@ def test_nothing_is_given_back_into_another_step_of_a_sliding_window() -> None:
     assert granted(local, quota(window=HOUR), wall=NOON + 1800) == 50
 
 
+@pytest.mark.parametrize("wall", [math.nan, math.inf, -math.inf, -1.0])
+@pytest.mark.parametrize("window", [DAY, HOUR])
+def test_what_was_taken_at_no_time_is_not_given_back(window: Window, wall: float) -> None:
+    local = Local()
+    assert passed(local, quota(60, window=window))
+    local.refund([quota(60, window=window)], wall=wall)
+    assert granted(local, quota(window=window)) == 40
+
+
 def test_rates_and_what_must_pass_are_not_given_back() -> None:
     """Contract: never its rate token; and who took less than it asked has nothing to get."""
     local = Local()
@@ -381,6 +390,44 @@ def test_a_key_that_finds_room_later_brings_along_what_it_used() -> None:
     assert not passed(local, late, now=2.0)
 
 
+@pytest.mark.parametrize("window", [DAY, HOUR])
+def test_a_quota_that_finds_room_later_brings_along_what_was_used(window: Window) -> None:
+    local = Local(places=50)
+    # Buckets that are full again in two seconds, and hold every place until then.
+    for number in range(50):
+        passed(local, rate(20, key=f"a-{number}", holder="a"))
+    late = quota(60, window=window, key="late", holder="a")
+    assert passed(local, late)
+    assert local.turned_away > 0
+    for number in range(50):
+        passed(local, rate(key=f"b-{number}", holder="b"), now=5.0)
+    turned_away = local.turned_away
+    assert not passed(local, late, now=5.0)
+    assert granted(local, quota(window=window, key="late", holder="a"), now=5.0) == 40
+    assert local.turned_away == turned_away
+
+
+def test_who_was_with_all_the_others_brings_along_what_they_used() -> None:
+    local = Local(places=1, shared=0)
+    assert passed(local, rate(20, key="first", holder="a"))
+    late = rate(20, key="late", holder="b", per_s=1)
+    assert passed(local, late)
+    # The first is full again and makes room.
+    assert not passed(local, late, now=2.0)
+    assert local.evictions == 1
+    assert granted(local, rate(key="late", holder="b", per_s=1), now=2.0) == 2
+
+
+@pytest.mark.parametrize("window", [DAY, HOUR])
+def test_keys_without_room_are_given_back_to(window: Window) -> None:
+    demand = quota(60, window=window, holder="a")
+    local = Local(places=5)
+    flood(local, 5, "a")
+    assert passed(local, demand)
+    local.refund([demand], wall=NOON)
+    assert passed(local, quota(100, window=window, holder="a"))
+
+
 def test_full_buckets_make_room_for_new_keys() -> None:
     local = Local(places=100)
     flood(local, 80, "a")
@@ -423,6 +470,10 @@ def test_sliding_counters_take_the_places_they_need() -> None:
     for number in range(50):
         passed(local, quota(100, key=f"{number}", window=HOUR))
     assert len(local) == 16
+    few = Local(places=12)
+    for number in range(5):
+        passed(few, quota(100, key=f"{number}", holder=f"{number}", window=HOUR))
+    assert len(few) == 2
 
 
 # Other settings
