@@ -18,7 +18,7 @@ Who can write to the store cannot make an answer, copy one to another key, or us
 take away what is there, also what was forgotten: then an old answer is told until it ends by itself.
 
 What can happen:
- 1. The store is away, late, full, or says nonsense: a miss, after TIMEOUT_S at most; `Link` leaves it alone.
+ 1. The store is away, late, full, or says nonsense: a miss, after `timeout_s` at most; `Link` leaves it alone.
  2. Somebody leaves: the reply comes all the same, and belongs to whoever asked (the `Wire` sees to it).
  3. Something is forgotten while the store is away: it is told when it returns, before anything else is believed.
  4. The store was emptied, or dropped the set: the era is another one, and entries of the last one are none.
@@ -150,11 +150,13 @@ class ValkeyStore:
         wall: Callable[[], float],
         now: Callable[[], float],
         token: Callable[[], str],
+        timeout_s: float = TIMEOUT_S,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`link` makes the connection's keeper, which greets the store as it is told. `max_entry_bytes` of a result.
         `max_reply_bytes`: what the connection takes for one reply; it breaks at longer ones, so they are not stored.
-        `wall` counts seconds from 1970, `now` is monotonic, `token` gives 32 fresh hexadecimal digits."""
+        `wall` counts seconds from 1970, `now` is monotonic, `token` gives 32 fresh hexadecimal digits.
+        `timeout_s`: the longest that a look waits."""
         self.heard: Callable[[Forget | None], None] = _ignore
         """Told what any replica forgot; None: everything may be."""
         self._link = link(self._greet)
@@ -168,6 +170,7 @@ class ValkeyStore:
         self._wall = wall
         self._now = now
         self._token = token
+        self._timeout_s = timeout_s
         self._sleep = sleep
         self._forgotten = Forgotten()
         self._era = ""
@@ -415,7 +418,7 @@ class ValkeyStore:
         for command in commands:
             wire.send(command, told)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 await done
         except TimeoutError:
             self._counts["outage"] += 1

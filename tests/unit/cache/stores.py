@@ -85,8 +85,12 @@ async def a_file(place: Place) -> AsyncIterator[File]:
         yield store
 
 
+PATIENT_S: Final = 2.0
+"""A machine that runs tests may be late without a store being so."""
+
+
 def make_valkey(
-    place: Place, *, secret: Secret = SECRET, namespace: str = "tests"
+    place: Place, *, secret: Secret = SECRET, namespace: str = "tests", timeout_s: float = PATIENT_S
 ) -> tuple[ValkeyStore, Link]:
     """The store, and its connection. The clock of the store itself goes on."""
     assert place.valkey is not None
@@ -107,6 +111,7 @@ def make_valkey(
         wall=place.clock,
         now=time.monotonic,
         token=lambda: secrets.token_hex(16),
+        timeout_s=timeout_s,
     )
     return store, links[0]
 

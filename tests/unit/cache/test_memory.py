@@ -60,7 +60,8 @@ def test_a_flood_leaves_what_others_have() -> None:
     entry = make_entry(tenant="a", text="x" * 1_000)
     for number in range(100_000):
         memory.keep(b"%032d" % number, entry, Mark())
-        assert memory.bytes_held <= 2 * MIB
+        if number % 1_000 == 0:
+            assert memory.bytes_held <= 2 * MIB
     assert [digest for digest in others if memory.look(digest) is None] == []
     assert memory.counts["evicted"] > 98_000
     assert memory.look(b"%032d" % 99_999) is entry
