@@ -22,9 +22,8 @@ def fold(name: str) -> str:
     """What all spellings of a name have in common."""
     if name.isascii():
         return name.strip().casefold()
-    # Folding may undo the normal form, and the other way round.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return unicodedata.normalize("NFKC", folded.casefold()).strip()
+    # Folding may undo the normal form.
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
 def key_of(limit: str, parts: Sequence[str]) -> str:

@@ -131,7 +131,7 @@ class Slices(Struct, gc=False):
                 return
 
     def copied(self, holder: str) -> Slices:
-        return Slices(self.measure, holder, self.used, self.noted()[:], self.last)
+        return Slices(self.measure, holder, self.used, self.steps[:], self.last)
 
     def noted(self) -> array[int]:
         """The steps, with what was taken since the last look in the step of that look."""

@@ -30,7 +30,8 @@ class Everything:
 
 
 def limiting(*limits: LimitSettings, **others: object) -> Limiting:
-    return Limiting(limits, wall=lambda: NOON, now=lambda: 0.0, warn=print, **others)  # type: ignore[arg-type]  # of tests
+    given = {"warn": print, **others}
+    return Limiting(limits, wall=lambda: NOON, now=lambda: 0.0, **given)  # type: ignore[arg-type]  # of tests
 
 
 async def call(room: Limiting) -> None:
@@ -98,7 +99,9 @@ async def test_buckets_outlive_a_change_of_settings(tmp_path: Path) -> None:
     await first.close()
     await call(first)
     wider = LimitSettings(name="daily", key=("tenant",), quota=3, window="day")
-    second = limiting(wider, local_state=state, local=first.local)
+    warnings: list[str] = []
+    second = limiting(wider, local_state=state, local=first.local, warn=warnings.append)
+    assert warnings == []
     await call(second)
     with pytest.raises(Refused):
         await call(second)

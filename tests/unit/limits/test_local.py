@@ -242,6 +242,8 @@ def test_nothing_is_given_back_into_another_step_of_a_sliding_window() -> None:
     assert passed(local, quota(50, window=HOUR), wall=NOON + 1800)
     local.refund([quota(80, window=HOUR)], wall=NOON + 1800)
     assert granted(local, quota(window=HOUR), wall=NOON + 1800) == 50
+    local.refund([quota(50, window=HOUR)], wall=NOON + 900)
+    assert not passed(local, quota(window=HOUR), wall=NOON + 1800)
 
 
 @pytest.mark.parametrize("wall", [math.nan, math.inf, -math.inf, -1.0])
@@ -463,6 +465,17 @@ def test_an_empty_counter_of_a_new_day_is_there_when_the_clock_is_set_back() -> 
         assert passed(local, quota(100, key=f"new-{number}"), wall=MIDNIGHT + 1)
     assert granted(local, quota(key="mine"), wall=MIDNIGHT - 1) == 100
     assert not passed(local, quota(key="mine"), wall=MIDNIGHT + 2)
+
+
+def test_an_empty_sliding_counter_is_there_when_the_clock_is_set_back() -> None:
+    """What is taken on a clock that was set back counts from when it was ahead."""
+    local = Local(places=1000)
+    assert passed(local, quota(100, key="mine", window=HOUR))
+    local.refund([quota(100, key="mine", window=HOUR)], wall=NOON)
+    for number in range(10):
+        passed(local, quota(key=f"new-{number}", window=HOUR))
+    assert passed(local, quota(100, key="mine", window=HOUR), wall=NOON - 1800)
+    assert not passed(local, quota(key="mine", window=HOUR), wall=NOON + 2000)
 
 
 def test_sliding_counters_take_the_places_they_need() -> None:

@@ -79,6 +79,12 @@ def test_the_words_say_what_is_left_and_what_to_do(refusal: Refused, why: str) -
             {"limit": "daily", "remaining": 0, "resetsAt": "2026-02-11T00:00:00Z"},
             43_200,
         ),
+        (
+            no(Quota(100, Window("sliding", sliding_s=9)), wait_s=1.25),
+            Reason.QUOTA_SPENT,
+            {"limit": "daily", "remaining": 0, "resetsAt": "2026-02-10T12:00:02Z"},
+            1.25,
+        ),
         (no(Quota(0, Window("day"))), Reason.QUOTA_SPENT, {"limit": "daily", "remaining": 0}, None),
     ],
 )
