@@ -503,6 +503,18 @@ def test_another_callers_good_page_repairs_nothing(tmp_path: Path) -> None:
     assert not play.called(by=BOB)
 
 
+@pytest.mark.parametrize("by", [ALICE, BOB])
+def test_a_good_page_of_a_walk_that_nobody_saw_begin_repairs_nothing(tmp_path: Path, by: Principal) -> None:
+    """The page before may have held the other half."""
+    play = Play(tmp_path)
+    play.actor.pages = [[BAD, ADD]]
+    play.shown()
+    play.actor.pages = [[ADD], [ECHO]]
+    assert play.shown("1", by=by) == []
+    assert not play.called(by=ALICE)
+    assert not play.called(by=BOB)
+
+
 # Two readers.
 
 SAME: Final = json.dumps(ECHO)[1:-1]
