@@ -513,6 +513,12 @@ def test_a_good_page_of_a_walk_that_nobody_saw_begin_repairs_nothing(tmp_path: P
     assert play.shown("1", by=by) == []
     assert not play.called(by=ALICE)
     assert not play.called(by=BOB)
+    play.actor.pages = [[ECHO, ADD]]
+    assert play.shown(by=BOB) == ["echo", "add"]
+    play.actor.pages = [[ADD], [ECHO]]
+    assert play.shown("1", by=ALICE) == []
+    assert not play.called(by=ALICE), "what others see now is not what was shown to her"
+    assert play.called(by=BOB)
 
 
 # Two readers.
