@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from aiohttp import web
 
 from .batches import merge, without
+from .cache.building import Caching
+from .cache.layered import Second
+from .cache.store import Seal
 from .capacity.building import Room
 from .check import overriding
 from .configuration.files import read_bounded
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 128
 """Of a tool, in a line: servers choose names."""
+LONGEST_WORDS_BYTES = 1_048_576
+"""Of a reply of the shared store, beside the answer in it."""
 IDLE_S = 15.0
 """How long the operations port waits for a request, also for the first one."""
 
@@ -112,7 +117,6 @@ class House:
         watch(policy.pin_files, policy.renew_pins)
         # How much they may have, here or with other replicas.
         limiting, shared = _limits(settings, log, watch, wall)
-        listen = listening(identity.listen, *policy.listens, limiting.listen)
         # The server's side.
         self._transport: Transport = AiohttpTransport(
             settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
@@ -125,6 +129,18 @@ class House:
             forward_authorization=settings.upstream.forward_client_authorization,
             is_authenticated=not settings.identity.is_anonymous,
         )
+        # What it said before.
+        caching = self.caching = Caching(
+            settings.cache,
+            upstream=settings.upstream.url,
+            generation=policy.generation,
+            rule_of=policy.rule_of,
+            stops=stops,
+            failed=report,
+            wall=wall,
+            second=_second(settings, log, wall),
+        )
+        listen = listening(identity.listen, *policy.listens, limiting.listen, caching.listen)
         forward = Forward(settings.upstream, self._transport, form, origin=origin, stops=stops, listen=listen)
         serve: Stage = forward
         explained: Callable[[Refused, Call], Reply] = functools.partial(explain, form=form)
@@ -150,7 +166,7 @@ class House:
             )
             serve, pages = Challenged(serve, oauth), oauth.page
         self.capacity = Room(settings.capacity)
-        serve = self.capacity.guarded(self.capacity.paced(serve))
+        serve = caching.guarded(self.capacity.guarded(self.capacity.paced(serve)), forward.retell)
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)
@@ -211,7 +227,8 @@ class House:
         self.operations_address = _bound(runner.addresses[0][:2])
         await self._acceptor.open()
         shared = () if self._shared is None else self._shared.jobs
-        for job in (*self._identity.jobs, *self._limiting.jobs, *shared, self.watch.run, self._tell_health):
+        rooms = (*self._identity.jobs, *self._limiting.jobs, *shared, *self.caching.jobs)
+        for job in (*rooms, self.watch.run, self._tell_health):
             self._background.start(job)
         self.health.is_listening = True
 
@@ -240,6 +257,7 @@ class House:
         await self._background.close()
         await self.listener.server.shutdown(timeout=0.1)
         await self._identity.close()
+        await self.caching.close()
         await self._limiting.close()
         if self._shared is not None:
             await self._shared.close()
@@ -280,12 +298,47 @@ def _limits(
     return Limiting(settings.limits, shared=shared, local=local, wall=wall, warn=warn), shared
 
 
+def _second(settings: Settings, log: Log, wall: Callable[[], float]) -> Second | None:
+    """Where replicas share what they keep: on a connection of its own, or long answers would hold up limits."""
+    shared, cache = settings.shared_state, settings.cache
+    if shared is None or cache is None or not cache.shared or cache.secret is None:
+        return None
+    from .cache.valkey_store import Greet, ValkeyStore  # its library is an extra
+    from .limits.shared_building import trusting
+    from .limits.valkey_link import Link
+
+    longest = cache.max_entry_bytes + LONGEST_WORDS_BYTES
+    place, tls = shared.place, trusting(shared.ca_file) if shared.place.is_encrypted else None
+
+    def told(why: str | None) -> None:
+        if why is None:
+            log.life("kept answers are shared")
+        else:
+            log.life("kept answers are not shared", "warning", why=why)
+
+    def link(greet: Greet) -> Link:
+        return Link(place, greet, told=told, chance=random.random, tls=tls, max_reply_bytes=longest)
+
+    return ValkeyStore(
+        link,
+        Seal(cache.secret, f"valkey {shared.namespace}", cache.compress_above_bytes),
+        namespace=shared.namespace,
+        max_entry_bytes=cache.max_entry_bytes,
+        max_reply_bytes=longest,
+        wall=wall,
+        now=time.monotonic,
+        token=lambda: secrets.token_hex(16),
+        timeout_s=shared.timeout_s,
+    )
+
+
 def _enforced(settings: Settings) -> list[str]:
     """What is in force, in words for the first line of the log."""
     policy = settings.policy
     rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
     limits = [f"limit {each.name}{', reported only' if each.report else ''}" for each in settings.limits]
-    return ["caps", "protocol rules", *rules, *limits]
+    cache = [] if settings.cache is None else ["cache"]
+    return ["caps", "protocol rules", *rules, *limits, *cache]
 
 
 def _our_pages(settings: Settings) -> FindPage:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field, inspect, structs
 
+from .cache.settings import Cache, CacheSettings
 from .capacity.settings import CapacitySection, CapacitySettings
 from .configuration.convert import Converter, Spot
 from .configuration.documents import document_of
@@ -74,6 +75,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shared_state: SharedState | None = None
     """Where replicas count together. Absent: each process counts by itself."""
 
+    cache: Cache | None = None
+    """What the server said is kept, and told again. Absent: nothing."""
+
     capacity: CapacitySection = field(default_factory=CapacitySettings)
     """How many calls the server gets at once, and who waits."""
 
@@ -137,6 +141,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
     _check_identity(values, report)
     _check_policy(values, report)
     _check_limits(values, report)
+    _check_cache(values, report)
     _check_certificates(values, report)
     if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
         path = "operations.address"
@@ -270,9 +275,27 @@ def _check_limits(values: Mapping[str, object], report: Report) -> None:
     if len(found) == 2:
         path, why = "local_state", "what replicas share survives in their store"
         report.add(report.place_of(path), path, "stands beside shared_state", why, "keep one of the two")
+    cache = values.get("cache", ...)
+    is_for_cache = cache is ... or (isinstance(cache, CacheSettings) and cache.shared)
     for path in () if values.get("limits", ...) else found:
-        why = "nothing is counted without limits"
-        report.add(report.place_of(path), path, "has nothing to keep", why, "write limits, or remove it")
+        if not (path == "shared_state" and is_for_cache):
+            why = "nothing is counted without limits"
+            report.add(report.place_of(path), path, "has nothing to keep", why, "write limits, or remove it")
+    if is_for_cache and cache is not ... and values.get("shared_state", ...) is None:
+        path, why = "cache.shared", "that is where replicas share"
+        report.add(report.place_of(path), path, "needs shared_state", why, "write it, or keep answers here")
+
+
+def _check_cache(values: Mapping[str, object], report: Report) -> None:
+    """Rules that keep answers nowhere."""
+    policy = values.get("policy")
+    if not isinstance(policy, PolicySettings) or values.get("cache", ...) is not None:
+        return
+    for index, rule in enumerate(policy.tools):
+        if rule.cache is not None:
+            path = f"policy.tools[{index}].cache"
+            why, remedy = "without the cache section there is nowhere to keep it", "write cache: {}"
+            report.add(report.place_of(path), path, "keeps nothing", why, remedy)
 
 
 def _check_certificates(values: Mapping[str, object], report: Report) -> None:

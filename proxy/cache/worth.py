@@ -245,6 +245,15 @@ def _said(text: bytes, id: RequestId | None) -> tuple[str, bytes]:
     return name, text[known[name]]
 
 
+def is_answer(text: bytes, id: RequestId | None) -> bool:
+    """Whether this is the answer to the request with this id, and nothing beside it."""
+    try:
+        _said(text, id)
+    except ValueError:
+        return False
+    return True
+
+
 class Overheard:
     """Listens to an event stream: was the answer all that came? Comments, pings and the event that only carries an id
     are nothing; a notification or a second answer is something that another caller would miss."""

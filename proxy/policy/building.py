@@ -50,8 +50,9 @@ class Policy:
         SettingsError for a lock file that cannot be read."""
         self._settings = settings
         chosen = settings or PolicySettings()
-        self._generation = generation_of(chosen, packs)
-        self.approvals = Approvals(chosen.approvals.approval_ttl_s, self._generation, token)
+        self.generation = generation_of(chosen, packs)
+        """Names the policy in force."""
+        self.approvals = Approvals(chosen.approvals.approval_ttl_s, self.generation, token)
         """What operators release, reject and set for tenants."""
         self.modes = Modes(chosen.modes)
         """What operators switch off."""
@@ -111,11 +112,11 @@ class Policy:
         repetition = self._settings.repetition
         return Guarded(
             serve,
-            rule_of=self._rule_of,
+            rule_of=self.rule_of,
             modes=self.modes,
             approvals=self.approvals,
             repetition=None if repetition is None else Repetition(repetition),
-            generation=self._generation,
+            generation=self.generation,
         )
 
     @property
@@ -155,7 +156,8 @@ class Policy:
     def _validates(self, name: str) -> bool:
         return self.rules.validates(name)
 
-    def _rule_of(self, call: Call, principal: Principal) -> Rule:
+    def rule_of(self, call: Call, principal: Principal) -> Rule:
+        """The rule that decides one message."""
         return self.rules.decide(call, principal).rule
 
 

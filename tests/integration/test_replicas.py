@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.integration.waiting import within
 from tests.integration.wire import LEGACY, message, post, result, tool_call
 from tests.valkey import Valkey
 
+MARK = b"dev.mcp-sidecar/cache"
 ROUNDS = 20
 EACH_ROUND, GRANTED = 500, 100
 
@@ -110,3 +112,48 @@ async def test_a_store_that_hangs_costs_its_timeout_and_no_call(
     finally:
         store.go_on()
     assert all(line["outcome"] in ("ok", "rate_limited") for line in side.lines.calls)
+
+
+async def test_two_sidecars_share_what_they_keep(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, store: Valkey, tmp_path: Path
+) -> None:
+    """Issue 6, 7: one asks for both; a write at one is known at the other within the stated second."""
+    texts = ["old"]
+
+    async def says(exchange: Exchange) -> None:
+        exchange.answer(result(text=texts[0]))
+
+    upstream.follow(says)
+    tools = [
+        {"match": "read", "allow": ["*"], "class": "read", "cache": {"ttl_s": 60}},
+        {"match": "write", "allow": ["*"], "class": "write", "forget": ["read"]},
+    ]
+    (tmp_path / "secret").write_text("s" * 32, encoding="ascii")
+    cache = {"shared": True, "secret": f"${{file:{tmp_path / 'secret'}}}"}
+    sides = [
+        await open_sidecar(
+            f"policy.tools={json.dumps(tools)}",
+            f"cache={json.dumps(cache)}",
+            f"shared_state={json.dumps({'url': store.url, 'timeout_s': 0.5})}",
+        )
+        for _ in range(2)
+    ]
+    one, other = [await connect(side.port) for side in sides]
+
+    async def said(client: Client, tool: str) -> bytes:
+        client.send(post(tool_call(tool=tool)))
+        return (await client.answer()).body
+
+    async with within():
+        while MARK not in await said(one, "read") or MARK not in await said(other, "read"):
+            pass  # until both have found the store
+    seen = len(upstream.seen)
+    assert b"old" in await said(one, "read")
+    assert b"old" in await said(other, "read")
+    assert len(upstream.seen) == seen
+    texts[0] = "new"
+    await said(one, "write")
+    assert b"new" in await said(one, "read")
+    async with within(2):
+        while b"new" not in await said(other, "read"):
+            pass

@@ -1,0 +1,143 @@
+"""Settings → the cache room: the stage that answers from what is kept, the ears that hear what is true no more.
+
+In: settings. Out: a `Caching`. Without a `cache` section there is no stage, and nothing listens or runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from msgspec import structs
+
+from ..model import Cached, Ending, Listen, Permit, Refused, Reply, Stage
+from .file import File
+from .forgetting import Forgetting, RuleOf
+from .layered import Layered, Second
+from .memory import Memory
+from .settings import CacheSettings
+from .stage import Cache, Teach
+from .store import Counts, Forget, Job, Seal, Store
+from .worth import Worth
+
+MAX_RENEWALS = 256
+"""Answers that are fetched anew beside the calls at once; beyond it, whoever asks later asks the server."""
+
+
+class Caching:
+    """The cache room as the house uses it."""
+
+    def __init__(
+        self,
+        settings: CacheSettings | None,
+        *,
+        upstream: str,
+        generation: str,
+        rule_of: RuleOf,
+        stops: Callable[[bytes], bool],
+        failed: Callable[[Exception], None],
+        wall: Callable[[], float],
+        second: Second | None = None,
+    ) -> None:
+        """`upstream` is the server's URL, `generation` names the policy in force, `rule_of` the rule of one message of
+        a batch. `stops` tells which headers do not reach the server. `failed` hears what went wrong beside the calls.
+        `second` is the store that replicas share, where they do."""
+        self.listen: Listen | None = None
+        """Ears for exchanges."""
+        self.store: Store | None = None
+        self._settings = settings
+        self._failed = failed
+        self._wall = wall
+        self._renewals: set[asyncio.Task[None]] = set()
+        if settings is None:
+            return
+        self._worth = Worth(settings, upstream=upstream, generation=generation, stops=stops)
+        self.store = self._store_of(settings, second)
+        self._forgetting = Forgetting(self.store, rule_of)
+        self.listen = self._forgetting.listen
+
+    def guarded(self, serve: Stage, teach: Teach) -> Stage:
+        """The stage that answers from what is kept, before `serve`. `teach` tells others of results from here."""
+        if self._settings is None or self.store is None:
+            return serve
+        return Cache(
+            self._forgetting.guarded(serve),
+            self._worth,
+            self.store,
+            max_entry_bytes=self._settings.max_entry_bytes,
+            definition=self._forgetting.definition,
+            teach=teach,
+            refresh=self._renew,
+            wall=self._wall,
+        )
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """What runs beside the calls."""
+        return () if self.store is None else self.store.jobs
+
+    @property
+    def counts(self) -> Counts:
+        """What happened to entries since the start."""
+        return {} if self.store is None else self.store.counts
+
+    async def forget(self, tenant: str | None = None, *targets: str) -> None:
+        """An operator's word: drop what is kept for a tenant (None: for everybody) of these tools (none: of all)."""
+        if self.store is not None:
+            await self.store.forget(Forget(tenant, ("tools/call",) if targets else (), targets))
+
+    async def close(self) -> None:
+        """End what runs beside the calls, and write what is to be written; after the jobs have ended."""
+        for task in tuple(self._renewals):
+            task.cancel()
+        await asyncio.gather(*self._renewals, return_exceptions=True)
+        if self.store is not None:
+            await self.store.close()
+
+    def _store_of(self, settings: CacheSettings, second: Second | None) -> Store:
+        memory = Memory(
+            max_bytes=settings.max_bytes,
+            max_entry_bytes=settings.max_entry_bytes,
+            per_tenant_share=settings.per_tenant_share,
+            wall=self._wall,
+            compress_above_bytes=settings.compress_above_bytes,
+        )
+        if settings.file is not None and settings.secret is not None:
+            return File(
+                memory,
+                settings.file,
+                Seal(settings.secret, "file", settings.compress_above_bytes),
+                max_bytes=settings.max_bytes,
+                max_entry_bytes=settings.max_entry_bytes,
+            )
+        return memory if second is None else Layered(memory, second)
+
+    def _renew(self, permit: Permit, ask: Callable[[Permit], Awaitable[Reply | None]]) -> None:
+        if len(self._renewals) >= MAX_RENEWALS:
+            return
+        journey = permit.call.journey.sibling()
+        call = structs.replace(permit.call, journey=journey)
+        again = structs.replace(permit, call=call)
+        journey.read(call)
+        journey.identified(permit.principal)
+        journey.permitted(again)
+        journey.cached(Cached.MISS)
+        task = asyncio.get_running_loop().create_task(self._renewed(again, ask))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _renewed(self, permit: Permit, ask: Callable[[Permit], Awaitable[Reply | None]]) -> None:
+        journey = permit.call.journey
+        try:
+            reply = await ask(permit)
+        except Refused as refused:
+            journey.refused(refused)
+        except Exception as error:  # nobody waits for it
+            self._failed(error)
+        except BaseException as error:
+            journey.ended(Ending.of(error))
+            raise
+        else:
+            if reply is not None:
+                reply.done(Ending.COMPLETE)
+        journey.ended(Ending.COMPLETE)

@@ -1,0 +1,208 @@
+"""What makes a kept answer untrue? What the server tells, what it refuses to know, and calls that write.
+
+In: exchanges as they pass, and permitted calls. Out: words to the store. Keeps the hash of each tool's definition as it
+was seen last, bounded: answers of a tool that has changed are found no more.
+Source: server/tools, server/prompts, server/resources (notifications); protocol facts of -32020, -32601 and -32602.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from hashlib import sha256
+from typing import Any, Final, TypeAlias
+
+from ..model import (
+    Call,
+    Ear,
+    Ending,
+    Outcome,
+    Permit,
+    Principal,
+    Reply,
+    RequestId,
+    Rule,
+    Stage,
+    Stream,
+)
+from ..protocol.canonical import canonical
+from .store import Forget, Store
+
+MAX_TOOLS: Final = 10_000
+"""Tools whose definition is remembered, of all callers together."""
+
+TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    "notifications/tools/list_changed": ("tools/list",),
+    "notifications/prompts/list_changed": ("prompts/list", "prompts/get"),
+    "notifications/resources/list_changed": ("resources/list", "resources/templates/list"),
+}
+"""Notifications, and the methods whose answers they make untrue."""
+UPDATED: Final = "notifications/resources/updated"
+_UNKNOWN: Final = (b"-32020", b"-32601", b"-32602")
+"""Codes with which a server says that it does not have what a list promised, or not so."""
+
+RuleOf: TypeAlias = Callable[[Call, Principal], Rule]
+
+
+class Forgetting:
+    """Its `listen` fulfils `Listen`, its `guarded` makes a `Stage`."""
+
+    def __init__(self, store: Store, rule_of: RuleOf) -> None:
+        """`rule_of` names the rule of one message of a batch."""
+        self._store = store
+        self._rule_of = rule_of
+        self._definitions: OrderedDict[str, str] = OrderedDict()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def definition(self, permit: Permit) -> str:
+        """The hash of the tool's definition as anybody was told it last; "" where nobody was, and for other methods."""
+        call = permit.call
+        return self._definitions.get(call.target or "", "") if call.method == "tools/call" else ""
+
+    def listen(self, permit: Permit, handed_out: str | None) -> Ear | None:
+        """An ear for every exchange: any stream may say that something has changed."""
+        return _Listener(self)
+
+    def guarded(self, serve: Stage) -> Stage:
+        """The stage behind what forgets after writes."""
+        return _Guarded(serve, self)
+
+    def told(self, method: str, params: object) -> None:
+        """The server has told something."""
+        methods = TOLD.get(method)
+        if methods is not None:
+            self.soon(Forget(None, methods))
+        elif method == UPDATED:
+            uri = params.get("uri") if isinstance(params, dict) else None
+            # A star or a question mark in it stands for more, and then more is forgotten.
+            targets = (uri,) if isinstance(uri, str) else ()
+            self.soon(Forget(None, ("resources/read",), targets))
+
+    def listed(self, tools: list[object]) -> None:
+        """A list of tools has passed. Answers of those that are not what they were are found no more."""
+        for tool in tools:
+            name = tool.get("name") if isinstance(tool, dict) else None
+            if not isinstance(name, str):
+                continue
+            try:
+                self._definitions[name] = sha256(canonical(tool)).hexdigest()
+            except (ValueError, TypeError, RecursionError):
+                self._definitions.pop(name, None)
+                continue
+            self._definitions.move_to_end(name)
+            if len(self._definitions) > MAX_TOOLS:
+                self._definitions.popitem(last=False)
+
+    def after(self, permit: Permit) -> tuple[Forget, ...]:
+        """What a call makes untrue by its rule."""
+        call, principal = permit.call, permit.principal
+        rules = [self._rule_of(part, principal) for part in call.parts] or [permit.rule]
+        targets = tuple(dict.fromkeys(target for rule in rules for target in rule.forget))
+        return (Forget(principal.tenant, ("tools/call",), targets),) if targets else ()
+
+    def doubted(self, permit: Permit) -> tuple[Forget, ...]:
+        """What may be wrong where the server does not know what is asked for."""
+        return (Forget(permit.principal.tenant, ("tools/list",)),)
+
+    async def forget(self, what: tuple[Forget, ...]) -> None:
+        for each in what:
+            await self._store.forget(each)
+
+    def soon(self, *what: Forget) -> None:
+        """From where nobody can wait; before anything that comes later is asked for."""
+        self._run(self.forget(what))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+
+class _Listener:
+    """Fulfils `Ear`."""
+
+    __slots__ = ("_forgetting",)
+
+    def __init__(self, forgetting: Forgetting) -> None:
+        self._forgetting = forgetting
+
+    def event_id(self, id: bytes) -> None:
+        """Changes nothing."""
+
+    def request(self, id: RequestId, method: str, params: object) -> None:
+        """Changes nothing."""
+
+    def notification(self, method: str, params: object) -> None:
+        self._forgetting.told(method, params)
+
+    def result(self, method: str | None, result: object) -> None:
+        if (
+            method in (None, "tools/list")
+            and isinstance(result, dict)
+            and isinstance(result.get("tools"), list)
+        ):
+            self._forgetting.listed(result["tools"])
+
+    def passed_on(self, data: bytes) -> bytes:
+        return data
+
+    def ended(self, ending: Ending) -> None:
+        """Nothing is kept."""
+
+
+class _Guarded:
+    """Fulfils `Stage`."""
+
+    def __init__(self, serve: Stage, forgetting: Forgetting) -> None:
+        self._serve = serve
+        self._forgetting = forgetting
+
+    async def __call__(self, permit: Permit) -> Reply:
+        call = permit.call
+        if not any(each.method == "tools/call" for each in call.parts or (call,)):
+            return await self._serve(permit)
+        what, doubted = self._forgetting.after(permit), self._forgetting.doubted(permit)
+        try:
+            reply = await self._serve(permit)
+        except BaseException:
+            if what and _may_have_run(call):
+                self._forgetting.soon(*what)
+            raise
+        try:
+            # Before its caller has the answer: what it asks next must not be told as it was.
+            await self._before(reply, what, doubted)
+        except BaseException as error:
+            reply.done(Ending.of(error))
+            raise
+        if what:
+            reply.when_done(lambda _: self._forgetting.soon(*what))
+        return reply
+
+    async def _before(self, reply: Reply, what: tuple[Forget, ...], doubted: tuple[Forget, ...]) -> None:
+        body = reply.body
+        if isinstance(body, bytes):
+            await self._forgetting.forget(what)
+            if _says_unknown(body):
+                await self._forgetting.forget(doubted)
+        else:
+            reply.body = Stream(self._passing(body, what, doubted), body.close)
+
+    async def _passing(
+        self, source: Stream, what: tuple[Forget, ...], doubted: tuple[Forget, ...]
+    ) -> AsyncIterator[bytes]:
+        async for chunk in source:
+            if what and (b'"result"' in chunk or b'"error"' in chunk):
+                await self._forgetting.forget(what)
+            if _says_unknown(chunk):
+                await self._forgetting.forget(doubted)
+            yield chunk
+
+
+def _may_have_run(call: Call) -> bool:
+    return any(each.journey.outcome_at_server is not Outcome.NOT_REACHED for each in call.parts or (call,))
+
+
+def _says_unknown(text: bytes) -> bool:
+    """Whether an error may say so. A text that only speaks of it costs a list, no more."""
+    return b'"error"' in text and any(code in text for code in _UNKNOWN)

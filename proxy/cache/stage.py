@@ -1,0 +1,324 @@
+"""Is the answer here already, or on its way? A permitted call → a kept answer, that of somebody who asks the same at
+this moment, or the server's own.
+
+In: a `Permit`, behind identity, policy and limits. Out: a `Reply`. Keeps nothing but who waits for whom; answers are
+the store's. Whatever is not certain to be safe passes as if there were no cache: `worth.py` decides.
+
+An event stream is held until its first message: if that is the answer, it is kept and told to whoever waits for the
+same; if the server says something else first, the stream passes as it is, because it may ask its client something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from ..model import (
+    Broken,
+    Cached,
+    Ending,
+    Headers,
+    Permit,
+    Reason,
+    Refused,
+    Reply,
+    RequestId,
+    Stage,
+    Stream,
+    Verdict,
+)
+from ..protocol.headers import media_type
+from ..protocol.sse import Splitter, TooLong
+from .entry import Entry, State, age, is_fresh, is_over, may_follow_error, may_revalidate, served
+from .flight import Flights
+from .key import Key, Keys
+from .store import Store
+from .worth import Asked, Worth, is_answer
+
+FAILURES: Final = frozenset(
+    {
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.UPSTREAM_BROKE,
+        Reason.UPSTREAM_NONSENSE,
+        Reason.OUTCOME_UNKNOWN,
+        Reason.DEADLINE,
+        Reason.BREAKER_OPEN,
+        Reason.QUARANTINED,
+        Reason.OVERLOADED,
+    }
+)
+"""The server's troubles, after which an old answer is better than none where the rule says so."""
+TAUGHT: Final = frozenset({"tools/list", "server/discover", "initialize"})
+"""Methods whose results other rooms learn from, also where they come from here."""
+
+Teach: TypeAlias = Callable[[Permit, bytes], None]
+"""Tells the other rooms the JSON text of a result that its caller gets from here. Raises Refused."""
+Refresh: TypeAlias = Callable[[Permit, Callable[[Permit], Awaitable[Reply | None]]], None]
+"""Does something for a permit beside the calls, with a journey of its own, and ends the reply."""
+
+
+class Landed(Struct):
+    """What a call to the server brought."""
+
+    reply: Reply | None
+    """The server's own, for whoever asked; None once it was taken."""
+    kept: tuple[Key, Entry] | None
+    has_failed: bool = False
+
+    def take(self) -> Reply:
+        reply, self.reply = self.reply, None
+        assert reply is not None
+        return reply
+
+    def left(self) -> None:
+        """Nobody waits any more: what nobody took is closed."""
+        if self.reply is not None:
+            self.take().done(Ending.CLIENT_GONE)
+
+
+class Cache:
+    """Fulfils `Stage`."""
+
+    def __init__(
+        self,
+        serve: Stage,
+        worth: Worth,
+        store: Store,
+        *,
+        max_entry_bytes: int,
+        definition: Callable[[Permit], str],
+        teach: Teach,
+        refresh: Refresh,
+        wall: Callable[[], float],
+    ) -> None:
+        """`definition` is the hash of what the server says of the tool, "" where it said nothing. `wall` counts seconds
+        from 1970."""
+        self._serve = serve
+        self._worth = worth
+        self._store = store
+        self._max_entry_bytes = max_entry_bytes
+        self._definition = definition
+        self._teach = teach
+        self._refresh = refresh
+        self._wall = wall
+        self._flights: Flights[bytes, Landed] = Flights(Landed.left)
+
+    async def __call__(self, permit: Permit) -> Reply:
+        asked = self._worth.asked(permit)
+        keys = None if asked is None else self._worth.keys(permit, asked, self._definition(permit))
+        if asked is None or keys is None:
+            return await self._serve(permit)
+        permit.call.journey.cached(Cached.MISS)
+        if not asked.may_look:
+            return (await self._fetch(permit, asked, keys)).take()
+        old = await self._find(keys)
+        if old is not None:
+            wall = self._wall()
+            if is_fresh(old, wall):
+                return self._told(permit, old, Cached.HIT)
+            if may_revalidate(old, wall):
+                if not self._flights.has(_flight(asked, keys)):
+                    self._refresh(permit, lambda again: self._renew(again, asked, keys))
+                return self._told(permit, old, Cached.STALE)
+        return await self._or_stale(permit, asked, keys, old)
+
+    @property
+    def under_way(self) -> int:
+        """Keys that somebody asks the server for at the moment."""
+        return len(self._flights)
+
+    async def _find(self, keys: Keys) -> Entry | None:
+        """What is kept of such a call, however old. What lies under another name by a chance of 2^-256, or by
+        somebody's hand, is nothing."""
+        wall = self._wall()
+        best: Entry | None = None
+        for key in (keys.own, keys.shared):
+            found = None if key is None else await self._store.get(key.digest)
+            if found is None or key is None or found.material != key.material or is_over(found, wall):
+                continue
+            if is_fresh(found, wall):
+                return found
+            best = best or found
+        return best
+
+    async def _or_stale(self, permit: Permit, asked: Asked, keys: Keys, old: Entry | None) -> Reply:
+        """The server's answer; where the server fails, an old one that the rule allows."""
+        try:
+            reply = await self._one_of_several(permit, asked, keys)
+        except Refused as refused:
+            if old is None or refused.reason not in FAILURES or not may_follow_error(old, self._wall()):
+                raise
+            return self._told(permit, old, Cached.STALE)
+        if old is None or reply.status < 500 or not may_follow_error(old, self._wall()):
+            return reply
+        reply.done(Ending.COMPLETE)
+        return self._told(permit, old, Cached.STALE)
+
+    async def _one_of_several(self, permit: Permit, asked: Asked, keys: Keys) -> Reply:
+        """Wait for whoever asks the same, or ask for all who come meanwhile. Where that one failed, one of those who
+        waited tries again, once for all of them; where the answer was for that one alone, each asks for itself."""
+        names = [_flight(asked, keys)]
+        if names[0] != keys.own.digest:
+            names.append(keys.own.digest)
+        for name in names:
+            for is_last in (False, True):
+                if not self._flights.has(name):
+                    return await self._lead(permit, asked, keys, name)
+                try:
+                    landed = await self._flights.join(name, _itself)
+                except Refused:
+                    if is_last:
+                        raise
+                    continue
+                kept = _meant(landed.kept, keys)
+                if kept is not None:
+                    return self._told(permit, kept, Cached.JOINED)
+                if not landed.has_failed:
+                    break  # it came, and is for nobody else under this name
+                if is_last:
+                    raise Refused(Reason.UPSTREAM_BROKE, _FAILED_TWICE)
+        return (await self._fetch(permit, asked, keys)).take()
+
+    async def _renew(self, permit: Permit, asked: Asked, keys: Keys) -> Reply | None:
+        """A new answer for what is told meanwhile; None where somebody asks already."""
+        name = _flight(asked, keys)
+        return None if self._flights.has(name) else await self._lead(permit, asked, keys, name)
+
+    async def _lead(self, permit: Permit, asked: Asked, keys: Keys, name: bytes) -> Reply:
+        return await self._flights.lead(name, lambda: self._fetch(permit, asked, keys), Landed.take)
+
+    async def _fetch(self, permit: Permit, asked: Asked, keys: Keys) -> Landed:
+        mark = self._store.mark()
+        reply = await self._serve(permit)
+        try:
+            text = await _text_of(reply, permit.call.id, self._max_entry_bytes)
+            made = None
+            if text is not None:
+                made = self._worth.entry(
+                    permit,
+                    asked,
+                    keys,
+                    status=reply.status,
+                    headers=reply.headers,
+                    text=text,
+                    wall=self._wall(),
+                )
+            if made is not None:
+                await self._store.put(made[0].digest, made[1], mark)
+        except BaseException as error:
+            reply.done(Ending.of(error))
+            raise
+        return Landed(reply, made, has_failed=reply.status >= 500)
+
+    def _told(self, permit: Permit, entry: Entry, how: Cached) -> Reply:
+        """A kept answer to this caller. Raises Refused where another room does not let it pass."""
+        call = permit.call
+        assert call.id is not None
+        if call.method in TAUGHT:
+            self._teach(permit, entry.result)
+        wall = self._wall()
+        state: State = "stale" if how is Cached.STALE else "fresh"
+        body = served(entry, call.id, wall=wall, state=state)
+        call.journey.cached(how)
+        call.journey.answered(Verdict.RPC_ERROR if entry.is_error else Verdict.OK)
+        seconds = b"%d" % min(age(entry, wall), _OLDEST_S)
+        return Reply(entry.status, Headers([(b"Content-Type", b"application/json"), (b"Age", seconds)]), body)
+
+
+_FAILED_TWICE: Final = "The server failed for others who asked the same at the same time, twice."
+_OLDEST_S: Final = 2**31
+"""RFC 9111 section 1.2.2: what does not fit is told as this."""
+
+
+def _itself(landed: Landed) -> Landed:
+    return landed
+
+
+def _flight(asked: Asked, keys: Keys) -> bytes:
+    """Under which name equal calls wait for each other. Only a rule says beforehand that others may have the answer."""
+    is_shared = asked.by == "rule" and keys.shared is not None and keys.is_counted
+    return (keys.shared if is_shared and keys.shared is not None else keys.own).digest
+
+
+def _meant(kept: tuple[Key, Entry] | None, keys: Keys) -> Entry | None:
+    """What somebody else was answered, if it is also for the caller with these keys."""
+    if kept is None:
+        return None
+    key, entry = kept
+    return entry if key.material in (keys.own.material, keys.shared and keys.shared.material) else None
+
+
+async def _text_of(reply: Reply, id: RequestId | None, most_bytes: int) -> bytes | None:
+    """The whole JSON text of the answer, where there is no more than that. The reply stays what it was."""
+    body = reply.body
+    if isinstance(body, bytes):
+        return body
+    kind, _ = media_type(reply.headers.get("content-type"))
+    if reply.status != 200 or kind not in ("application/json", "text/event-stream"):
+        return None
+    source = aiter(body)
+    held: list[bytes] = []
+    broken: Broken | None = None
+    text: bytes | None = None
+    try:
+        if kind == "text/event-stream":
+            text = await _first_message(source, held, id, most_bytes)
+        else:
+            text = await _collected(source, held, most_bytes)
+    except Broken as error:
+        broken = error  # whoever reads on meets it where it was
+    except BaseException:
+        body.close()
+        raise
+    reply.body = Stream(_again(held, source, broken), body.close)
+    return text
+
+
+async def _collected(source: AsyncIterator[bytes], held: list[bytes], most_bytes: int) -> bytes | None:
+    size = 0
+    async for chunk in source:
+        held.append(chunk)
+        size += len(chunk)
+        if size > most_bytes:
+            return None
+    return b"".join(held)
+
+
+async def _first_message(
+    source: AsyncIterator[bytes], held: list[bytes], id: RequestId | None, most_bytes: int
+) -> bytes | None:
+    """The answer, if that is the first thing the server says. Comments and events without data say nothing."""
+    splitter = Splitter(most_bytes)
+    async for chunk in source:
+        held.append(chunk)
+        try:
+            events = splitter.feed(chunk)
+        except TooLong:
+            return None
+        said = [event for event in events if event.data is not None and event.data.strip()]
+        if said:
+            only = said[0].data
+            is_it = (
+                len(said) == 1
+                and only is not None
+                and said[0].name in ("", "message")
+                and is_answer(only, id)
+            )
+            return only if is_it else None
+        if splitter.is_full:
+            return None
+    return None
+
+
+async def _again(
+    held: list[bytes], rest: AsyncIterator[bytes], broken: Broken | None
+) -> AsyncIterator[bytes]:
+    for chunk in held:
+        yield chunk
+    held.clear()
+    if broken is not None:
+        raise broken
+    async for chunk in rest:
+        yield chunk
