@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..configuration.folding import fold
 from ..model import Stage
 from .gradient import Gradient
-from .pace import Pace, Paced
+from .pace import Paced
 from .settings import CapacitySettings
 from .slots import Slots
 from .stage import Deadline, Roomy, never_ends
@@ -68,7 +68,8 @@ class Room:
             return serve
         self._paced = Paced(
             serve,
-            Pace(pace.rate_per_s, pace.burst),
+            rate_per_s=pace.rate_per_s,
+            burst=pace.burst,
             max_wait_s=self._settings.max_wait_s,
             deadline=self._deadline,
             now=self._now,

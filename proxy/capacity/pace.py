@@ -1,68 +1,43 @@
-"""Calls leave for the server one after another, so many a second: a small machine and the stage around it.
+"""Calls leave for the server one after another, so many a second: a stage around aiolimiter.
 
-In: a `Permit`. Out: the `Reply` of the next stage, when its moment has come, or `Refused` (overloaded) at once where
-that would be too late. Keeps the next free moment, and a future for each call that waits for one, in order.
-
-Ours, because a limiter that makes everybody sleep for a moment of their own (aiolimiter) can neither refuse who would
-sleep too long nor give the moments of those who leave to others.
+In: a `Permit`. Out: the `Reply` of the next stage, when its moment has come, or `Refused` (overloaded) where that does
+not come in time: at once where so many wait already that it cannot. Keeps how many wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+
+from aiolimiter import AsyncLimiter
 
 from ..model import Kind, Permit, Reason, Refused, Reply, Stage
 from .stage import Deadline, never_ends, takes_place
 
 
-class Pace:
-    """So many a second, and so many at once after a rest. Pure, given `now`. Source: the generic cell rate algorithm
-    (ITU-T I.371)."""
-
-    __slots__ = ("_busy_until", "_grace_s", "interval_s")
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self.interval_s = 1 / per_s
-        self._grace_s = (burst - 1) / per_s
-        self._busy_until = 0.0
-
-    def wait_s(self, now: float) -> float:
-        """How long until the next may leave; 0: now."""
-        return max(0.0, self._busy_until - self._grace_s - now)
-
-    def leave(self, now: float, calls: int) -> None:
-        """These leave now. Several at once are several: the next wait for them."""
-        self._busy_until = max(self._busy_until, now) + calls * self.interval_s
-
-    def stay(self, calls: int) -> None:
-        """These have not left after all."""
-        self._busy_until -= calls * self.interval_s
-
-
 class Paced:
-    """Fulfils `Stage`."""
+    """Fulfils `Stage`. Used inside one running loop."""
 
     def __init__(
         self,
         serve: Stage,
-        pace: Pace,
         *,
+        rate_per_s: float,
+        burst: int,
         max_wait_s: float,
         deadline: Deadline = never_ends,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._serve = serve
-        self._pace = pace
+        self._limiter = AsyncLimiter(burst, burst / rate_per_s)
+        self._rate_per_s = rate_per_s
+        self._burst = burst
         self._max_wait_s = max_wait_s
         self._deadline = deadline
         self._now = now
-        self._queue: OrderedDict[asyncio.Future[None], int] = OrderedDict()
-        """Whose moment is still to come, and how many calls each is."""
-        self._queued = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self.waiting = 0
+        """Calls whose moment is still to come."""
         self.refused = 0
         """Calls whose moment would have come too late."""
 
@@ -73,57 +48,28 @@ class Paced:
             await self._moment(permit, calls)
         return await self._serve(permit)
 
-    @property
-    def waiting(self) -> int:
-        """Calls whose moment is still to come."""
-        return self._queued
-
     async def _moment(self, permit: Permit, calls: int) -> None:
-        now = self._now()
-        wait_s = self._pace.wait_s(now) + self._queued * self._pace.interval_s
-        if wait_s == 0.0:
-            self._pace.leave(now, calls)
-            return
-        if wait_s > min(self._max_wait_s, self._deadline(permit) - now):
-            self.refused += calls
-            told = "More calls a second than it can take. Nothing was sent to the server: the call can be repeated."
-            if permit.rule.instead:
-                told = f"{told} {permit.rule.instead}"
-            raise Refused(Reason.OVERLOADED, told, data={"limit": "capacity.pace"}, retry_after_s=wait_s)
-        moment: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue[moment] = calls
-        self._queued += calls
-        self._wake(now)
+        """Wait for it. Whoever leaves meanwhile has taken nothing."""
+        left_s = min(self._max_wait_s, self._deadline(permit) - self._now())
+        # Those before it leave first.
+        if self.waiting / self._rate_per_s >= left_s:
+            raise self._too_late(permit, calls)
+        self.waiting += calls
         try:
-            await moment
-        except BaseException:
-            if moment in self._queue:
-                self._dequeue(moment)
-            elif not moment.cancelled():
-                # Its moment had come, and its caller left in the same one: another may have it.
-                self._pace.stay(calls)
-            self._wake(self._now())
-            raise
+            async with asyncio.timeout(left_s):
+                # More at once than ever may leave at once: they leave when the bucket is full.
+                await self._limiter.acquire(min(calls, self._burst))
+        except TimeoutError:
+            raise self._too_late(permit, calls) from None
+        finally:
+            self.waiting -= calls
 
-    def _dequeue(self, moment: asyncio.Future[None]) -> int:
-        calls = self._queue.pop(moment)
-        self._queued -= calls
-        return calls
-
-    def _wake(self, now: float) -> None:
-        """Have one timer, for whoever is next, and none where nobody waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._queue:
-            self._timer = asyncio.get_running_loop().call_later(self._pace.wait_s(now), self._is_due)
-
-    def _is_due(self) -> None:
-        now = self._now()
-        while self._queue and self._pace.wait_s(now) == 0.0:
-            moment = next(iter(self._queue))
-            calls = self._dequeue(moment)
-            if not moment.done():  # else its caller has left, and is about to say so
-                self._pace.leave(now, calls)
-                moment.set_result(None)
-        self._wake(now)
+    def _too_late(self, permit: Permit, calls: int) -> Refused:
+        self.refused += calls
+        told = (
+            "More calls a second than it can take. Nothing was sent to the server: the call can be repeated."
+        )
+        if permit.rule.instead:
+            told = f"{told} {permit.rule.instead}"
+        wait_s = (self.waiting + calls) / self._rate_per_s
+        return Refused(Reason.OVERLOADED, told, data={"limit": "capacity.pace"}, retry_after_s=wait_s)

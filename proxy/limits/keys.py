@@ -1,14 +1,13 @@
 """Whose bucket is it? Names → the key of a bucket. Pure.
 
-Spellings of one name share a bucket: NFKC, case folded, spaces around cut (UAX 15 and 31). A key is printable ASCII, of
-bounded length, and different for different holders; what is long is hashed.
+A key is printable ASCII, of bounded length, and different for different holders; what is long is hashed. Spellings of
+one name share a bucket: names come folded (configuration/folding.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,14 +15,6 @@ LONGEST: Final = 120
 """Characters of the readable part."""
 
 _ODD: Final = re.compile(rb"[^A-Za-z0-9._~@:+=,-]", re.ASCII)
-
-
-def fold(name: str) -> str:
-    """What all spellings of a name have in common."""
-    if name.isascii():
-        return name.strip().casefold()
-    # Folding may undo the normal form.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
 def key_of(limit: str, parts: Sequence[str]) -> str:

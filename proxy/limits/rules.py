@@ -14,10 +14,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from ..configuration.folding import fold
 from ..configuration.globs import Globs
 from ..model import Call, Kind, Permit, Principal, Rule
 from .demand import Demand, Quota, Rate, Window
-from .keys import fold, key_of
+from .keys import key_of
 from .settings import LimitSettings, Override, override_parts
 
 TOOL_CALL: Final = "tools/call"

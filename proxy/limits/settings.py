@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct, field, structs
 
+from ..configuration.folding import fold
 from ..configuration.globs import Glob, check_glob
 from ..configuration.mistakes import Unfit
 from ..configuration.values import fit
 from ..secret import Secret
-from .keys import fold
 from .valkey_url import Place, read_place
 
 KeyWord: TypeAlias = Literal["tenant", "subject", "issuer", "client", "tool", "class", "everyone"]

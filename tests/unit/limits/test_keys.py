@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.limits.keys import fold, key_of
+from proxy.configuration.folding import fold
+from proxy.limits.keys import key_of
 from tests.fuzz.bounded import FUZZ
 
 NAMES = st.text(max_size=8) | st.sampled_from(
