@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from .model import (
     Authorise,
@@ -88,10 +88,11 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         call.journey.permitted(permit)
         return await self._limited(permit)
 
-    async def _limited(self, permit: Permit) -> Reply:
+    async def _limited(self, permit: Permit, counted: Permit | None = None) -> Reply:
+        """`counted` is what limits see where it is not what is served."""
         if self.limit is None:
             return await self.serve(permit)
-        lease = await self.limit(permit)
+        lease = await self.limit(counted or permit)
         return await self._serve_leased(permit, [lease])
 
     async def _hide(self, call: Call, principal: Principal, refused: Refused) -> Reply:
@@ -102,7 +103,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         if disguised is None:
             raise refused
         call.journey.refused(refused)
-        reply = await self._limited(disguised.permit)
+        # By the name it was asked by: one that nobody has would have a bucket of its own each time.
+        reply = await self._limited(disguised.permit, structs.replace(disguised.permit, call=call))
         try:
             return await disguised.undo(reply)
         except BaseException as error:

@@ -357,3 +357,16 @@ async def test_a_call_in_several_rounds_costs_its_quota_once(
     client.send(post(goes_on, MODERN))
     assert refusal_of(await client.answer())["reason"] == "quota_spent"
     assert len(upstream.seen) == 3
+
+
+async def test_hidden_tools_are_counted_by_the_name_they_are_asked_by(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """The server is asked about another name each time, which must not have a bucket of its own."""
+    hidden = 'policy.tools=[{"match": "*", "hidden": true}]'
+    side = await open_sidecar(hidden, limits(rate(2, key=["tenant", "tool"], tools=["*"])))
+    client = await connect(side.port)
+    for _ in range(2):
+        await answered(upstream, client, post(tool_call(tool="secret")))
+    client.send(post(tool_call(tool="secret")))
+    assert refusal_of(await client.answer())["reason"] == "rate_limited"
