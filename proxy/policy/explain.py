@@ -269,7 +269,9 @@ def _outcome(policy: Policy, call: Call, principal: Principal, answer: Answer) -
     held = _held(policy, permit)
     if held is not None:
         return [f"REFUSED {held.reason.value}, though allowed {by}", *_seen(held, call, answer)], REFUSED
-    return [f"ALLOWED {by}", f"the call goes to the server as it came{_unless(policy)}"], ALLOWED
+    recorded = decision.would_refuse
+    also = [] if recorded is None else [f"it is recorded: the rule {shown(recorded.rule.id)} would refuse it"]
+    return [f"ALLOWED {by}", *also, f"the call goes to the server as it came{_unless(policy)}"], ALLOWED
 
 
 def _held(policy: Policy, permit: Permit) -> Refused | None:

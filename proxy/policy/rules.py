@@ -73,6 +73,8 @@ also between backslashes and before path parameters; control characters, which W
 
 class Allow(Struct, frozen=True):
     rule: Rule
+    would_refuse: Deny | None = None
+    """What another rule says that only records."""
 
 
 class Deny(Struct, frozen=True):
@@ -215,11 +217,18 @@ class Rules:
         fitting = self._globs.fitting(name)
         decides = next(iter(fitting), None)
         first = self._default if decides is None else self._tools[decides]
+        recorded: Deny | None = None
         if not first.overrides_packs:
             for index in fitting:
                 if index >= self._own and self._is_denied(self._tools[index].deny, principal):
-                    return _no(self._tools[index])
+                    denied = _no(self._tools[index])
+                    if not denied.is_reported:
+                        return denied
+                    recorded = recorded or denied
         decision = self._judged(first, name, principal)
+        if recorded is not None and isinstance(decision, Allow):
+            # A rule that only records opens nothing that another one closes.
+            decision = Allow(decision.rule, recorded)
         if decides is None and self._hides and isinstance(decision, Deny):
             # A name that nobody has ruled on may not exist: told apart from a hidden one, it would give that away.
             return Deny(decision.rule, Reason.NOT_VISIBLE, is_reported=decision.is_reported)
@@ -297,47 +306,58 @@ class Rules:
             if self._is_enforced and not decision.is_reported:
                 raise Refused(decision.reason, decision.why, id=call.id, scopes=decision.scopes)
             call.journey.would_refuse(decision.rule, decision.reason)
+        elif decision.would_refuse is not None:
+            call.journey.would_refuse(decision.would_refuse.rule, decision.would_refuse.reason)
         return Permit(call=call, principal=principal, rule=decision.rule)
 
     def _judged(self, tool: _Tool, name: str, principal: Principal) -> Decision:
+        decision: Decision
         if tool.hidden:
-            return Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
-        if self._is_denied(tool.deny, principal) or not self._is_allowed(tool.allow, principal):
-            return _no(tool)
-        decision = _with_scopes(tool, principal)
-        if tool.classes is None or isinstance(decision, Deny):
+            decision = Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
+        elif self._is_denied(tool.deny, principal) or not self._is_allowed(tool.allow, principal):
+            decision = _no(tool)
+        else:
+            decision = _with_scopes(tool, principal)
+        passes = isinstance(decision, Allow) or decision.is_reported or not self._is_enforced
+        if tool.classes is None or not passes:
             return decision
+        # Also of what is only recorded: it passes, and modes ask what it is.
         hints = self._hints(principal, name)
         tool_class = class_of(self._default_class, hints, are_trusted=self._trusts_hints)
-        return Allow(tool.classes[tool_class])
+        return structs.replace(decision, rule=tool.classes[tool_class])
 
     def _decide_method(self, call: Call, principal: Principal) -> Decision:
+        """Everything that a call names must be allowed. A rule that only records closes nothing, and opens nothing
+        that another one closes."""
         method = call.method
-        for uri in _subscribed(call):
-            decision = self._decide_target("resources/read", uri, principal)
+        asked = [("resources/read", uri) for uri in _subscribed(call)]
+        if method == "completion/complete" and (named := _completed(call)) is not None:
+            asked.append(named)
+        if method not in NECESSARY or method in self._methods:
+            asked.append((method, call.target or ""))
+        decision: Decision = Allow(PROTOCOL)
+        recorded: Deny | None = None
+        for each in asked:
+            decision = self._decide_target(*each, principal)
             if isinstance(decision, Deny):
-                return decision
-        if method == "completion/complete":
-            named = _completed(call)
-            if named is not None:
-                decision = self._decide_target(*named, principal)
-                if isinstance(decision, Deny):
+                if not decision.is_reported:
                     return decision
-        if method in NECESSARY and method not in self._methods:
-            return Allow(PROTOCOL)
-        return self._decide_target(method, call.target or "", principal)
+                recorded = recorded or decision
+        return recorded or decision
 
     def _decide_target(self, method: str, target: str, principal: Principal) -> Decision:
         """Every rule that stands for a method must agree: those of packs and our own."""
         decision: Decision = Allow(PROTOCOL)
+        recorded: Deny | None = None
         for rule in self._for_method(method):
             denied = self._is_denied(rule.deny, principal) or not self._is_allowed(rule.allow, principal)
-            if denied or not _fits(rule, method, target):
-                return _no(rule)
-            decision = _with_scopes(rule, principal)
+            is_denied = denied or not _fits(rule, method, target)
+            decision = _no(rule) if is_denied else _with_scopes(rule, principal)
             if isinstance(decision, Deny):
-                return decision
-        return decision
+                if not decision.is_reported:
+                    return decision
+                recorded = recorded or decision
+        return recorded or decision
 
     def _for_method(self, method: str) -> Sequence[_Method]:
         return self._methods.get(method) or self._others

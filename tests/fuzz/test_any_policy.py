@@ -57,7 +57,7 @@ def tool_rule(dice: Dice) -> Section:
     rule |= {"deny": dice.some(ROLES, 1), "scopes": dice.some(SCOPES, 1)}
     if dice.one([True, True, False]):
         rule["allow"] = dice.some([*ROLES, "*"], 2)
-    if dice.one([False, True]) or rule["report"]:
+    if dice.one([False, True]):
         rule["class"] = dice.one(CLASSES)
     if not {"*", "?"} & set(rule["match"]):
         rule["overrides_packs"] = dice.one(RARELY)
@@ -91,13 +91,9 @@ def a_policy(dice: Dice) -> Section:
 
 
 def some_packs(dice: Dice) -> list[Section]:
-    """Their rules say no, or nothing: none only records."""
-    packs: list[Section] = dice.times(
+    return dice.times(
         2, lambda: {"methods": method_rules(dice), "tools": dice.times(3, lambda: tool_rule(dice))}
     )
-    for rule in [rule for pack in packs for rule in (*pack["methods"].values(), *pack["tools"])]:
-        rule["report"] = False
-    return packs
 
 
 def a_caller(dice: Dice) -> Principal:

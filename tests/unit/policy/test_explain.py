@@ -431,3 +431,15 @@ def test_the_command_never_shows_arguments(tmp_path: Path) -> None:
         assert got == code
         assert "hunter2" not in out + err
     assert isinstance(asked("tools/call", "x", FakeJourney(), {"arguments": {}}), Call)
+
+
+def test_what_a_pack_only_records_is_told_beside_what_decides() -> None:
+    """Regression: a rule that only records opened what another rule closes."""
+    trial = {"version": 1, "tools": [{"match": "*", "deny": ["operator"], "report": True}]}
+    settings = {**SETTINGS, "packs": ["/etc/trial.yaml"]}
+    by = Policy(msgspec.convert(settings, PolicySettings), (msgspec.convert(trial, PackSettings),))
+    lines, code = of_tool("kubectl_get", by=by)
+    assert code == ALLOWED
+    assert "ALLOWED by the rule kubectl_get (class read)" in lines
+    assert "it is recorded: the rule * would refuse it" in lines
+    assert of_tool("legacy_x", by=by)[1] == REFUSED
