@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -203,14 +203,17 @@ class _Cut:
 
     def _result(self, result: bytes, kinds: Sequence[Kind]) -> Changes:
         where = members(result)
+        unread: frozenset[int] = frozenset()
         if self._heard is not None and TOOLS in kinds and "tools" in where:
-            self._heard(_page(result, where))
+            page = _page(result, where)
+            unread = frozenset(index for index, tool in enumerate(page["tools"]) if tool is None)
+            self._heard(page)
         changes: Changes = []
         for kind in kinds:
             place = where.get(kind.member)
             if place is None:
                 raise ValueError("a list has entries")
-            changes += _within(place, self._entries(result[place], kind))
+            changes += _within(place, self._entries(result[place], kind, unread if kind is TOOLS else ()))
         scope = where.get("cacheScope")  # absent counts as private
         is_private = self._is_private or bool(changes)
         if scope is not None and self._is_modern and is_private and _value(result[scope]) != "private":
@@ -218,12 +221,14 @@ class _Cut:
         changes.sort(key=_begin)
         return changes
 
-    def _entries(self, array: bytes, kind: Kind) -> Changes:
+    def _entries(self, array: bytes, kind: Kind, unread: Collection[int]) -> Changes:
+        """`unread` entries go: nobody could compare them with what was approved."""
         places = elements(array, MAX_ENTRIES)
         seen: set[str] = set()
         staying: list[bool] = []
-        for name in _Names(kind)(array, places):
-            stays = name is not None and name not in seen and self._shows(kind, name)
+        for index, name in enumerate(_Names(kind)(array, places)):
+            is_new = name is not None and index not in unread and name not in seen
+            stays = name is not None and is_new and self._shows(kind, name)
             staying.append(stays)
             if name is not None and stays:
                 seen.add(name)
@@ -327,7 +332,7 @@ _DECODERS: Final = {kind: _decoders(kind) for kind in LISTS.values()}
 """Of one entry, and of all: only their names are kept."""
 
 
-def _page(result: bytes, where: Mapping[str, slice]) -> dict[str, object]:
+def _page(result: bytes, where: Mapping[str, slice]) -> dict[str, Any]:
     """One page of tools as it would have been read. An entry that two readers could differ on is none."""
     tools: list[object] = []
     for place in elements(result[where["tools"]], MAX_LEARNT):
@@ -335,7 +340,7 @@ def _page(result: bytes, where: Mapping[str, slice]) -> dict[str, object]:
             tools.append(read_tree(result[where["tools"]][place]))
         except Malformed:
             tools.append(None)
-    page: dict[str, object] = {"tools": tools}
+    page: dict[str, Any] = {"tools": tools}
     if "nextCursor" in where:
         page["nextCursor"] = _value(result[where["nextCursor"]])
     return page

@@ -534,7 +534,7 @@ TWO_READINGS: Final = [
 ]
 
 
-@pytest.mark.parametrize("way", ["json", "chunks", "event"])
+@every_way
 @pytest.mark.parametrize("text", TWO_READINGS)
 def test_a_definition_that_two_readers_read_otherwise_is_not_shown(
     tmp_path: Path, text: str, way: str
