@@ -12,7 +12,7 @@ from proxy.policy.keep_settings import CacheRule, Vary
 from proxy.policy.settings import PolicySettings
 from tests.unit.configuration.reading import mistakes, read
 
-UPSTREAM = "version: 1\nupstream: {url: http://127.0.0.1:8000/mcp}\n"
+UPSTREAM = "version: 1\nupstream: {url: http://127.0.0.1:8000/mcp}\ncache: {}\n"
 
 
 def rule(text: str) -> str:
@@ -62,3 +62,23 @@ def test_all_of_it_reaches_the_call(tmp_path: Path) -> None:
         any_session=True,
     )
     assert CacheRule(ttl_s=1, vary=Vary(ignore=("n",))).keep() == Keep(ttl_s=1, ignore=("n",))
+
+
+def test_a_rule_that_keeps_needs_somewhere_to_keep(tmp_path: Path) -> None:
+    """Else an operator believes in a cache that is not there."""
+    (found,) = mistakes(tmp_path, rule("class: read, cache: {ttl_s: 60}").replace("cache: {}\n", ""))
+    assert "policy.tools[0].cache: keeps nothing" in found
+    assert "write cache: {}" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("cache: {shared: true, secret: '${S}'}\n", "cache.shared: needs shared_state"),
+        ("shared_state: {url: 'redis://127.0.0.1/0'}\ncache: {}\n", "shared_state: has nothing to keep"),
+        ("cache: {shared: true}\n", "cache.shared: needs a secret"),
+    ],
+)
+def test_what_is_shared_has_somewhere_to_be_shared(tmp_path: Path, text: str, what: str) -> None:
+    found = mistakes(tmp_path, UPSTREAM.replace("cache: {}\n", text), environ={"S": "s" * 32})
+    assert [what in each for each in found] == [True]
