@@ -423,6 +423,12 @@ class Rule(Struct, frozen=True, kw_only=True):
     """What a call takes from limits."""
     instead: str = ""
     """What to do where a limit refuses: told to the model."""
+    idempotent: bool = False
+    """To do it twice is as good as once, says the operator."""
+    timeout_s: float | None = None
+    """How long the whole call may take; None: as for all."""
+    idempotency_key: bool = False
+    """Every attempt carries one key, by which the server knows it again."""
     keep: Keep | None = None
     """How long an answer may be kept; never set for a tool that does more than read."""
     forget: tuple[str, ...] = ()

@@ -379,6 +379,9 @@ class Rules:
             is_reported=reports,
             cost=settings.cost,
             instead=settings.instead,
+            idempotent=settings.idempotent,
+            timeout_s=settings.timeout_s,
+            idempotency_key=settings.idempotency_key,
             keep=None if settings.cache is None else settings.cache.keep(),
             forget=settings.forget,
         )
