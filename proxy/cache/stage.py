@@ -34,7 +34,7 @@ from ..protocol.sse import Splitter, TooLong
 from .entry import Entry, State, age, is_fresh, is_over, may_follow_error, may_revalidate, served
 from .flight import Flights
 from .key import Key, Keys
-from .store import Store
+from .store import Mark, Store
 from .worth import Asked, Worth, is_answer
 
 FAILURES: Final = frozenset(
@@ -57,6 +57,9 @@ Teach: TypeAlias = Callable[[Permit, bytes], None]
 """Tells the other rooms the JSON text of a result that its caller gets from here. Raises Refused."""
 Refresh: TypeAlias = Callable[[Permit, Callable[[Permit], Awaitable[Reply | None]]], None]
 """Does something for a permit beside the calls, with a journey of its own, and ends the reply."""
+Name: TypeAlias = tuple[bytes, Mark]
+"""Under which equal calls wait for each other. What was forgotten since one of them asked was true when it did: whoever
+asks later must not be told that."""
 
 
 class Landed(Struct):
@@ -103,7 +106,7 @@ class Cache:
         self._teach = teach
         self._refresh = refresh
         self._wall = wall
-        self._flights: Flights[bytes, Landed] = Flights(Landed.left)
+        self._flights: Flights[Name, Landed] = Flights(Landed.left)
 
     async def __call__(self, permit: Permit) -> Reply:
         asked = self._worth.asked(permit)
@@ -119,7 +122,7 @@ class Cache:
             if is_fresh(old, wall):
                 return self._told(permit, old, Cached.HIT)
             if may_revalidate(old, wall):
-                if not self._flights.has(_flight(asked, keys)):
+                if not self._flights.has((_flight(asked, keys), self._store.mark())):
                     self._refresh(permit, lambda again: self._renew(again, asked, keys))
                 return self._told(permit, old, Cached.STALE)
         return await self._or_stale(permit, asked, keys, old)
@@ -159,10 +162,11 @@ class Cache:
     async def _one_of_several(self, permit: Permit, asked: Asked, keys: Keys) -> Reply:
         """Wait for whoever asks the same, or ask for all who come meanwhile. Where that one failed, one of those who
         waited tries again, once for all of them; where the answer was for that one alone, each asks for itself."""
-        names = [_flight(asked, keys)]
-        if names[0] != keys.own.digest:
-            names.append(keys.own.digest)
-        for name in names:
+        digests = [_flight(asked, keys)]
+        if digests[0] != keys.own.digest:
+            digests.append(keys.own.digest)
+        for digest in digests:
+            name = digest, self._store.mark()
             for is_last in (False, True):
                 if not self._flights.has(name):
                     return await self._lead(permit, asked, keys, name)
@@ -183,10 +187,10 @@ class Cache:
 
     async def _renew(self, permit: Permit, asked: Asked, keys: Keys) -> Reply | None:
         """A new answer for what is told meanwhile; None where somebody asks already."""
-        name = _flight(asked, keys)
+        name = _flight(asked, keys), self._store.mark()
         return None if self._flights.has(name) else await self._lead(permit, asked, keys, name)
 
-    async def _lead(self, permit: Permit, asked: Asked, keys: Keys, name: bytes) -> Reply:
+    async def _lead(self, permit: Permit, asked: Asked, keys: Keys, name: Name) -> Reply:
         return await self._flights.lead(name, lambda: self._fetch(permit, asked, keys), Landed.take)
 
     async def _fetch(self, permit: Permit, asked: Asked, keys: Keys) -> Landed:
@@ -237,7 +241,7 @@ def _itself(landed: Landed) -> Landed:
 
 
 def _flight(asked: Asked, keys: Keys) -> bytes:
-    """Under which name equal calls wait for each other. Only a rule says beforehand that others may have the answer."""
+    """For which answer equal calls wait together. Only a rule says beforehand that others may have it."""
     is_shared = asked.by == "rule" and keys.shared is not None and keys.is_counted
     return (keys.shared if is_shared and keys.shared is not None else keys.own).digest
 

@@ -1,0 +1,73 @@
+"""Kept answers, those of others under way, and the server's own: who is told what, and what is left behind.
+
+Source: issue 6, items 1 to 5; design.md section 4 "cache".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from proxy.cache.settings import CacheSettings
+from proxy.cache.stage import Cache
+from proxy.cache.store import Forget, Store
+from proxy.cache.worth import Worth
+from proxy.model import Permit, Refused, Reply
+
+from .entries import Clock
+from .serving import Server, make_memory, make_permit, text_of, turns
+
+MOST_BYTES: Final = 2_000
+
+
+class Kitchen:
+    """A cache with everything around it."""
+
+    def __init__(self, server: Server | None = None, store: Store | None = None) -> None:
+        self.clock = Clock()
+        self.server = server or Server()
+        self.store = store or make_memory(self.clock)
+        self.taught: list[tuple[Permit, bytes]] = []
+        self.refusal: Refused | None = None
+        """What another room says to a kept answer."""
+        self.renewals: list[tuple[Permit, Callable[[Permit], Awaitable[Reply | None]]]] = []
+        self.definition = ""
+        self.cache = Cache(
+            self.server,
+            Worth(CacheSettings(max_entry_bytes=MOST_BYTES), upstream="u", generation="g"),
+            self.store,
+            max_entry_bytes=MOST_BYTES,
+            definition=lambda permit: self.definition,
+            teach=self._teach,
+            refresh=lambda permit, again: self.renewals.append((permit, again)),
+            wall=self.clock,
+        )
+
+    def _teach(self, permit: Permit, text: bytes) -> None:
+        self.taught.append((permit, text))
+        if self.refusal is not None:
+            raise self.refusal
+
+    def ask(self, permit: Permit) -> asyncio.Task[Reply]:
+        return asyncio.get_running_loop().create_task(_now(self.cache(permit)))
+
+
+async def _now(reply: Awaitable[Reply]) -> Reply:
+    return await reply
+
+
+async def test_whoever_asks_after_a_write_waits_for_nobody_who_asked_before() -> None:
+    """What the first brings may be from before the write."""
+    kitchen = Kitchen()
+    before = kitchen.ask(make_permit(1))
+    await turns()
+    await kitchen.store.forget(Forget("acme", ("tools/call",), ("read",)))
+    after = [kitchen.ask(make_permit(id)) for id in (2, 3)]
+    await turns()
+    old, new = kitchen.server.seen
+    new.say("new")
+    assert [await text_of(await each) for each in after] == [(2, "new"), (3, "new")]
+    old.say("old")
+    assert await text_of(await before) == (1, "old")
+    assert await text_of(await kitchen.ask(make_permit(4))) == (4, "new")
