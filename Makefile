@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check conformance conformance-client corpus bench lock clean
+.PHONY: run test check conformance conformance-client corpus bench bench-rooms lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements/test.lock pyproject.toml
@@ -36,6 +36,12 @@ corpus: $(READY)         ## hostile requests as data: ATTACK_CORPUS=file to name
 
 bench: $(READY)          ## numbers, never asserted
 	$(BIN)/python -m tests.bench
+
+bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; never asserted
+	$(BIN)/python -m tests.bench.policy_cost
+	$(BIN)/python -m tests.bench.limits_cost
+	$(BIN)/python -m tests.bench.fairness
+	$(BIN)/python -m tests.bench.cache_cost
 
 lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock

@@ -112,7 +112,7 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to do where a limit refuses, told to the model: a cheaper tool, a smaller question."""
 
     idempotent: bool = False
-    """true: to do it twice is as good as once, so that a call may be repeated where nobody knows whether it happened."""
+    """true: to do it twice is as good as once: a call may be repeated where nobody knows whether it happened."""
 
     timeout_s: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     """How long a call may take, with all that it waits for. Absent: resilience.timeout_s."""
