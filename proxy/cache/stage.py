@@ -295,8 +295,10 @@ async def _first_message(
 ) -> bytes | None:
     """The answer, if that is the first thing the server says. Comments and events without data say nothing."""
     splitter = Splitter(most_bytes)
+    size = 0
     async for chunk in source:
         held.append(chunk)
+        size += len(chunk)
         try:
             events = splitter.feed(chunk)
         except TooLong:
@@ -311,8 +313,8 @@ async def _first_message(
                 and is_answer(only, id)
             )
             return only if is_it else None
-        if splitter.is_full:
-            return None
+        if splitter.is_full or size > most_bytes:
+            return None  # comments for ever would be held for ever
     return None
 
 

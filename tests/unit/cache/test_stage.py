@@ -16,7 +16,7 @@ from proxy.cache.worth import Worth
 from proxy.model import Permit, Refused, Reply
 
 from .entries import Clock
-from .serving import Server, make_memory, make_permit, text_of, turns
+from .serving import Server, Wire, event, make_memory, make_permit, read, result, text_of, turns
 
 MOST_BYTES: Final = 2_000
 
@@ -71,3 +71,19 @@ async def test_whoever_asks_after_a_write_waits_for_nobody_who_asked_before() ->
     old.say("old")
     assert await text_of(await before) == (1, "old")
     assert await text_of(await kitchen.ask(make_permit(4))) == (4, "new")
+
+
+async def test_a_stream_that_only_says_that_it_lives_is_not_held_for_ever() -> None:
+    kitchen = Kitchen()
+    asked = kitchen.ask(make_permit())
+    await turns()
+    wire = Wire()
+    kitchen.server.seen[0].answer(wire.stream)
+    pings = [b": ping\n\n" * 10] * 30
+    wire.send(*pings)
+    await turns(60)
+    assert asked.done()
+    wire.send(event(result("late")))
+    wire.end()
+    assert await read(await asked) == b"".join(pings) + event(result("late"))
+    assert wire.closed == 1
