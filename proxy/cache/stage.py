@@ -31,6 +31,7 @@ from ..model import (
 )
 from ..protocol.headers import media_type
 from ..protocol.sse import Splitter, TooLong
+from ..refusals import META_KEY
 from .entry import Entry, State, age, is_fresh, is_over, may_follow_error, may_revalidate, served
 from .flight import Flights
 from .key import Key, Keys
@@ -149,19 +150,20 @@ class Cache:
     async def _or_stale(self, permit: Permit, asked: Asked, keys: Keys, old: Entry | None) -> Reply:
         """The server's answer; where the server fails, an old one that the rule allows."""
         try:
-            reply = await self._one_of_several(permit, asked, keys)
+            reply, has_failed = await self._one_of_several(permit, asked, keys)
         except Refused as refused:
             if old is None or refused.reason not in FAILURES or not may_follow_error(old, self._wall()):
                 raise
             return self._told(permit, old, Cached.STALE)
-        if old is None or reply.status < 500 or not may_follow_error(old, self._wall()):
+        if old is None or not has_failed or not may_follow_error(old, self._wall()):
             return reply
         reply.done(Ending.COMPLETE)
         return self._told(permit, old, Cached.STALE)
 
-    async def _one_of_several(self, permit: Permit, asked: Asked, keys: Keys) -> Reply:
+    async def _one_of_several(self, permit: Permit, asked: Asked, keys: Keys) -> tuple[Reply, bool]:
         """Wait for whoever asks the same, or ask for all who come meanwhile. Where that one failed, one of those who
-        waited tries again, once for all of them; where the answer was for that one alone, each asks for itself."""
+        waited tries again, once for all of them; where the answer was for that one alone, each asks for itself. Beside
+        the answer: whether the server has failed."""
         digests = [_flight(asked, keys)]
         if digests[0] != keys.own.digest:
             digests.append(keys.own.digest)
@@ -178,26 +180,29 @@ class Cache:
                     continue
                 kept = _meant(landed.kept, keys)
                 if kept is not None:
-                    return self._told(permit, kept, Cached.JOINED)
+                    return self._told(permit, kept, Cached.JOINED), False
                 if not landed.has_failed:
                     break  # it came, and is for nobody else under this name
                 if is_last:
                     raise Refused(Reason.UPSTREAM_BROKE, _FAILED_TWICE)
-        return (await self._fetch(permit, asked, keys)).take()
+        return _taken(await self._fetch(permit, asked, keys))
 
     async def _renew(self, permit: Permit, asked: Asked, keys: Keys) -> Reply | None:
         """A new answer for what is told meanwhile; None where somebody asks already."""
         name = _flight(asked, keys), self._store.mark()
-        return None if self._flights.has(name) else await self._lead(permit, asked, keys, name)
+        if self._flights.has(name):
+            return None
+        reply, _ = await self._lead(permit, asked, keys, name)
+        return reply
 
-    async def _lead(self, permit: Permit, asked: Asked, keys: Keys, name: Name) -> Reply:
-        return await self._flights.lead(name, lambda: self._fetch(permit, asked, keys), Landed.take)
+    async def _lead(self, permit: Permit, asked: Asked, keys: Keys, name: Name) -> tuple[Reply, bool]:
+        return await self._flights.lead(name, lambda: self._fetch(permit, asked, keys), _taken)
 
     async def _fetch(self, permit: Permit, asked: Asked, keys: Keys) -> Landed:
         mark = self._store.mark()
         reply = await self._serve(permit)
         try:
-            text = await _text_of(reply, permit.call.id, self._max_entry_bytes)
+            text, is_broken = await _text_of(reply, permit.call.id, self._max_entry_bytes)
             made = None
             if text is not None:
                 made = self._worth.entry(
@@ -214,7 +219,7 @@ class Cache:
         except BaseException as error:
             reply.done(Ending.of(error))
             raise
-        return Landed(reply, made, has_failed=reply.status >= 500)
+        return Landed(reply, made, has_failed=is_broken or reply.status >= 500)
 
     def _told(self, permit: Permit, entry: Entry, how: Cached) -> Reply:
         """A kept answer to this caller. Raises Refused where another room does not let it pass."""
@@ -231,6 +236,8 @@ class Cache:
         return Reply(entry.status, Headers([(b"Content-Type", b"application/json"), (b"Age", seconds)]), body)
 
 
+_OUR_WORDS: Final = (b'"%b":{"reason":' % META_KEY.encode(), b'"data":{"origin":"proxy"')
+"""What a refusal of ours has, as it is written; in a text of somebody's the quotation marks are escaped."""
 _FAILED_TWICE: Final = "The server failed for others who asked the same at the same time, twice."
 _OLDEST_S: Final = 2**31
 """RFC 9111 section 1.2.2: what does not fit is told as this."""
@@ -238,6 +245,10 @@ _OLDEST_S: Final = 2**31
 
 def _itself(landed: Landed) -> Landed:
     return landed
+
+
+def _taken(landed: Landed) -> tuple[Reply, bool]:
+    return landed.take(), landed.has_failed
 
 
 def _flight(asked: Asked, keys: Keys) -> bytes:
@@ -254,14 +265,15 @@ def _meant(kept: tuple[Key, Entry] | None, keys: Keys) -> Entry | None:
     return entry if key.material in (keys.own.material, keys.shared and keys.shared.material) else None
 
 
-async def _text_of(reply: Reply, id: RequestId | None, most_bytes: int) -> bytes | None:
-    """The whole JSON text of the answer, where there is no more than that. The reply stays what it was."""
+async def _text_of(reply: Reply, id: RequestId | None, most_bytes: int) -> tuple[bytes | None, bool]:
+    """The whole JSON text of the answer, where there is no more than that; and whether the server broke off before it.
+    The reply stays what it was."""
     body = reply.body
     if isinstance(body, bytes):
-        return body
+        return body, False
     kind, _ = media_type(reply.headers.get("content-type"))
     if reply.status != 200 or kind not in ("application/json", "text/event-stream"):
-        return None
+        return None, False
     source = aiter(body)
     held: list[bytes] = []
     broken: Broken | None = None
@@ -269,15 +281,20 @@ async def _text_of(reply: Reply, id: RequestId | None, most_bytes: int) -> bytes
     try:
         if kind == "text/event-stream":
             text = await _first_message(source, held, id, most_bytes)
+            if text is not None and any(words in text for words in _OUR_WORDS):
+                # Our own last word, behind which the stream breaks at once.
+                async for chunk in source:
+                    held.append(chunk)
+                    break
         else:
             text = await _collected(source, held, most_bytes)
     except Broken as error:
-        broken = error  # whoever reads on meets it where it was
+        broken, text = error, None  # whoever reads on meets it where it was
     except BaseException:
         body.close()
         raise
     reply.body = Stream(_again(held, source, broken), body.close)
-    return text
+    return text, broken is not None
 
 
 async def _collected(source: AsyncIterator[bytes], held: list[bytes], most_bytes: int) -> bytes | None:

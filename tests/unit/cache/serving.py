@@ -118,6 +118,7 @@ class Wire:
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         while (chunk := await self._sent.get()) is not None:
+            await asyncio.sleep(0)
             if isinstance(chunk, Broken):
                 raise chunk
             self.taken.append(chunk)
@@ -230,10 +231,19 @@ async def turns(count: int = 8) -> None:
 
 async def read(reply: Reply) -> bytes:
     """The whole body, as the listener writes it."""
+    chunks: list[bytes] = []
+    await read_into(chunks, reply)
+    return b"".join(chunks)
+
+
+async def read_into(chunks: list[bytes], reply: Reply) -> None:
+    """The same, for bodies that break."""
     async with reply:
         if isinstance(reply.body, bytes):
-            return reply.body
-        return b"".join([chunk async for chunk in reply.body])
+            chunks.append(reply.body)
+        else:
+            async for chunk in reply.body:
+                chunks.append(chunk)
 
 
 async def text_of(reply: Reply) -> Any:

@@ -9,14 +9,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import pytest
+
 from proxy.cache.settings import CacheSettings
 from proxy.cache.stage import Cache
 from proxy.cache.store import Forget, Store
 from proxy.cache.worth import Worth
-from proxy.model import Permit, Refused, Reply
+from proxy.model import Broken, Permit, Reason, Refused, Reply, Stream
+from proxy.refusals import message
 
 from .entries import Clock
-from .serving import Server, Wire, event, make_memory, make_permit, read, result, text_of, turns
+from .serving import Server, Wire, event, make_memory, make_permit, read, read_into, result, text_of, turns
 
 MOST_BYTES: Final = 2_000
 
@@ -87,3 +90,33 @@ async def test_a_stream_that_only_says_that_it_lives_is_not_held_for_ever() -> N
     wire.end()
     assert await read(await asked) == b"".join(pings) + event(result("late"))
     assert wire.closed == 1
+
+
+def last_word(permit: Permit) -> bytes:
+    """What the forwarding stage says when a stream ends without an answer."""
+    return event(message(Refused(Reason.OUTCOME_UNKNOWN), permit.call))
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["cut off", "with our last word"])
+async def test_a_stream_that_breaks_before_its_answer_is_a_failure(told: bool) -> None:
+    """One of those who wait tries again for all of them; who asked first reads the stream as it was."""
+    kitchen = Kitchen()
+    asked = [kitchen.ask(make_permit(id)) for id in range(5)]
+    await turns()
+    wire = Wire()
+    first = kitchen.server.seen[0]
+    first.answer(wire.stream)
+    sent = b": ping\n\n" + (last_word(first.permit) if told else b"")
+    wire.send(sent)
+    wire.break_off(told=told)
+    await turns()
+    assert len(kitchen.server.seen) == 2
+    kitchen.server.seen[1].say("hello")
+    assert [await text_of(await each) for each in asked[1:]] == [(id, "hello") for id in range(1, 5)]
+    leader = await asked[0]
+    assert isinstance(leader.body, Stream)
+    chunks: list[bytes] = []
+    with pytest.raises(Broken) as broken:
+        await read_into(chunks, leader)
+    assert (b"".join(chunks), broken.value.told) == (sent, told)
+    assert len(kitchen.server.seen) == 2
