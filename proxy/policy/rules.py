@@ -225,7 +225,7 @@ class Rules:
                     if not denied.is_reported:
                         return denied
                     recorded = recorded or denied
-        decision = self._judged(first, name, principal)
+        decision = self._judged(first, name, principal, needs_class=call is not None)
         if recorded is not None and isinstance(decision, Allow):
             # A rule that only records opens nothing that another one closes.
             decision = Allow(decision.rule, recorded)
@@ -310,7 +310,7 @@ class Rules:
             call.journey.would_refuse(decision.would_refuse.rule, decision.would_refuse.reason)
         return Permit(call=call, principal=principal, rule=decision.rule)
 
-    def _judged(self, tool: _Tool, name: str, principal: Principal) -> Decision:
+    def _judged(self, tool: _Tool, name: str, principal: Principal, *, needs_class: bool) -> Decision:
         decision: Decision
         if tool.hidden:
             decision = Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
@@ -319,7 +319,7 @@ class Rules:
         else:
             decision = _with_scopes(tool, principal)
         passes = isinstance(decision, Allow) or decision.is_reported or not self._is_enforced
-        if tool.classes is None or not passes:
+        if tool.classes is None or not passes or not needs_class:
             return decision
         # Also of what is only recorded: it passes, and modes ask what it is.
         hints = self._hints(principal, name)
