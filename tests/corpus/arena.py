@@ -7,6 +7,7 @@ changes the identity provider or the sidecar gets one of its own.
 
 import asyncio
 import itertools
+import json
 import resource
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.corpus import checks, client, expectations, pressure
+from tests.corpus.allowances import TRIES
 from tests.corpus.approved import Approved
 from tests.corpus.belongings import Belongings, named_in
 from tests.corpus.cases import Case, Corpus, CorpusError
@@ -29,6 +31,7 @@ from tests.corpus.evidence import Evidence
 from tests.corpus.fake_server import WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.idp import Idp, setup_of
+from tests.corpus.limit_stand import ENDLESS, SETUPS, stand_of
 from tests.corpus.mint import Mint
 from tests.corpus.poison_stand import PinStand, WatchStand
 from tests.corpus.prober import Prober
@@ -52,11 +55,11 @@ CATEGORIES = frozenset(
         "config",
         "ssrf",
         "tool-poisoning",
+        "limits",
     }
 )
 """What this runner can run."""
 
-_TRIES = 3
 _CLOSES = "proxy keeps the connection open after the error"
 _OUTLIVES = "stream lives longer than the policy cap after expiry"
 _TWIN = "Bob runs the same with progressToken p1"
@@ -64,6 +67,9 @@ _ALONE = frozenset({"bound to the only live session"})
 """Sentences about a sidecar nobody used before."""
 _WATCHED = ("event loop blocked", "validation > ")
 """How sentences begin that need the prober."""
+_ENDLESS = json.dumps(ENDLESS, separators=(",", ":")).encode()
+_GOES_ON = b"notifications/progress"
+"""Of an endless stream the first event is enough."""
 _CASE_S = 60.0
 _AHEAD = 2
 """Cases whose own sidecars start while another one runs."""
@@ -132,6 +138,7 @@ class Arena:
             keys_file=keys_file,
             addresses=_addresses(),
             approved=Approved(self._argv, folder),
+            stand=self._shared,
         )
 
     def expect(self, cases: Sequence[Case]) -> None:
@@ -163,12 +170,12 @@ class Arena:
             return Verdict(id=case.id, category=case.category, state="deferred", rooms=rooms)
         if not problems:
             try:
-                async with asyncio.timeout(_CASE_S * _TRIES):
+                async with asyncio.timeout(_CASE_S * TRIES):
                     problems = await self._judged(case, wanted)
             except CorpusError as error:
                 problems = (f"runner: {error}",)
             except TimeoutError:
-                problems = (f"runner: not done after {_CASE_S * _TRIES:.0f} s",)
+                problems = (f"runner: not done after {_CASE_S * TRIES:.0f} s",)
         state = "failed" if problems else "passed"
         return Verdict(id=case.id, category=case.category, state=state, problems=problems, rooms=rooms)
 
@@ -179,7 +186,7 @@ class Arena:
         if case.category not in CATEGORIES:
             problems.append(f"runner: no category {case.category}, and it is not deferred")
         unknown = [text for text in case.then if text not in STEPS and text != _TWIN]
-        unknown += [text for text in case.setup if setup_of(text, self._idp) is None]
+        unknown += [text for text in case.setup if text not in SETUPS and setup_of(text, self._idp) is None]
         problems += [f"runner: no step {text!r}" for text in unknown]
         if len(case.setup) > 1:
             problems.append("runner: more than one setup")
@@ -196,7 +203,7 @@ class Arena:
 
     async def _judged(self, case: Case, wanted: dict[str, checks.Check]) -> tuple[str, ...]:
         found: dict[str, str] = {}
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             found = await self._both_forms(case, wanted)
             if not all(name in wanted and wanted[name].measured for name in found):
                 break
@@ -252,6 +259,7 @@ class Arena:
         stand = own or await self._shared(_kind(case, names), form)
         belongings = Belongings(stand)
         try:
+            stand.introduce(case)
             await belongings.obtain(names)
             if not _ALONE.isdisjoint(case.texts()):
                 await belongings.session("alice")
@@ -267,6 +275,7 @@ class Arena:
             return evidence
         finally:
             await belongings.close()
+            await stand.leave()
 
     async def _own(self, case: Case) -> dict[str, Stand]:
         """Running sidecars for this case alone, by form; those of the cases that come next start meanwhile."""
@@ -377,6 +386,7 @@ class Arena:
                 raw=case.request.raw is not None,
                 wants_close=wants_close,
                 source=stand.address(),
+                enough=_GOES_ON if _ENDLESS in data else None,
             )
 
         if _TWIN not in case.then:
@@ -397,6 +407,7 @@ class Arena:
             closed=exchange.closed,
             held_s=exchange.held_s,
             first_answer_s=exchange.first_answer_s,
+            answered_at=exchange.answered_at,
             upstream=(),
             upstream_bytes=b"",
             credentials=CREDENTIALS,
@@ -414,12 +425,14 @@ def _kind(case: Case, names: frozenset[str]) -> type[Stand]:
     """Which sidecar a case is put to."""
     if case.category == "tool-poisoning":
         return WatchStand
+    if (limiting := stand_of(case)) is not None:
+        return limiting
     return SseStand if "SSE_SID_BOB" in names else Stand
 
 
 def _is_alone(case: Case) -> bool:
     """The case needs a sidecar that nobody else uses."""
-    return bool(case.setup) or not _ALONE.isdisjoint(case.texts())
+    return (bool(case.setup) and stand_of(case) is None) or not _ALONE.isdisjoint(case.texts())
 
 
 def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str]:
@@ -428,6 +441,8 @@ def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str
         found["serves"] = said
     if said := expectations.no_false_alarm(evidence):
         found["alarm"] = said
+    if said := expectations.counts_networks(evidence):
+        found["networks"] = said
     return found
 
 

@@ -78,6 +78,8 @@ class Exchange(Struct, frozen=True, kw_only=True):
     closed: bool
     held_s: float
     first_answer_s: float | None
+    answered_at: float | None = None
+    """When the first answer had come: seconds, monotonic."""
 
 
 class Connection:
@@ -154,11 +156,12 @@ async def converse(
     raw: bool,
     wants_close: bool,
     source: str | None = None,
+    enough: bytes | None = None,
 ) -> Exchange:
     """Send on one connection and gather what comes back, for as long as the case can need.
 
     After the first answer a raw request is given a moment for further ones, and a case that wants the
-    connection closed is given 2.5 s for that.
+    connection closed is given 2.5 s for that. Of an answer that goes on for ever, the part with `enough` is enough.
     """
     connection = Connection(source=source)
     await connection.open(port)
@@ -179,6 +182,8 @@ async def converse(
                 until = min(patience, (answered_at or 0.0) + _CLOSE_S)
             if not await connection.news(until) and (answered or time.monotonic() >= patience):
                 break
+            if enough is not None and enough in connection.received:
+                break
             found, _ = read_answers(bytes(connection.received), closed=False, bodiless=bodiless)
             answered = tuple(one for one in found if one.status >= 200)
             if answered and answered_at is None:
@@ -190,7 +195,8 @@ async def converse(
         reader.cancel()
     connection.close()
     received = bytes(connection.received)
-    found, _ = read_answers(received, closed=connection.closed, bodiless=bodiless)
+    is_cut = enough is not None and enough in received
+    found, _ = read_answers(received, closed=connection.closed or is_cut, bodiless=bodiless)
     answers = tuple(one for one in found if one.status >= 200)
     if answers and answered_at is None:
         answered_at = ended_at
@@ -201,6 +207,7 @@ async def converse(
         closed=connection.closed,
         held_s=ended_at - connection.opened,
         first_answer_s=None if answered_at is None else max(0.0, answered_at - sent_at),
+        answered_at=answered_at,
     )
 
 

@@ -7,6 +7,7 @@ can turn each of them red.
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -91,6 +92,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """From the connection's opening to its end, or to the end of the runner's patience."""
     first_answer_s: float | None
     """From the last byte sent to the first answer's end; None without an answer."""
+    answered_at: float | None = None
+    """When that was: seconds, monotonic."""
     upstream: tuple[Message, ...]
     """Requests the fake upstream received because of this case; the sidecar's own probes are not in it."""
     upstream_bytes: bytes
@@ -158,6 +161,15 @@ class Evidence(Struct, frozen=True, kw_only=True):
     attempts: tuple[tuple[Attempt, ...], ...] = ()
     """What callers tried afterwards; each row against a sidecar of its own, or one that others used before."""
 
+    crowds: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """What became of further requests (`outcome`), by what was tried with them."""
+    granted_s: tuple[tuple[float, float], ...] = ()
+    """When those of a burst that passed were sent and answered: seconds, monotonic."""
+    buckets: Mapping[str, frozenset[str]] = MappingProxyType({})
+    """Names of buckets that came to be meanwhile, by where they are kept."""
+    refilled_at: float | None = None
+    """When the request of the case passed, asked again and again: seconds, monotonic."""
+
     @property
     def tools_shown(self) -> tuple[Mapping[str, Any], ...] | None:
         """The definitions in the first answer; None where it lists none."""
@@ -191,14 +203,13 @@ class Evidence(Struct, frozen=True, kw_only=True):
     @property
     def reason(self) -> str | None:
         """The sidecar's own reason for refusing, from wherever this form carries it."""
-        data = (self.refusal or {}).get("data")
-        if isinstance(data, dict) and data.get("origin") == "proxy":
-            return str(data.get("reason"))
-        document = self.answers[0].json if self.answers else None
-        result = document.get("result") if isinstance(document, dict) else None
-        meta = result.get("_meta") if isinstance(result, dict) else None
-        own = meta.get("dev.mcp-sidecar/refusal") if isinstance(meta, dict) else None
-        return str(own.get("reason")) if isinstance(own, dict) else None
+        said = self.refusal_facts.get("reason")
+        return None if said is None else str(said)
+
+    @property
+    def refusal_facts(self) -> Mapping[str, Any]:
+        """What the sidecar says of its refusal, from wherever this form carries it; empty where it did not refuse."""
+        return _facts(self.answers[0]) if self.answers else {}
 
     @property
     def sent_fields(self) -> Fields:
@@ -239,6 +250,31 @@ class Evidence(Struct, frozen=True, kw_only=True):
     def tools(self) -> tuple[str, ...]:
         """Names of the tools upstream was asked for."""
         return tuple(str((call.json.get("params") or {}).get("name")) for call in self.calls)
+
+
+def _facts(answer: Message) -> Mapping[str, Any]:
+    document = answer.json
+    if not isinstance(document, dict):
+        return {}
+    error, result = document.get("error"), document.get("result")
+    data = error.get("data") if isinstance(error, dict) else None
+    if isinstance(data, dict) and data.get("origin") == "proxy":
+        return data
+    meta = result.get("_meta") if isinstance(result, dict) else None
+    own = meta.get("dev.mcp-sidecar/refusal") if isinstance(meta, dict) else None
+    return own if isinstance(own, dict) else {}
+
+
+PASSED = "passed"
+
+
+def outcome(answer: Message | None) -> str:
+    """What became of a request: PASSED, the sidecar's reason for refusing it, or the status of what is neither."""
+    if answer is None:
+        return "not answered"
+    if (reason := _facts(answer).get("reason")) is not None:
+        return str(reason)
+    return PASSED if 200 <= answer.status < 300 else str(answer.status)
 
 
 def tools_in(answers: tuple[Message, ...]) -> tuple[Mapping[str, Any], ...] | None:

@@ -91,6 +91,18 @@ def no_false_alarm(e: Evidence) -> str | None:
     return f"the log tells of {alarms}" if alarms else None
 
 
+def counts_networks(e: Evidence) -> str | None:
+    """Whoever has a whole network is one source, and its neighbour another. Asked of every case whose note says so."""
+    if e.case.note != "limit per /64":
+        return None
+    rotated, beside = e.crowds.get("one network", ()), e.crowds.get("another network", ())
+    if not rotated or rotated[0] != "bad_credential" or rotated[-1] != "too_many_failures":
+        return (
+            f"{len(rotated)} wrong keys, each from another address of a network: {rotated[:1] + rotated[-1:]}"
+        )
+    return None if beside == ("bad_credential",) else f"the network beside it was answered with {beside}"
+
+
 def same_refusal(asked: Evidence, e: Evidence) -> str | None:
     """`e`, in the default form, refuses for the same reason as `asked` did in the form `http`."""
     if asked.reason is None or asked.reason in AT_HTTP_LEVEL:

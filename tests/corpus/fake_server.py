@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -143,7 +143,9 @@ class FakeServer:
         arguments = params.get("arguments")
         steps = arguments.get("n") if isinstance(arguments, dict) else None
         messages = _progress(document, params, request, steps if isinstance(steps, int) else 3)
-        events = self._kept(_session(request), messages) if _session(request) else map(_event, messages)
+        events: Iterable[bytes] = map(_event, messages)
+        if _session(request):
+            events = self._kept(_session(request), list(messages))
         yield _STREAM_HEAD
         for event in events:
             yield _chunk(event)
@@ -270,18 +272,17 @@ def _called(name: str, arguments: Any) -> dict[str, Any]:
 
 def _progress(
     document: Mapping[str, Any], params: Mapping[str, Any], request: Message, steps: int
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
+    """One by one: nobody waits for the last of a hundred thousand."""
     token = (params.get("_meta") or {}).get("progressToken", 0)
     who = _who(request)
-    told = [
-        {
+    for step in range(1, steps + 1):
+        yield {
             "jsonrpc": "2.0",
             "method": "notifications/progress",
             "params": {"progressToken": token, "progress": step, "message": f"who={who}"},
         }
-        for step in range(1, steps + 1)
-    ]
-    return [*told, {"jsonrpc": "2.0", "id": document.get("id"), "result": {"content": []}}]
+    yield {"jsonrpc": "2.0", "id": document.get("id"), "result": {"content": []}}
 
 
 def _listened(document: Mapping[str, Any], params: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,9 +5,12 @@ the case did not send) are answered but not counted as seen.
 """
 
 import asyncio
+import itertools
 import socket
+import struct
 from contextlib import suppress
 from functools import partial
+from typing import NoReturn
 
 from tests import ledger
 from tests.corpus.cases import CorpusError
@@ -16,6 +19,14 @@ from tests.corpus.scripts import Script
 from tests.corpus.wire import Message, WireError, read_message
 
 _SEND_BUFFER_BYTES = 65536
+_RESULT = as_json(200, {"jsonrpc": "2.0", "id": 1, "result": {"content": []}})
+_CUTS = (
+    b"",
+    b"HTTP/1.1 200 OK\r\nContent-Ty",
+    _RESULT[:-9],
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n: alive\n\n\r\n",
+)
+"""How far answers come that are cut off."""
 
 
 class FakeUpstream:
@@ -33,6 +44,7 @@ class FakeUpstream:
         self._discover_is_ours = False
         self._barriers: dict[bytes, asyncio.Event] = {}
         self._fault: Exception | None = None
+        self._cuts = itertools.cycle(_CUTS)
         self.sent_bytes = 0
 
     async def start(self) -> None:
@@ -126,6 +138,8 @@ class FakeUpstream:
         probe = b'"server/discover"' in request.body and not self._discover_is_ours
         if barrier is None and not probe:
             self._requests.append(request)
+            if self._script is not None and self._script.cuts:
+                await self._cut_off(writer)
             if (scripted := self._scripted(request)) is not None:
                 await self._write(writer, scripted)
                 return
@@ -133,6 +147,14 @@ class FakeUpstream:
             await self._write(writer, part)
         if barrier is not None:
             self._barriers.pop(barrier).set()
+
+    async def _cut_off(self, writer: asyncio.StreamWriter) -> NoReturn:
+        """Some of an answer, and RST. Raises ConnectionResetError."""
+        await self._write(writer, next(self._cuts))
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        raise ConnectionResetError
 
     def _scripted(self, request: Message) -> bytes | None:
         """The script's answer, where it has one of its own."""

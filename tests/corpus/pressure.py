@@ -5,14 +5,17 @@ Each returns changes to the Evidence: what was measured from outside while the s
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from tests.corpus import client
 from tests.corpus.client import Connection
+from tests.corpus.evidence import outcome
 from tests.corpus.sidecar import unread_bytes
 from tests.corpus.stand import Stand
-from tests.corpus.wire import read_answers
+from tests.corpus.wire import Message, read_answers
 
 _SETTLE_S = 3.0
 _AT_ONCE = 4
@@ -80,6 +83,53 @@ async def repeated(
     return tuple(code for codes in lists for code in codes)
 
 
+class Tried(Struct, frozen=True):
+    """One request of a crowd."""
+
+    outcome: str
+    """As `evidence.outcome` has it."""
+    sent_at: float
+    """Seconds, monotonic."""
+    answered_at: float
+
+
+async def crowd_of(
+    ports: Sequence[int], requests: Sequence[bytes], *, at_once: int = _AT_ONCE, sources: Sequence[str] = ()
+) -> list[Tried]:
+    """What became of requests on so many connections, dealt out to the ports by turns, in no order.
+
+    All connections are open before the first request is sent. A connection that ends is replaced. With `sources` each
+    request has a connection of its own, from the address with its number.
+    """
+    gate = asyncio.Barrier(at_once)
+
+    async def some(first: int) -> list[Tried]:
+        port = ports[first % len(ports)]
+        connection: Connection | None = None
+        found = []
+        try:
+            for at in range(first, len(requests), at_once):
+                if connection is None:
+                    connection = Connection(source=sources[at] if sources else None)
+                    await connection.open(port)
+                if at == first:
+                    await gate.wait()
+                sent_at = time.monotonic()
+                answer = await _answer(connection, requests[at])
+                found.append(Tried(outcome(answer), sent_at, time.monotonic()))
+                if answer is None or sources:
+                    connection.close()
+                    connection = None
+        finally:
+            if connection is not None:
+                connection.close()
+        return found
+
+    assert at_once <= len(requests)
+    lists = await asyncio.gather(*map(some, range(at_once)))
+    return [tried for each in lists for tried in each]
+
+
 async def timed(port: int, requests: list[bytes], source: str) -> list[tuple[int, float]]:
     """Status and time of each request, one after another on one kept connection."""
     connection = Connection(source=source)
@@ -96,7 +146,13 @@ async def timed(port: int, requests: list[bytes], source: str) -> list[tuple[int
 
 
 async def _status(connection: Connection, request: bytes) -> int:
-    """Status of one answer, 0 when the connection ends before; bytes behind it are not looked at."""
+    """Status of one answer, 0 when the connection ends before."""
+    answer = await _answer(connection, request)
+    return 0 if answer is None else answer.status
+
+
+async def _answer(connection: Connection, request: bytes) -> Message | None:
+    """One answer, None when the connection ends before; bytes behind it are not looked at."""
     loop = asyncio.get_running_loop()
     data = b""
     try:
@@ -104,11 +160,11 @@ async def _status(connection: Connection, request: bytes) -> int:
         while not (found := read_answers(data, closed=False)[0]):
             chunk = await loop.sock_recv(connection.socket, 65536)
             if not chunk:
-                return 0
+                return None
             data += chunk
     except OSError:
-        return 0
-    return found[0].status
+        return None
+    return found[0]
 
 
 async def _settled(count: Callable[[], int]) -> int:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from tests.corpus import limit_probes
 from tests.corpus.belongings import INITIALIZE
 from tests.corpus.cases import CorpusError
 from tests.corpus.evidence import Evidence, Round
@@ -196,13 +197,27 @@ PROBES: Mapping[str, Probe] = {
     "Authorization of the client seen upstream": good_calls,
     "median differs from a fully wrong key by > 3 sigma over 20 000 tries": time_of_keys,
     "other requests wait": waits,
+    "sum over replicas above limit": limit_probes.by_turns,
+    "partial charge kept": limit_probes.what_is_left,
+    "quota grows": limit_probes.the_same_again,
+    "slot leak": limit_probes.streams_that_fit,
+    "limit per forged address": limit_probes.forged_addresses,
+    "fresh quota for a variant of the same tenant": limit_probes.variants,
+    "Retry-After within 1 s of the true refill": limit_probes.when_refilled,
+    "not counted": limit_probes.a_call_afterwards,
+    "ping not counted": limit_probes.a_call_afterwards,
+    # "reset in local time with DST" is seen by it too.
+    "double quota in the overlap": limit_probes.days,
+    "int wrap or parse error allows": limit_probes.the_same_again,
+    "no local fallback limit": limit_probes.the_same_again,
 }
 
 
 async def many_times(stand: Stand, sent: bytes) -> dict[str, Any]:
-    """The same request again and again."""
-    codes = await repeated(stand.sidecar.data_port, lambda: sent, REPEATS)
-    return {"repeats": codes, "asked": REPEATS}
+    """The same request again and again; in the second form, whose refusals only look otherwise, a tenth as often."""
+    times = REPEATS if stand.form == "http" else REPEATS // 10
+    codes = await repeated(stand.sidecar.data_port, lambda: sent, times)
+    return {"repeats": codes, "asked": times}
 
 
 async def many_sessions(stand: Stand, sent: bytes) -> dict[str, Any]:
@@ -264,6 +279,12 @@ STEPS: Mapping[str, Step] = {
     "repeat 10 000": many_sessions,
     "5 000 tries": guesses,
     "DELETE of the same session at the same time, 200 rounds": race,
+    "50 000": limit_probes.strangers,
+    "10 000": limit_probes.flood,
+    "200 in parallel, one replica; again with two replicas and Redis": limit_probes.all_at_once,
+    "send full burst 50 ms before and 50 ms after the boundary; count in sliding windows": (
+        limit_probes.at_the_boundary
+    ),
 }
 
 _PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}

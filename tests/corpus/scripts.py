@@ -34,6 +34,8 @@ class Script(Struct, frozen=True, kw_only=True):
     """Whose lists they are in; None: everybody's."""
     is_spaced: bool = False
     """Answers have blanks and line breaks between their members."""
+    cuts: bool = False
+    """Every connection is reset in the middle of an answer, each time at another place."""
 
     def listed(self, usual: tuple[Tool, ...], who: str) -> tuple[Tool, ...]:
         """The tools that `who` is shown."""

@@ -36,6 +36,9 @@ CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
 BARRIER_TOOL = "corpus_barrier"
 """The tool the runner itself calls between the cases."""
 
+ABOVE_THE_BUCKET = 1_000
+"""A cost of which no bucket of `allowances` that a case meets with it has enough."""
+
 _EVERYBODY = ["*"]
 _STARTED = re.compile(rb'(?m)^\{.*"msg":"started".*\}$')
 _READY_S = 15.0
@@ -100,7 +103,7 @@ def policy(fixture: Mapping[str, Any], *, is_closed: bool = False) -> dict[str, 
     runner's own tool is always allowed. Raises CorpusError for words the fixture did not have before.
     """
     rules = [
-        {"match": name, "allow": [] if is_closed else _roles(name, said), **_arguments(said)}
+        {"match": name, "allow": [] if is_closed else _roles(name, said), **_arguments(said), **_cost(said)}
         for name, said in fixture["tools"].items()
     ]
     readable = [uri for uri, said in fixture["resources"].items() if _roles(uri, said)]
@@ -143,6 +146,12 @@ def _arguments(said: str) -> dict[str, Any]:
     return {"arguments": {"*": {"hosts": ["example.com", "*.example.com"]}}}
 
 
+def _cost(said: str) -> dict[str, Any]:
+    if match := re.search(r"cost (\d+|above the bucket)", said):
+        return {"cost": int(match[1]) if match[1].isdigit() else ABOVE_THE_BUCKET}
+    return {}
+
+
 def _roles(name: str, said: str) -> list[str]:
     if said == "allowed" or said.startswith("allowed, "):
         return _EVERYBODY
@@ -158,8 +167,12 @@ def configuration(
     upstream_url: str,
     identity: Mapping[str, Any],
     policy: Mapping[str, Any],
+    sections: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The fixture in the words of our configuration; times are shortened so that slow cases end soon."""
+    """The fixture in the words of our configuration; times are shortened so that slow cases end soon.
+
+    `sections` are those that only some sidecars have.
+    """
     proxy = fixture["proxy"]
     return {
         "version": 1,
@@ -184,6 +197,7 @@ def configuration(
         "identity": dict(identity),
         "policy": dict(policy),
         "drain_s": 1,
+        **sections,
     }
 
 

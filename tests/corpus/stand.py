@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,19 @@ class Around(Struct, frozen=True, kw_only=True):
     addresses: Iterator[str]
     """Of 127.0.0.0/8, each given once."""
     approved: Approved
+    stand: "Callable[[type[Stand], str], Awaitable[Stand]]"
+    """The running one of a kind that refuses in a form."""
 
 
 class Stand:
     """One sidecar before the fake upstream. `form` is how it refuses."""
 
+    runners_key = "KEY_ALICE"
+    """Who makes the runner's own calls."""
+
     def __init__(self, around: Around, name: str, form: str, setup: Setup | None = None) -> None:
         self.around = around
+        self.name = name
         self.form = form
         self.setup = setup or Setup()
         self.key_set = None if self.setup.refuses else around.idp.key_set()
@@ -67,18 +73,15 @@ class Stand:
             keys_file=around.keys_file,
             max_stale_s=self.setup.max_stale_s,
         )
-        self.sidecar = Sidecar(
-            around.broken_argv if self.setup.is_broken else around.argv,
-            around.folder,
-            name,
-            configuration(
-                around.fixture,
-                refusals=form,
-                upstream_url=self.upstream_url,
-                identity=who,
-                policy=self.policy(),
-            ),
+        self.settings = configuration(
+            around.fixture,
+            refusals=form,
+            upstream_url=self.upstream_url,
+            identity=who,
+            policy=self.policy(),
+            sections=self.sections(),
         )
+        self.sidecar = Sidecar(self.argv(), around.folder, name, self.settings)
         self.trapped = len(around.idp.trapped)
         """How much lay in the trap before."""
         self._barriers = 0
@@ -86,6 +89,14 @@ class Stand:
     def policy(self) -> dict[str, Any]:
         """The section of its settings."""
         return policy(self.around.fixture, is_closed=self.setup.is_closed)
+
+    def sections(self) -> dict[str, Any]:
+        """Further sections of its settings."""
+        return {}
+
+    def argv(self) -> Sequence[str]:
+        """How it is called."""
+        return self.around.broken_argv if self.setup.is_broken else self.around.argv
 
     @property
     def upstream_url(self) -> str:
@@ -106,12 +117,18 @@ class Stand:
         if self.setup == Setup():
             await self._list_tools()
 
+    def introduce(self, case: Case) -> None:
+        """Give the mint what stands for the caller, where that is not what the corpus says to the letter."""
+
     async def settle(self, case: Case) -> dict[str, Any]:
         """What happened long before the case, when nothing was odd yet; changes to its Evidence. Raises CorpusError."""
         return {}
 
     async def lead_in(self, case: Case, script: Script | None) -> None:
         """What its client does right before the request. Raises CorpusError."""
+
+    async def leave(self) -> None:
+        """What happens after the case and all that was asked beside it: what it left behind goes."""
 
     async def _change(self, then: Answer) -> None:
         """Let the key set say something else, and wait until the sidecar has heard it."""
@@ -134,7 +151,7 @@ class Stand:
         arrived = self.around.upstream.expect_barrier(marker)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                exchange = await self.ask(document, {"X-API-Key": self.around.mint.value("KEY_ALICE")})
+                exchange = await self.ask(document, {"X-API-Key": self.around.mint.value(self.runners_key)})
         except (TimeoutError, OSError):
             return False
         return arrived.is_set() and bool(exchange.answers) and exchange.answers[0].status == 200
@@ -182,11 +199,15 @@ class Stand:
 
     async def listen(self, path: str, fields: Mapping[str, str], wanted: str) -> "Listening":
         """Open a stream with GET and keep it. Raises CorpusError when the `wanted` pattern does not arrive."""
-        connection = Connection()
-        await connection.open(self.sidecar.data_port)
         head = {"Host": self.around.host, "Accept": "text/event-stream", **fields}
         lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
-        await connection.send("\r\n".join(lines).encode() + b"\r\n\r\n")
+        return await self.hold("\r\n".join(lines).encode() + b"\r\n\r\n", wanted)
+
+    async def hold(self, request: bytes, wanted: str) -> "Listening":
+        """Ask, and keep the answer coming. Raises CorpusError when the `wanted` pattern does not arrive."""
+        connection = Connection()
+        await connection.open(self.sidecar.data_port)
+        await connection.send(request)
         listening = Listening(connection)
         try:
             await listening.hear(wanted)
@@ -279,8 +300,8 @@ class Listening:
                 seen = self.received[:80]
                 raise CorpusError(f"the stream said nothing like {wanted}, but {seen!r}")
 
-    async def close(self) -> None:
+    async def close(self, *, reset: bool = False) -> None:
         """Leave. The reading ends first: a socket closed under it would confuse whoever gets its number."""
         self._collecting.cancel()
         await asyncio.wait([self._collecting])
-        self._connection.close()
+        self._connection.close(reset=reset)

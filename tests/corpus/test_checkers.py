@@ -9,8 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from tests.corpus import checks, expectations
+from tests.corpus.allowances import LOCAL, OVERLAP, Moment
 from tests.corpus.arena import JUDGES
-from tests.corpus.evidence import Round
+from tests.corpus.evidence import PASSED, Round
 from tests.corpus.fake_server import EVENT, STATUS_OF_BOB
 from tests.corpus.made_up import (
     CALL,
@@ -146,7 +147,99 @@ WITHHELD = {
 }
 FORM = {"message": "Enter your password", "requestedSchema": {"properties": {"password": {}}}}
 
+RATE, QUOTA, FULL = "rate_limited", "quota_spent", "overloaded"
+
+
+def crowded(id: str, change: Change = ACCEPTED, **crowds: tuple[str, ...]) -> Change:
+    """A case about limits, and what became of further requests; names of crowds have blanks for underscores."""
+    named = {name.replace("_", " "): found for name, found in crowds.items()}
+    return {"case": replace(case(), id=id), "crowds": named, **change}
+
+
+def some(passing: int, *refused: str) -> tuple[str, ...]:
+    return (PASSED,) * passing + refused
+
+
+def burst(*granted_s: tuple[float, float], id: str = "LIM-003", name: str = "bursts") -> Change:
+    """What was granted between these moments, beside one that was refused."""
+    found = {**crowded(id), "crowds": {name: some(len(granted_s), RATE)}}
+    return {**found, "granted_s": granted_s}
+
+
+def at_the_days(moments: tuple[Moment, ...], more: int = 0) -> Change:
+    return {"crowds": {each.at: some(each.granted + more, QUOTA) for each in moments}}
+
+
+AT_ONCE = tuple((0.001 * step, 0.001 * step + 0.01) for step in range(20))
+"""The whole burst of LIM-003."""
+LATER = tuple((sent + 0.1, answered + 0.1) for sent, answered in AT_ONCE)
+"""Within which one token comes back."""
+BY_TWO = tuple((0.01 * step, 0.01 * step + 0.02) for step in range(21))
+"""That of LIM-007."""
+BUCKETS = {
+    "memory": frozenset({"daily/a/lim-002.1"}),
+    "store": frozenset({"1:day:daily/a/lim-002.1", "1:rate:pace/lim-002.1"}),
+}
+STRANGERS: Change = {"case": replace(case(), id="LIM-002"), "buckets": BUCKETS}
+
+
+def told_when(seconds: str, refilled_at: float | None = 101.3, **change: Any) -> Change:
+    """Refused at 100, with 1.24 s to wait and so many in the header."""
+    document = refusal(RATE, 429)
+    document["error"]["data"]["retryAfterMs"] = 1240
+    message = answer(429, document, *([f"Retry-After: {seconds}"] if seconds else []))
+    return {"answers": (message,), "answered_at": 100.0, "refilled_at": refilled_at, **change}
+
+
+FLOODED = {**crowded("LIM-020", answered(202, b""), afterwards=(RATE,)), "asked": 1000}
+FORGED = crowded("LIM-015", forged=some(19, RATE), wrong_keys=("bad_credential", "too_many_failures"))
+SPELT = crowded("LIM-017", own_name=some(3, QUOTA), other_spellings=(QUOTA, "bad_credential"))
+CUT = crowded("LIM-013", cut=("upstream_broke", "502"), streams=some(10, FULL))
+POISONED = crowded("LIM-023", answered(429, refusal(QUOTA, 429)), again=(QUOTA, QUOTA))
+ROTATED: Change = {
+    "case": replace(case(), note="limit per /64"),
+    "crowds": {
+        "one network": ("bad_credential", "too_many_failures"),
+        "another network": ("bad_credential",),
+    },
+}
+
 PAIRS: dict[str, tuple[Change, Change]] = {
+    # limits
+    "bucket or Redis key created before auth": (
+        STRANGERS,
+        {**STRANGERS, "buckets": {**BUCKETS, "store": BUCKETS["store"] | {"1:rate:pace/0af3"}}},
+    ),
+    "more than burst + rate*T in any window T": (burst(*AT_ONCE, (0.1, 0.11)), burst(*AT_ONCE, *LATER)),
+    "more or fewer than 10 answers 200": (
+        crowded("LIM-004", one_replica=some(10, RATE), two_replicas=some(10, RATE)),
+        crowded("LIM-004", one_replica=some(10, RATE), two_replicas=some(20, RATE)),
+    ),
+    "sum over replicas above limit": (
+        burst(*BY_TWO, id="LIM-007", name="two clocks"),
+        burst(*BY_TWO, *LATER, id="LIM-007", name="two clocks"),
+    ),
+    "partial charge kept": (
+        crowded("LIM-008", left=some(49, QUOTA)),
+        crowded("LIM-008", left=some(0, QUOTA)),
+    ),
+    "quota grows": (crowded("LIM-010", again=some(9, QUOTA)), crowded("LIM-010", again=some(15))),
+    "slot leak": (CUT, crowded("LIM-013", cut=("upstream_broke", "502"), streams=some(9, FULL))),
+    "limit per forged address": (FORGED, {**FORGED, "crowds": {**FORGED["crowds"], "forged": some(40)}}),
+    "fresh quota for a variant of the same tenant": (
+        SPELT,
+        {**SPELT, "crowds": {**SPELT["crowds"], "other spellings": some(1, QUOTA)}},
+    ),
+    "Retry-After within 1 s of the true refill": (told_when("2"), told_when("60")),
+    "not counted": (FLOODED, {**FLOODED, "crowds": {"afterwards": (PASSED, RATE)}}),
+    "ping not counted": (FLOODED, {**FLOODED, "crowds": {"afterwards": (PASSED,)}}),
+    "double quota in the overlap": (at_the_days(OVERLAP), at_the_days(OVERLAP, 1)),
+    "reset in local time with DST": (at_the_days(LOCAL), at_the_days(LOCAL, 5)),
+    "int wrap or parse error allows": (POISONED, {**POISONED, **ACCEPTED}),
+    "no local fallback limit": (
+        crowded("LIM-026", again=some(4, QUOTA)),
+        crowded("LIM-026", again=some(14, QUOTA)),
+    ),
     # http-framing
     "proxy keeps the connection open after the error": (NOTHING, {"closed": False}),
     "octal interpretation of the length": (NOTHING, FORWARDED),
@@ -617,6 +710,56 @@ ALSO_RED: tuple[tuple[str, Change], ...] = (
     ("passed without flag when policy forbids secrets", {**WITHHELD, "upstream": ()}),
     ("passed without flag when policy forbids secrets", {**WITHHELD, "log": b""}),
     ("passed without flag when policy forbids secrets", {**WITHHELD, **answered(502, b"down")}),
+    ("bucket or Redis key created before auth", NOTHING),
+    (
+        "bucket or Redis key created before auth",
+        {**STRANGERS, "buckets": {**BUCKETS, "memory": frozenset({"daily/a/0af3"})}},
+    ),
+    ("more than burst + rate*T in any window T", NOTHING),
+    ("more than burst + rate*T in any window T", burst(*AT_ONCE[:9])),
+    ("more than burst + rate*T in any window T", {**burst(*AT_ONCE), "crowds": {"bursts": some(20)}}),
+    ("more or fewer than 10 answers 200", NOTHING),
+    ("more or fewer than 10 answers 200", crowded("LIM-004", one_replica=some(9, RATE))),
+    (
+        "more or fewer than 10 answers 200",
+        crowded("LIM-004", one_replica=some(10, RATE), two_replicas=some(10, RATE, "500")),
+    ),
+    ("sum over replicas above limit", burst(*BY_TWO[:15], id="LIM-007", name="two clocks")),
+    ("partial charge kept", crowded("LIM-008", left=some(49))),
+    ("quota grows", crowded("LIM-010", again=some(10, QUOTA))),
+    ("slot leak", NOTHING),
+    ("slot leak", crowded("LIM-013", cut=(PASSED,), streams=some(10, FULL))),
+    ("slot leak", crowded("LIM-013", cut=("502", FULL), streams=some(10, FULL))),
+    ("limit per forged address", NOTHING),
+    ("limit per forged address", {**FORGED, "crowds": {**FORGED["crowds"], "wrong keys": ("401",)}}),
+    ("limit per forged address", {**FORGED, "crowds": {"forged": some(19, RATE)}}),
+    ("fresh quota for a variant of the same tenant", crowded("LIM-017", own_name=some(4, QUOTA))),
+    (
+        "fresh quota for a variant of the same tenant",
+        crowded("LIM-017", answered(401), own_name=some(3, QUOTA), other_spellings=(QUOTA,)),
+    ),
+    ("fresh quota for a variant of the same tenant", {**SPELT, "crowds": {"own name": some(3, QUOTA)}}),
+    (
+        "fresh quota for a variant of the same tenant",
+        {**SPELT, "crowds": {**SPELT["crowds"], "other spellings": ("500",)}},
+    ),
+    ("Retry-After within 1 s of the true refill", told_when("2", None)),
+    ("Retry-After within 1 s of the true refill", told_when("1", 102.5)),
+    ("Retry-After within 1 s of the true refill", told_when("0")),
+    ("Retry-After within 1 s of the true refill", told_when("soon")),
+    ("Retry-After within 1 s of the true refill", told_when("")),
+    ("Retry-After within 1 s of the true refill", told_when("1", 100.5)),
+    ("Retry-After within 1 s of the true refill", {**told_when("2"), **answered(429, refusal(RATE, 429))}),
+    ("not counted", {**FLOODED, "asked": 0}),
+    ("not counted", {**FLOODED, **answered(429, refusal(RATE, 429))}),
+    ("not counted", {**FLOODED, "crowds": {"afterwards": (FULL,)}}),
+    ("double quota in the overlap", NOTHING),
+    ("double quota in the overlap", at_the_days(OVERLAP[:1])),
+    ("reset in local time with DST", at_the_days(LOCAL[:-1])),
+    ("int wrap or parse error allows", {**POISONED, "crowds": {"again": (QUOTA, PASSED)}}),
+    ("int wrap or parse error allows", {**POISONED, "crowds": {"again": ("500",)}}),
+    ("no local fallback limit", NOTHING),
+    ("no local fallback limit", crowded("LIM-026", again=some(0, QUOTA))),
     ("validation > 50 ms", {"loop_gap_s": 0.03}),
     ("validation > 50 ms", {**VALIDATED, "loop_gap_s": None}),
 )
@@ -711,6 +854,27 @@ def test_what_must_not_alarm_leaves_the_log_alone() -> None:
     assert expectations.no_false_alarm(evidence(log=told("echo", state="changed"))) is None
     assert expectations.no_false_alarm(evidence(case=quiet, log=OK_LINE)) is None
     assert expectations.no_false_alarm(evidence(case=quiet, log=told("echo", state="changed")))
+
+
+def test_addresses_of_one_network_are_one_source() -> None:
+    """Asked of every case; only the note of one says so."""
+    assert expectations.counts_networks(evidence()) is None
+    assert expectations.counts_networks(evidence(**ROTATED)) is None
+    for broken in (
+        {},
+        {"one network": ("bad_credential",) * 2, "another network": ("bad_credential",)},
+        {**ROTATED["crowds"], "one network": ("too_many_failures",) * 2},
+        {**ROTATED["crowds"], "another network": ("too_many_failures",)},
+    ):
+        assert expectations.counts_networks(evidence(**{**ROTATED, "crowds": broken}))
+
+
+def test_in_the_default_form_a_wait_is_told_without_a_header() -> None:
+    """The result says it in milliseconds; a header that is there must be right all the same."""
+    check = checks.find("Retry-After within 1 s of the true refill")
+    assert check is not None
+    assert check.judge(evidence(form="result", **told_when(""))) is None
+    assert check.judge(evidence(form="result", **told_when("60")))
 
 
 LIST = request(body={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})

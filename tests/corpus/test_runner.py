@@ -1,24 +1,30 @@
 """The runner never passes what it does not know, sees every byte, and says what it saw."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.corpus import client
+from proxy.model import Peer
+from tests.corpus import allowances, client, elsewhere, made_up
+from tests.corpus.allowances import ALLOWED, client_of
 from tests.corpus.arena import Arena, Verdict
 from tests.corpus.cases import Case, Corpus, CorpusError, read_case, read_corpus
 from tests.corpus.client import Sending, converse, read_sending
 from tests.corpus.deferred import Deferred
+from tests.corpus.evidence import outcome
 from tests.corpus.fake_server import ALICE, BOB, TOOLS, WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
+from tests.corpus.pressure import crowd_of
 from tests.corpus.prober import Prober
 from tests.corpus.run import OWN, chosen, report
 from tests.corpus.scripts import METADATA_URL, Script, read_script, rug_pull
-from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, SidecarError, policy, watching
-from tests.corpus.wire import WireError, read_answers, read_message
+from tests.corpus.sidecar import ABOVE_THE_BUCKET, BARRIER_TOOL, Sidecar, SidecarError, policy, watching
+from tests.corpus.wire import Message, WireError, read_answers, read_message
 
 NOTHING_WAITS = Deferred(categories={}, cases={}, checks={}, texts={})
 
@@ -265,6 +271,130 @@ async def test_a_rug_pull_changes_what_it_says_and_nothing_else(
     assert rug_pull(f"{sentence} twice") is None
 
 
+CALLED = request(body=CALL)
+STREAM = request(body={**CALL, "params": {"name": "stream", "arguments": {"n": 100_000}}})
+
+
+async def test_answers_are_cut_off_at_every_place(upstream: FakeUpstream) -> None:
+    """Before the head, in it, in the body, in the events; each call has arrived."""
+    upstream.begin(Script(cuts=True), sends_discover=False)
+    cut = [await say(upstream, CALLED) for _ in range(4)]
+    assert all(each.closed for each in cut)
+    assert [len(each.answers) for each in cut] == [0, 0, 1, 1]
+    assert not any(answer.complete for each in cut for answer in each.answers)
+    assert len(upstream.take()[0]) == 4
+    upstream.begin(None, sends_discover=False)
+    assert (await say(upstream, CALLED)).answers[0].complete
+
+
+async def test_of_an_answer_without_an_end_a_part_is_enough(upstream: FakeUpstream) -> None:
+    """And what is no such answer is awaited as ever."""
+    upstream.begin(None, sends_discover=False)
+    for sent, is_complete in ((STREAM, False), (CALLED, True)):
+        exchange = await converse(
+            sent,
+            upstream.port,
+            sending=Sending(kind="whole"),
+            limits=LIMITS,
+            raw=False,
+            wants_close=False,
+            enough=b"notifications/progress",
+        )
+        assert [(one.status, one.complete) for one in exchange.answers] == [(200, is_complete)]
+        assert not exchange.closed
+        assert exchange.answered_at is not None
+
+
+async def test_a_crowd_tells_what_became_of_each(upstream: FakeUpstream) -> None:
+    """More requests than connections, and connections that end: nobody is left out."""
+    upstream.begin(None, sends_discover=False)
+    found = await crowd_of([upstream.port], [CALLED] * 10, at_once=3)
+    assert [each.outcome for each in found] == ["passed"] * 10
+    assert all(each.sent_at < each.answered_at for each in found)
+    upstream.begin(Script(cuts=True), sends_discover=False)
+    cut = await crowd_of([upstream.port], [CALLED] * 10, at_once=3)
+    assert [each.outcome for each in cut] == ["not answered"] * 10
+    assert len(upstream.take()[0]) == 10
+
+
+async def test_a_crowd_comes_from_where_it_is_told_and_to_each_port() -> None:
+    """Each request from an address of its own; ports by turns."""
+    came: list[tuple[int, str]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        came.append((writer.get_extra_info("sockname")[1], writer.get_extra_info("peername")[0]))
+        writer.write(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    servers = [await asyncio.start_server(answer, "127.0.0.1", 0) for _ in range(2)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    try:
+        sources = ["127.1.250.1", "127.1.250.2", "127.1.250.3", "127.1.250.4"]
+        asked = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        found = await crowd_of(ports, [asked] * 4, at_once=2, sources=sources)
+    finally:
+        for server in servers:
+            server.close()
+    assert [each.outcome for each in found] == ["401"] * 4
+    assert sorted(address for _, address in came) == sources
+    assert sorted(port for port, _ in came) == sorted(ports * 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, "not answered"),
+        (made_up.answer(200, {"result": {}}), "passed"),
+        (made_up.answer(202, b""), "passed"),
+        (made_up.answer(503, b""), "503"),
+        (made_up.answer(429, made_up.refusal("rate_limited", 429)), "rate_limited"),
+        (made_up.answer(200, made_up.refused_result("quota_spent")), "quota_spent"),
+        (made_up.answer(200, {"result": {"isError": True}}), "passed"),
+        (made_up.answer(200, {"error": {"data": {"origin": "server", "reason": "mine"}}}), "passed"),
+    ],
+)
+def test_an_outcome_is_the_sidecars_reason_in_either_form(said: Message | None, expected: str) -> None:
+    """What the server itself refuses has passed."""
+    assert outcome(said) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        ("127.66.0.1", "0:0:0:0:0:0:1:001"),
+        ("127.66.1.255", "0:0:0:0:0:0:1:1ff"),
+        ("127.67.0.1", "0:0:0:1:0:0:1:001"),
+        ("127.1.0.1", "127.1.0.1"),
+        ("::1", "::1"),
+    ],
+)
+def test_addresses_that_no_machine_has_are_seen_elsewhere(address: str, seen: str) -> None:
+    """LIM-016: one network of 64 bits, and the one beside it."""
+    assert elsewhere.moved(Peer(address, b"kept")) == Peer(seen, b"kept")
+
+
+def test_a_clock_elsewhere_stands_still_or_is_ahead(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    wall = elsewhere.clock(file)
+    file.write_text("1774742399.9")
+    assert wall() == 1774742399.9
+    file.write_text("+3000")
+    assert 2990 < wall() - time.time() < 3010
+
+
+def test_every_allowance_is_for_a_case_and_for_each_of_its_tries(corpus: Corpus) -> None:
+    """Otherwise a case would meet limits without an end, and nothing would be refused."""
+    assert set(ALLOWED) <= {case.id for case in corpus.cases}
+    rate, quota = allowances.limits()
+    clients = {client_of(case, turn) for case in ALLOWED for turn in (1, 2, 3)}
+    limited = {*rate["overrides"], *(name.removeprefix("a/") for name in quota["overrides"])}
+    assert limited == clients
+    assert quota["overrides"]["a/lim-010.2"] == {"quota": 10}
+    assert rate["overrides"]["lim-003.3"] == {"rate_per_s": 10, "burst": 20}
+
+
 async def test_keys_are_reordered_on_the_wire(upstream: FakeUpstream) -> None:
     upstream.begin(None, sends_discover=False)
     before = await say(upstream, request(body=LIST))
@@ -385,6 +515,8 @@ def test_the_fixtures_words_become_rules(corpus: Corpus) -> None:
     """Allowed is everybody, denied nobody, and the runner's own call passes whatever the setup."""
     rules = {rule["match"]: rule["allow"] for rule in policy(corpus.fixture)["tools"]}
     assert list(rules) == [*corpus.fixture["tools"], BARRIER_TOOL]
+    costs = {rule["match"]: rule["cost"] for rule in policy(corpus.fixture)["tools"] if "cost" in rule}
+    assert costs == {"heavy": 50, "heavier": ABOVE_THE_BUCKET}
     assert (rules["echo"], rules["danger"], rules["echo_danger"]) == (["*"], ["admin"], [])
     assert policy(corpus.fixture)["methods"]["resources/read"]["match"] == ["file:///public/*"]
     closed = {rule["match"]: rule["allow"] for rule in policy(corpus.fixture, is_closed=True)["tools"]}
