@@ -134,10 +134,16 @@ class Exchange:
         self.is_cancelled = False
         self.endings = endings
         """Of its reply."""
+        self.wires: list[Wire] = []
 
     @property
     def id(self) -> RequestId | None:
         return self.permit.call.id
+
+    def wire(self) -> Wire:
+        """For an answer that comes in pieces."""
+        self.wires.append(Wire())
+        return self.wires[-1]
 
     def answer(self, body: bytes | Stream, status: int = 200, *fields: tuple[str, str]) -> Reply:
         named = fields or (JSON if isinstance(body, bytes) else EVENTS,)
@@ -159,14 +165,14 @@ class Server:
 
     def __init__(self, script: Callable[[Exchange], Awaitable[None]] | None = None) -> None:
         self.seen: list[Exchange] = []
-        self._script = script
+        self.script = script
 
     async def __call__(self, permit: Permit) -> Reply:
         exchange = Exchange(permit, [])
         self.seen.append(exchange)
         try:
-            if self._script is not None:
-                await self._script(exchange)
+            if self.script is not None:
+                await self.script(exchange)
             return await exchange.lands
         except asyncio.CancelledError:
             exchange.is_cancelled = True
