@@ -1,0 +1,17 @@
+"""What if it fails? Stages: Permit → `Reply`.
+
+In: a `Permit`. Out: the `Reply` of the next stage, after as many attempts as it may cost and within its time, or
+`Refused` with words that say what became of the call. Keeps how often the server failed of late, and how many
+attempts were repeated.
+
+    settings.py      what can be configured
+    signals.py       what an outcome says of the server, and what may be repeated: pure
+    retrying.py      a stage: attempts
+    backoff.py       how long to wait before the next one: pure
+    budget.py        how many there may be: pure
+    idempotency.py   one key for all attempts of a call
+    deadlines.py     when a call is over, and the stage that ends it
+    guarding.py      a stage: leaves a failing server, or a failing tool, alone
+    breaker.py       when is it left alone, and when tried again? pure
+    quarantine.py    the same for one tool: pure
+"""

@@ -1,0 +1,206 @@
+"""What does an outcome say of the server, and may the call be sent again? Pure.
+
+In: a call, and what became of an attempt. Out: a `Signal` for the breaker and for quarantine, or whether there may be
+another attempt. Keeps nothing; `when_known` hangs on a reply until it has ended. Source: MCP for intermediaries:
+what fails is connections, times, 502, 503, 504, a 500 that is no JSON-RPC, what was cut short and -32603. Everything
+else a server answers, also "no", is an answer: HTTP status alone blames it for mistakes of callers and misses
+failures that come as 200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from ..model import UPSTREAM_FAULTS, Call, Ending, Kind, Reason, Refused, Reply, Rule, Stream, Verdict
+from ..protocol.answers import Malformed, read_answers, read_tree
+from ..protocol.sse import Splitter, TooLong
+
+
+class Signal(Enum):
+    """What an outcome says of the server."""
+
+    GOOD = "good"
+    """It answered, whatever it said."""
+    BAD = "bad"
+    SILENT = "silent"
+    """Nothing: its caller left, or the no was ours."""
+
+
+OWN_WISH: Final = "resilience.client_may_shorten"
+"""`limit` in the data of a refusal whose deadline was the caller's wish: a caller in a hurry must not look like a
+server that fails, or one of them could have it left alone for all."""
+
+INTERNAL_ERROR: Final = -32603
+FAILS: Final = frozenset({502, 503, 504})
+"""HTTP statuses of a server that is not there, or that cannot."""
+CANNOT: Final = frozenset({501, 505})
+"""It does not know the method or the version, and never will: as 405."""
+
+_SPELT: Final = b"-32603"
+
+
+def signal_of(
+    call: Call, outcome: Reply | BaseException, *, counts_internal_errors: bool = True
+) -> Signal | None:
+    """What an attempt that ended like this says; None where only the end of its reply will tell."""
+    if isinstance(outcome, Reply):
+        return _of_reply(call, outcome, counts_internal_errors)
+    if not isinstance(outcome, Refused) or outcome.data.get("limit") == OWN_WISH:
+        return Signal.SILENT
+    is_fault = outcome.reason in UPSTREAM_FAULTS or outcome.reason is Reason.DEADLINE
+    return Signal.BAD if is_fault else Signal.SILENT
+
+
+def signal_at_end(ending: Ending) -> Signal:
+    """What the end of a reply says whose head was good."""
+    return _AT_END[ending]
+
+
+_AT_END: Final = {
+    Ending.COMPLETE: Signal.GOOD,
+    Ending.UPSTREAM_BROKE: Signal.BAD,
+    Ending.CLIENT_GONE: Signal.SILENT,
+    Ending.PROXY_FAILED: Signal.SILENT,
+}
+
+
+def when_known(
+    call: Call, reply: Reply, tell: Callable[[Signal], None], *, counts_internal_errors: bool = True
+) -> None:
+    """Tell what a reply says, once: now, or when it has ended."""
+    signal = signal_of(call, reply, counts_internal_errors=counts_internal_errors)
+    if signal is not None:
+        tell(signal)
+        return
+    errors = _Errors()
+    if counts_internal_errors and isinstance(reply.body, Stream):
+        reply.body.tap(errors.see)
+
+    def ended(ending: Ending) -> None:
+        tell(Signal.BAD if errors.has_internal else signal_at_end(ending))
+
+    reply.when_done(ended)
+
+
+def _of_reply(call: Call, reply: Reply, counts_internal_errors: bool) -> Signal | None:
+    status, body = reply.status, reply.body
+    if status in FAILS:
+        return Signal.BAD
+    if status >= 500 and status not in CANNOT and not _is_error(body):
+        return Signal.BAD
+    if counts_internal_errors and isinstance(body, bytes) and _is_internal(body):
+        return Signal.BAD
+    if status >= 300 or call.is_open_ended:
+        # Streams that listen are cut by every server that restarts, all at once, and by many that do not.
+        return Signal.GOOD
+    if isinstance(body, Stream) or _is_answered_elsewhere(call):
+        return None
+    return Signal.GOOD
+
+
+def _is_answered_elsewhere(call: Call) -> bool:
+    return call.revision.answers_elsewhere and call.kind is Kind.REQUEST
+
+
+def _is_error(body: bytes | Stream) -> bool:
+    """Whether it says in JSON-RPC what went wrong."""
+    if not isinstance(body, bytes):
+        return False
+    try:
+        return any(said.verdict is Verdict.RPC_ERROR for said in read_answers(body))
+    except Malformed:
+        return False
+
+
+def _is_internal(data: bytes) -> bool:
+    if _SPELT not in data:
+        return False
+    try:
+        value = read_tree(data)
+    except Malformed:
+        return False
+    return any(map(_has_internal, value if isinstance(value, list) else [value]))
+
+
+def _has_internal(message: object) -> bool:
+    error = message.get("error") if isinstance(message, dict) else None
+    return isinstance(error, dict) and error.get("code") == INTERNAL_ERROR
+
+
+class _Errors:
+    """Looks for internal errors in a stream, which comes in whole events."""
+
+    has_internal = False
+
+    def see(self, chunk: bytes) -> None:
+        if _SPELT not in chunk:
+            return
+        try:
+            events = Splitter(len(chunk)).feed(chunk)
+        except TooLong:
+            return
+        self.has_internal |= any(_is_internal(event.data) for event in events if event.data)
+
+
+class Repeat(Enum):
+    """When a call may be sent again."""
+
+    NEVER = "never"
+    """Its client comes back by itself."""
+    IF_UNREACHED = "if unreached"
+    """When not a byte of it left."""
+    ALWAYS = "always"
+    """Whatever became of it, as long as nothing of an answer has been passed on."""
+
+
+READS: Final = frozenset(
+    {
+        "completion/complete",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
+        "server/discover",
+        "tasks/get",
+        "tools/list",
+    }
+)
+"""Requests that only ask. Every other may do something: begin a session, subscribe, take what is there once."""
+BY_RULE: Final = frozenset({"prompts/get", "tools/call"})
+"""Requests of which an operator may say that doing them twice is as good as once."""
+_ONLY_ONCE: Final = frozenset({"inputResponses", "requestState", "task"})
+"""What a request carries that goes on where another stopped, which servers may allow once, or that begins a task: of
+two its caller would know one."""
+
+
+def may_repeat(call: Call, rule: Rule) -> Repeat:
+    """When a call that failed may be sent again, and nothing of an answer has been passed on."""
+    if call.kind is Kind.END or (call.is_open_ended and not call.revision.answers_elsewhere):
+        # Clients listen again by themselves, a thousand of them at once when a server restarts: what may be repeated
+        # is for calls.
+        return Repeat.NEVER
+    if call.revision.answers_elsewhere:
+        # Where an answer arrives on another connection, that one is still open when the POST has failed: the same
+        # id again, while the first is alive, confuses servers and clients.
+        return Repeat.IF_UNREACHED
+    if call.kind is Kind.BATCH:
+        # The rule of a batch is that of its envelope, and says nothing of what is in it.
+        is_harmless = all(part.method in READS and _is_harmless(part, rule) for part in call.parts)
+        return Repeat.ALWAYS if call.parts and is_harmless else Repeat.IF_UNREACHED
+    return Repeat.ALWAYS if _is_harmless(call, rule) else Repeat.IF_UNREACHED
+
+
+def may_have_run(call: Call, rule: Rule) -> bool:
+    """Whether it matters what became of a call that was sent and got no answer: then its refusal is
+    `outcome_unknown`. It does not where doing it twice is as good as once."""
+    if call.kind is Kind.BATCH:
+        return any(part.method == "tools/call" for part in call.parts)
+    return call.method == "tools/call" and not _is_harmless(call, rule)
+
+
+def _is_harmless(call: Call, rule: Rule) -> bool:
+    if call.kind is not Kind.REQUEST or not _ONLY_ONCE.isdisjoint(call.params):
+        return False
+    return call.method in READS or (call.method in BY_RULE and rule.idempotent)
