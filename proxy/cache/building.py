@@ -92,6 +92,7 @@ class Caching:
             task.cancel()
         await asyncio.gather(*self._renewals, return_exceptions=True)
         if self.store is not None:
+            await self._forgetting.close()
             await self.store.close()
 
     def _store_of(self, settings: CacheSettings, second: Second | None) -> Store:
@@ -138,6 +139,7 @@ class Caching:
             journey.ended(Ending.of(error))
             raise
         else:
-            if reply is not None:
-                reply.done(Ending.COMPLETE)
+            if reply is None:
+                return  # somebody asks already: there was no call to tell of
+            reply.done(Ending.COMPLETE)
         journey.ended(Ending.COMPLETE)

@@ -113,6 +113,10 @@ class Forgetting:
         """From where nobody can wait; before anything that comes later is asked for."""
         self._run(self.forget(what))
 
+    async def close(self) -> None:
+        """Wait until what is under way was heard: what is lost here would be told elsewhere for long."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._under_way.add(task)
@@ -169,14 +173,14 @@ class _Guarded:
             if what and _may_have_run(call):
                 self._forgetting.soon(*what)
             raise
+        if what:
+            reply.when_done(lambda _: self._forgetting.soon(*what))
         try:
             # Before its caller has the answer: what it asks next must not be told as it was.
             await self._before(reply, what, doubted)
         except BaseException as error:
             reply.done(Ending.of(error))
             raise
-        if what:
-            reply.when_done(lambda _: self._forgetting.soon(*what))
         return reply
 
     async def _before(self, reply: Reply, what: tuple[Forget, ...], doubted: tuple[Forget, ...]) -> None:

@@ -1,0 +1,292 @@
+"""The room as the house uses it: what runs beside the calls is bounded, has journeys of its own, and ends.
+
+Source: issue 6, items 4 and 6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from proxy.cache.building import MAX_RENEWALS, Caching
+from proxy.cache.file import File
+from proxy.cache.memory import Memory
+from proxy.cache.settings import CacheSettings
+from proxy.cache.store import Forget, Job
+from proxy.model import Ending, Keep, Permit, Reason, Refused, Rule, Stage
+from proxy.secret import Secret
+from tests.fakes import FakeJourney
+
+from .entries import Clock
+from .serving import (
+    ANN,
+    BOB,
+    EVE,
+    Server,
+    make_permit,
+    others,
+    read,
+    text_of,
+    turns,
+)
+
+RENEWED: Final = Keep(ttl_s=10, stale_while_revalidate_s=20)
+
+
+class Room:
+    """It, with a server behind."""
+
+    def __init__(self, settings: CacheSettings | None = None) -> None:
+        self.clock = Clock()
+        self.server = Server()
+        self.mistakes: list[Exception] = []
+        self.caching = Caching(
+            settings or CacheSettings(),
+            upstream="u",
+            generation="g",
+            rule_of=lambda call, principal: Rule(id="none"),
+            stops=lambda name: False,
+            failed=self.mistakes.append,
+            wall=self.clock,
+        )
+        self.stage: Stage = self.caching.guarded(self.server, lambda permit, text: None)
+
+    async def keep(self, permit: Permit, text: str = "old") -> None:
+        asked = asyncio.get_running_loop().create_task(_read(self.stage, permit))
+        await turns()
+        self.server.seen[-1].say(text)
+        await asked
+
+    async def stale(self, id: int = 2, number: int = 0) -> Permit:
+        """A call that is told what is too old, and begins a renewal."""
+        permit = asking(id, number)
+        assert await text_of(await self.stage(permit)) == (id, "old")
+        return permit
+
+
+def asking(id: int = 1, number: int = 0) -> Permit:
+    return make_permit(id, keep=RENEWED, arguments={"n": number})
+
+
+async def _read(stage: Stage, permit: Permit) -> bytes:
+    return await read(await stage(permit))
+
+
+def diary(permit: Permit) -> list[tuple[object, ...]]:
+    journey = permit.call.journey
+    assert isinstance(journey, FakeJourney)
+    return journey.diary
+
+
+async def test_a_renewal_is_a_call_of_its_own_with_a_journey_of_its_own() -> None:
+    room = Room()
+    await room.keep(asking())
+    room.clock.now += 15
+    stale = await room.stale()
+    await turns()
+    renewal = room.server.seen[1].permit
+    assert renewal.call.journey is not stale.call.journey
+    assert (renewal.call.id, renewal.principal, renewal.rule) == (2, ANN, stale.rule)
+    assert isinstance(renewal.call.journey, FakeJourney)
+    assert renewal.call.journey.calls == [renewal.call]
+    assert not any(words[1] == "ended" for words in diary(stale))
+    room.server.seen[1].say("new")
+    await turns()
+    told = [words[1:] for words in diary(renewal) if words[0] == renewal.call.journey.request_id]
+    assert [word for word, *_ in told] == ["identified", "permitted", "cached", "ended"]
+    assert told[-1] == ("ended", Ending.COMPLETE)
+    assert room.server.seen[1].endings == [Ending.COMPLETE]
+    assert await text_of(await room.stage(asking(3))) == (3, "new")
+    assert (others(), room.mistakes) == (set(), [])
+
+
+async def test_a_renewal_that_is_refused_is_told_and_harms_nobody() -> None:
+    room = Room()
+    await room.keep(asking())
+    room.clock.now += 15
+    await room.stale()
+    await turns()
+    journey = room.server.seen[1].permit.call.journey
+    room.server.seen[1].fail(Refused(Reason.BREAKER_OPEN))
+    await turns()
+    assert isinstance(journey, FakeJourney)
+    words = [words[1:] for words in journey.diary if words[0] == journey.request_id]
+    assert words[-2:] == [("refused", Reason.BREAKER_OPEN), ("ended", Ending.COMPLETE)]
+    assert room.mistakes == []
+    await room.stale(3)
+    await turns()
+    assert len(room.server.seen) == 3
+    await room.caching.close()
+
+
+async def test_a_mistake_in_a_renewal_is_told_and_harms_nobody() -> None:
+    room = Room()
+    await room.keep(asking())
+    room.clock.now += 15
+    await room.stale()
+    await turns()
+    room.server.seen[1].fail(mistake := RuntimeError("a mistake"))
+    await turns()
+    assert room.mistakes == [mistake]
+    assert others() == set()
+    await room.stale(3)
+    await room.caching.close()
+
+
+async def test_many_stale_answers_at_once_are_one_renewal_and_one_line() -> None:
+    """A journey that ended without a call would be a line about nothing."""
+    room = Room()
+    await room.keep(asking())
+    room.clock.now += 15
+    permits = [await room.stale(id) for id in range(2, 12)]
+    await turns()
+    assert len(room.server.seen) == 2
+    room.server.seen[1].say("new")
+    await turns()
+    ended = [words for permit in permits for words in diary(permit) if words[1] == "ended"]
+    assert len(ended) == 1
+
+
+async def test_renewals_are_bounded() -> None:
+    """Whoever asks later, once there is room again, begins theirs."""
+    room = Room()
+    for number in range(MAX_RENEWALS + 1):
+        await room.keep(asking(number=number))
+    room.clock.now += 15
+    for number in range(MAX_RENEWALS + 1):
+        await room.stale(number=number)
+    await turns()
+    assert len(others()) == 2 * MAX_RENEWALS  # each, and its flight
+    assert len(room.server.seen) == 2 * MAX_RENEWALS + 1
+    room.server.seen[MAX_RENEWALS + 1].say("new")
+    await turns()
+    await room.stale(number=MAX_RENEWALS)
+    await turns()
+    assert len(room.server.seen) == 2 * MAX_RENEWALS + 2
+    await room.caching.close()
+
+
+async def test_closing_ends_what_runs_beside_the_calls() -> None:
+    room = Room()
+    await room.keep(asking())
+    room.clock.now += 15
+    await room.stale()
+    await turns()
+    renewal = room.server.seen[1]
+    await room.caching.close()
+    assert renewal.is_cancelled
+    assert others() == set()
+    journey = renewal.permit.call.journey
+    assert isinstance(journey, FakeJourney)
+    assert journey.diary[-1] == (journey.request_id, "ended", Ending.CLIENT_GONE)
+
+
+async def test_closing_waits_for_what_is_being_forgotten(tmp_path: Path) -> None:
+    """A file that has not heard of a change would tell old answers after a restart."""
+    settings = CacheSettings(file=str(tmp_path / "kept"), secret=Secret("x" * 32))
+    listing = make_permit(method="tools/list", tool=None)
+    first = Room(settings)
+    jobs = await loading(first)
+    asked = asyncio.get_running_loop().create_task(_read(first.stage, listing))
+    await turns()
+    first.server.seen[0].say("list", ttlMs=60_000)
+    await asked
+    await _end(jobs)
+    assert first.caching.listen is not None
+    ear = first.caching.listen(listing, None)
+    assert ear is not None
+    ear.notification("notifications/tools/list_changed", {})
+    await first.caching.close()
+    again = Room(settings)
+    jobs = await loading(again)
+    await again.keep(listing, "asked")
+    await _end(jobs)
+    await again.caching.close()
+
+
+async def loading(room: Room) -> list[asyncio.Task[None]]:
+    """Its jobs, when the file was read."""
+    assert isinstance(room.caching.store, File)
+    jobs = [asyncio.get_running_loop().create_task(_run(job)) for job in room.caching.jobs]
+    async with asyncio.timeout(10):
+        await room.caching.store.loaded()
+    return jobs
+
+
+async def _run(job: Job) -> None:
+    await job()
+
+
+async def _end(jobs: list[asyncio.Task[None]]) -> None:
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "tools", "left"),
+    [
+        (None, (), set()),
+        ("acme", (), {EVE}),
+        ("acme", ("re?d",), {EVE}),
+        (None, ("read",), set()),
+        ("acme", ("other",), {ANN, BOB, EVE}),
+        ("nobody", (), {ANN, BOB, EVE}),
+    ],
+)
+async def test_an_operator_says_what_is_dropped(
+    tenant: str | None, tools: tuple[str, ...], left: set[object]
+) -> None:
+    room = Room()
+    for who in (ANN, BOB, EVE):
+        await room.keep(make_permit(1, who))
+    await room.caching.forget(tenant, *tools)
+    for who in (ANN, BOB, EVE):
+        if who in left:
+            await _read(room.stage, make_permit(2, who))
+        else:
+            await room.keep(make_permit(2, who))
+    assert len(room.server.seen) == 6 - len(left)
+
+
+async def test_what_the_settings_leave_out_is_not_there() -> None:
+    """No stage, no ears, no jobs."""
+    server = Server()
+    caching = Caching(
+        None,
+        upstream="u",
+        generation="g",
+        rule_of=lambda call, principal: Rule(id="none"),
+        stops=lambda name: False,
+        failed=lambda error: None,
+        wall=Clock(),
+    )
+    assert caching.guarded(server, lambda permit, text: None) is server
+    assert (caching.listen, caching.store, caching.jobs, caching.counts) == (None, None, (), {})
+    await caching.forget()
+    await caching.close()
+
+
+async def test_ears_and_calls_reach_one_store() -> None:
+    room = Room()
+    await room.keep(asking())
+    assert isinstance(room.caching.store, Memory)
+    assert room.caching.listen is not None
+    listing = make_permit(1, method="tools/list", tool=None)
+    asked = asyncio.get_running_loop().create_task(_read(room.stage, listing))
+    await turns()
+    room.server.seen[-1].say("list", ttlMs=60_000)
+    await asked
+    ear = room.caching.listen(listing, None)
+    assert ear is not None
+    await _read(room.stage, listing)
+    ear.notification("notifications/tools/list_changed", {})
+    await turns()
+    await room.keep(listing, "new")
+    await _read(room.stage, asking())
+    await room.caching.store.forget(Forget(None))
+    await room.keep(asking())
+    assert room.caching.counts["stored"] == 3
