@@ -2,9 +2,9 @@
 
 In: a call, and what became of an attempt. Out: a `Signal` for the breaker and for quarantine, or whether there may be
 another attempt. Keeps nothing; `when_known` hangs on a reply until it has ended. Source: MCP for intermediaries:
-what fails is connections, times, 502, 503, 504, a 500 that is no JSON-RPC, what was cut short and -32603. Everything
-else a server answers, also "no", is an answer: HTTP status alone blames it for mistakes of callers and misses
-failures that come as 200.
+what fails is connections, times, 502, 503, 504, a 500 that is no JSON-RPC, what was cut short and -32603, unless its
+status blames the caller. Everything else a server answers, also "no", is an answer: HTTP status alone blames it for
+mistakes of callers and misses failures that come as 200.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from enum import Enum
 from typing import Final
 
 from ..model import UPSTREAM_FAULTS, Call, Ending, Kind, Reason, Refused, Reply, Rule, Stream, Verdict
-from ..protocol.answers import Malformed, read_answers, read_tree
-from ..protocol.sse import Splitter, TooLong
+from ..protocol.answers import HELD_BYTES, Malformed, read_answers, read_tree
+from ..protocol.sse import Splitter
 
 
 class Signal(Enum):
@@ -90,7 +90,8 @@ def _of_reply(call: Call, reply: Reply, counts_internal_errors: bool) -> Signal 
         return Signal.BAD
     if status >= 500 and status not in CANNOT and not _is_error(body):
         return Signal.BAD
-    if counts_internal_errors and isinstance(body, bytes) and _is_internal(body):
+    is_blamed = counts_internal_errors and not 300 <= status <= 499
+    if is_blamed and isinstance(body, bytes) and _is_internal(body):
         return Signal.BAD
     if status >= 300 or call.is_open_ended:
         # Streams that listen are cut by every server that restarts, all at once, and by many that do not.
@@ -135,13 +136,12 @@ class _Errors:
     has_internal = False
 
     def see(self, chunk: bytes) -> None:
-        if _SPELT not in chunk:
+        # What is larger holds more than an error, and reading it twice would hold up others.
+        if _SPELT not in chunk or len(chunk) > HELD_BYTES:
             return
-        try:
-            events = Splitter(len(chunk)).feed(chunk)
-        except TooLong:
-            return
-        self.has_internal |= any(_is_internal(event.data) for event in events if event.data)
+        splitter = Splitter(len(chunk))
+        events = [*splitter.feed(chunk), splitter.rest()]
+        self.has_internal |= any(_is_internal(event.data) for event in events if event and event.data)
 
 
 class Repeat(Enum):
