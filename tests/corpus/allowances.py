@@ -44,8 +44,8 @@ ALLOWED: Mapping[str, Allowance] = {
     "LIM-010": Allowance(quota=10),
     "LIM-015": Allowance(burst=20),
     "LIM-017": Allowance(quota=4),
-    # The next token comes after 1.25 s: a Retry-After that is always 1, or 0, is too early.
-    "LIM-019": Allowance(burst=2, rate_per_s=0.8),
+    # The next token comes after 1.43 s: a Retry-After that is always 1, or 0, is too early.
+    "LIM-019": Allowance(burst=2, rate_per_s=0.7),
     "LIM-020": Allowance(burst=500),
     "LIM-021": Allowance(burst=500),
     "LIM-022": Allowance(quota=5),

@@ -313,8 +313,12 @@ class Arena:
             if found is not None:
                 await found.stop()
             found = kind(self._around, name, form)
-            await found.start()
-            await found.begin()
+            try:
+                await found.start()
+                await found.begin()
+            except BaseException:
+                await found.stop(politely=False)
+                raise
             self._stands[name] = found
         return found
 

@@ -31,7 +31,10 @@ _LONGEST_S = 5.0
 
 
 async def strangers(stand: Stand, sent: bytes) -> dict[str, Any]:
-    """Ever new keys that nobody has, to a sidecar by itself and to one with a store; then a call of somebody known."""
+    """Ever new keys that nobody has, to a sidecar by itself and to one with a store; then a call of somebody known.
+
+    Of a sidecar by itself only quotas can be seen from outside, of a store also rates.
+    """
     assert isinstance(stand, LimitStand)
     shared = await stand.around.stand(SharedStand, stand.form)
     assert isinstance(shared, SharedStand)

@@ -153,13 +153,6 @@ class SharedStand(LimitStand):
         store = {"url": self.store.url, "on_outage": "local", "local_share": LOCAL_SHARE, "timeout_s": 0.5}
         return {"limits": limits(), "shared_state": store}
 
-    async def start(self) -> None:
-        try:
-            await super().start()
-        except BaseException:
-            self.store.kill()
-            raise
-
     async def stop(self, *, politely: bool = True) -> None:
         await super().stop(politely=politely)
         if self._second is not None:

@@ -1,8 +1,11 @@
 """The runner never passes what it does not know, sees every byte, and says what it saw."""
 
 import asyncio
+import os
+import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -475,6 +478,29 @@ async def test_a_sidecar_that_does_not_start_is_an_error_that_says_what_it_print
     sidecar = Sidecar(["python", "-c", "print('no such luck')"], folder, "unlucky", {})
     with pytest.raises(SidecarError, match="no such luck"):
         await sidecar.start()
+
+
+def children() -> list[str]:
+    """Command names of the processes that this one has started and that have not ended."""
+    stats = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            stats.append(path.read_text())
+    found = (re.fullmatch(r"\d+ \((.*)\) (\w) (\d+) .*", stat, re.DOTALL) for stat in stats)
+    return [match[1] for match in found if match and int(match[3]) == os.getpid() and match[2] != "Z"]
+
+
+async def test_no_store_outlives_a_sidecar_that_does_not_start(corpus: Corpus) -> None:
+    """It was there first, and nobody would end it."""
+    arena = Arena(corpus, NOTHING_WAITS, sidecar="false")
+    before = children()
+    await arena.open()
+    try:
+        with pytest.raises(SidecarError):
+            await arena.run(next(case for case in corpus.cases if case.id == "LIM-007"))
+        assert children() == before
+    finally:
+        await arena.close()
 
 
 def test_the_report_counts_and_names_what_failed() -> None:
