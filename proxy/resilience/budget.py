@@ -1,0 +1,61 @@
+"""How many attempts may be repeated? Pure: no clock.
+
+In: calls and repeated attempts, each with the time. Out: whether one more may be repeated. Keeps what was repeated more
+than earned, and its lows of the last ten seconds; bounded, because whoever may not repeat changes nothing.
+
+In every window of ten seconds, wherever it begins, what is repeated is at most `ratio` of the calls in it and ten
+times `min_per_s`. A sum goes up by one with each repeated attempt and down by `ratio` with each call: what a window
+that ends now has too much is the sum less what it was when the window began, so only the lowest beginning counts.
+Calls before a window earn nothing in it: a burst of calls that is over must not pay for a storm of repeats.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+WINDOW_S: Final = 10.0
+GRAIN: Final = 1e-6
+"""Of an attempt: rounding errors of doubles."""
+
+
+class Budget:
+    """What may be repeated, of all calls of a process."""
+
+    def __init__(self, *, ratio: float, min_per_s: float) -> None:
+        self._ratio = ratio
+        self._most = min_per_s * WINDOW_S + GRAIN
+        self._sum = 0.0
+        self._lows: deque[tuple[float, float]] = deque()
+        """When a window may have begun, and the sum then: the lowest first, each later one higher."""
+
+    def __len__(self) -> int:
+        """Entries that are kept."""
+        return len(self._lows)
+
+    def called(self, now: float) -> None:
+        """A call is sent for the first time. `now` never goes back."""
+        self._begin_window(now)
+        self._sum -= self._ratio
+
+    def may_repeat(self, now: float) -> bool:
+        """Whether one more attempt may be repeated now."""
+        self._begin_window(now)
+        return self._sum + 1 - self._lows[0][1] <= self._most
+
+    def repeat(self, now: float) -> bool:
+        """The same, and it is."""
+        may = self.may_repeat(now)
+        if may:
+            self._sum += 1
+        return may
+
+    def _begin_window(self, now: float) -> None:
+        lows = self._lows
+        while lows and lows[0][0] < now - WINDOW_S:
+            lows.popleft()
+        if not lows:
+            self._sum = 0.0  # nothing of it counts any more, and small numbers are exact
+        while lows and lows[-1][1] >= self._sum:
+            lows.pop()
+        lows.append((now, self._sum))
