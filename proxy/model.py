@@ -462,7 +462,13 @@ class Authorise(Protocol):
 
 
 class Limit(Protocol):
-    async def __call__(self, permit: Permit) -> Lease: ...
+    async def __call__(self, permit: Permit) -> Lease:
+        """Raises Refused."""
+        ...
+
+    async def denied(self, call: Call, principal: Principal) -> None:
+        """A message that policy refuses counts too, where everything counts. Raises Refused."""
+        ...
 
 
 class Stage(Protocol):

@@ -84,7 +84,7 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         try:
             permit = self.authorise(call, principal)
         except Refused as refused:
-            return await self._hide(call, principal, refused)
+            return await self._denied(call, principal, refused)
         call.journey.permitted(permit)
         return await self._limited(permit)
 
@@ -95,12 +95,12 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         lease = await self.limit(counted or permit)
         return await self._serve_leased(permit, [lease])
 
-    async def _hide(self, call: Call, principal: Principal, refused: Refused) -> Reply:
+    async def _denied(self, call: Call, principal: Principal, refused: Refused) -> Reply:
         """What is hidden is answered as the server answers what it does not have; every other no is raised."""
-        if refused.reason is not Reason.NOT_VISIBLE or self.disguise is None:
-            raise refused
-        disguised = self.disguise(call, principal)
+        disguise = self.disguise if refused.reason is Reason.NOT_VISIBLE else None
+        disguised = None if disguise is None else disguise(call, principal)
         if disguised is None:
+            await self._count_denied(call, principal)
             raise refused
         call.journey.refused(refused)
         # By the name it was asked by: one that nobody has would have a bucket of its own each time.
@@ -143,8 +143,17 @@ class Pipeline(Struct, frozen=True, kw_only=True):
             reply.done(Ending.of(error))
             raise
 
+    async def _count_denied(self, call: Call, principal: Principal) -> None:
+        """Whoever tries what is not allowed, over and over, is slowed down like everybody else. Raises Refused."""
+        if self.limit is not None:
+            await self.limit.denied(call, principal)
+
     async def _judge(self, call: Call, principal: Principal, leases: list[Lease]) -> None:
-        permit = self.authorise(call, principal)
+        try:
+            permit = self.authorise(call, principal)
+        except Refused:
+            await self._count_denied(call, principal)
+            raise
         call.journey.permitted(permit)
         if self.limit is not None:
             leases.append(await self.limit(permit))

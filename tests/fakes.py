@@ -148,6 +148,11 @@ class FakeLimit:
             raise self._errors[id]
         return FakeLease(self._diary, id)
 
+    async def denied(self, call: Call, principal: Principal) -> None:
+        self._diary.append(("denied", call.id))
+        if call.id in self._errors:
+            raise self._errors[call.id]
+
 
 class FakeStage:
     """Fulfils `Stage`: answers what it was given, raises it, or does it."""

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from ..model import Ending, Journey, Lease, Outcome, Permit, Reason, Refused, Rule
+from ..model import Call, Ending, Journey, Lease, Outcome, Permit, Principal, Reason, Refused, Rule
 from .continuations import Continuations, Open, says_continues
 from .demand import Demand, Denied, Granted, Rate
 from .local import Local
 from .rules import Asked, Rules
 from .words import refused
 
+_NO_RULE: Final = Rule(id="")
 _NOT_REACHED: Final = Outcome.NOT_REACHED
 
 
@@ -56,10 +57,17 @@ class Limits:
         # The same for nearly every call, in half the time.
         wall = self._wall()
         answer = self._local.take(asked.demands, now=self._now(), wall=wall)
-        granted = _let_pass(permit, asked, answer, wall)
+        granted = _let_pass(asked, answer, permit.rule, wall)
         return (
             _Held(self, permit.call.journey, asked.demands, granted, wall) if asked.settles else NOTHING_HELD
         )
+
+    async def denied(self, call: Call, principal: Principal) -> None:
+        """As `model.Limit` has it: rates that count everything count what policy refuses, too."""
+        asked = self._rules.of_denied(call, principal)
+        if asked.demands:
+            wall = self._wall()
+            _let_pass(asked, await self._taken(asked.demands, wall), _NO_RULE, wall)
 
     async def _held(self, permit: Permit, asked: Asked) -> Lease:
         continued: Open | None = None
@@ -69,7 +77,7 @@ class Limits:
                 asked = asked.eased
         wall = self._wall()
         try:
-            granted = _let_pass(permit, asked, await self._taken(asked.demands, wall), wall)
+            granted = _let_pass(asked, await self._taken(asked.demands, wall), permit.rule, wall)
         except BaseException:
             self.restore(continued)
             raise
@@ -157,11 +165,11 @@ class _NothingHeld:
 NOTHING_HELD: Final = _NothingHeld()
 
 
-def _let_pass(permit: Permit, asked: Asked, answer: Granted | Denied, wall: float) -> Granted:
+def _let_pass(asked: Asked, answer: Granted | Denied, rule: Rule, wall: float) -> Granted:
     """Count what was decided. Raises Refused."""
     if isinstance(answer, Denied):
         asked.tallies[answer.index].refused += 1
-        raise refused(asked.demands[answer.index], answer, permit.rule, wall)
+        raise refused(asked.demands[answer.index], answer, rule, wall)
     for tally in asked.tallies:
         tally.granted += 1
     return answer

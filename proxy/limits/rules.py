@@ -58,12 +58,20 @@ class Asked(Struct, frozen=True, kw_only=True):
     """What is asked instead where it continues a call that has counted; None: the same."""
 
 
+NOTHING: Final = Asked(demands=(), tallies=())
+_DENIED: Final = Rule(id="denied")
+"""Of no cost of its own."""
+
+
 class Rules:
     """The limits in force."""
 
     def __init__(self, limits: Sequence[LimitSettings]) -> None:
         self._limits = tuple(map(_Limit, limits))
         self._names_tools = any(each.names_tools for each in self._limits)
+        self._counting_all = tuple(
+            each for each in self._limits if each.counts_everything and not each.is_reported
+        )
         self._known: dict[tuple[object, ...], Asked] = {}
         self.tallies = {each.name: each.tally for each in self._limits}
         """By the name of the limit."""
@@ -96,6 +104,16 @@ class Rules:
                     self._known.clear()
                 self._known[key] = known
         return known
+
+    def of_denied(self, call: Call, principal: Principal) -> Asked:
+        """What a message asks that policy has refused: only of limits that count everything."""
+        if not self._counting_all:
+            return NOTHING
+        message = _Message(call, principal, _DENIED)
+        pairs = [
+            (each, demand) for each in self._counting_all if (demand := each.demand(message)) is not None
+        ]
+        return _joined(pairs, None)
 
     def _asked(self, call: Call, principal: Principal, rule: Rule) -> Asked:
         message = _Message(call, principal, rule)
@@ -147,6 +165,11 @@ class _Limit:
         self._overrides = {
             override_parts(name): _measure(settings, each) for name, each in settings.overrides.items()
         }
+
+    @property
+    def counts_everything(self) -> bool:
+        """Whether every message counts, whatever it is."""
+        return self._is_rate and self._tools is None and not self._classes and self._methods is None
 
     def is_meant(self, message: _Message) -> bool:
         if self._methods is not None:

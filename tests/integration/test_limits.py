@@ -370,3 +370,22 @@ async def test_hidden_tools_are_counted_by_the_name_they_are_asked_by(
         await answered(upstream, client, post(tool_call(tool="secret")))
     client.send(post(tool_call(tool="secret")))
     assert refusal_of(await client.answer())["reason"] == "rate_limited"
+
+
+@pytest.mark.parametrize("in_batch", [False, True], ids=["alone", "in a batch"])
+async def test_what_policy_refuses_counts_where_everything_counts(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, in_batch: bool
+) -> None:
+    """LIM-014: whoever tries what is not allowed is slowed down, and no quota is spent by it."""
+    denied = 'policy.tools=[{"match": "danger", "allow": []}, {"match": "*", "allow": ["*"]}]'
+    side = await open_sidecar(denied, limits(rate(4), quota(1)))
+    client = await connect(side.port)
+    sent = tool_call("2025-03-26", tool="danger")
+    request = post(b"[%b]" % sent if in_batch else sent, "2025-03-26")
+    for _ in range(3):
+        client.send(request)
+        assert b'"reason":"not_allowed"' in (await client.answer()).body
+    await answered(upstream, client, post(tool_call()))
+    client.send(request)
+    assert b'"reason":"rate_limited"' in (await client.answer()).body
+    assert len(upstream.seen) == 1

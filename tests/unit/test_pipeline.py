@@ -124,28 +124,39 @@ NO = Refused(Reason.NOT_ALLOWED, "why")
 
 
 @pytest.mark.parametrize(
-    ("house", "steps", "leased"),
+    ("house", "steps", "more"),
     [
-        (House(identify=NO), 1, False),
-        (House(authorise={1: NO}), 3, False),
-        (House(limit={1: NO}), 5, False),
-        (House(serve=NO), 6, True),
+        (House(identify=NO), 1, []),
+        (House(authorise={1: NO}), 3, [("denied", 1)]),
+        (House(limit={1: NO}), 5, []),
+        (House(serve=NO), 6, [("lease", 1, FAILED)]),
     ],
     ids=["identify", "authorise", "limit", "serve"],
 )
-async def test_a_no_stops_the_call_where_it_was_said(house: House, steps: int, leased: bool) -> None:
-    """Style guide 3: only the hall catches it; the rooms behind never hear of the call, the lease is given back."""
+async def test_a_no_stops_the_call_where_it_was_said(
+    house: House, steps: int, more: list[tuple[object, ...]]
+) -> None:
+    """Style guide 3: only the hall catches it; the rooms behind never hear of the call but that it was denied, and the
+    lease is given back."""
     reply = await house.hall(house.call())
     reply.done(COMPLETE)
     assert reply is house.refusal
     assert house.explained == [NO]
     assert house.diary == [
         *ALL_THE_WAY[:steps],
-        *([("lease", 1, FAILED)] if leased else []),
+        *more,
         ("j1", "refused", Reason.NOT_ALLOWED),
         ("explain", 1),
         ("j1", "ended", COMPLETE),
     ]
+
+
+async def test_whoever_is_denied_too_often_is_told_so() -> None:
+    """LIM-014: a limit may refuse what policy has refused, and its word counts."""
+    too_often = Refused(Reason.RATE_LIMITED)
+    house = House(authorise={1: NO}, limit={1: too_often})
+    (await house.hall(house.call())).done(COMPLETE)
+    assert house.explained == [too_often]
 
 
 @pytest.mark.parametrize(
