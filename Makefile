@@ -18,7 +18,7 @@ run: $(READY)            ## the sidecar in front of a real third-party MCP serve
 	@exec $(BIN)/mcp-sidecar demo --serve
 
 test: $(READY)           ## every test; sets up Node and the older SDK by itself
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)          ## lint and types
 	$(BIN)/ruff check .
