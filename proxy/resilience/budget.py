@@ -29,8 +29,9 @@ class Budget:
         self._lows: deque[tuple[float, float]] = deque()
         """When a window may have begun, and the sum then: the lowest first, each later one higher."""
 
-    def __len__(self) -> int:
-        """Entries that are kept."""
+    @property
+    def kept(self) -> int:
+        """Entries."""
         return len(self._lows)
 
     def called(self, now: float) -> None:
