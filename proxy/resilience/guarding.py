@@ -124,6 +124,7 @@ class Guarding:
         self,
         connects: Callable[[], Awaitable[bool]],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        look_s: float = LOOK_S,
     ) -> None:
         """While the server is left alone and cannot be reached, look whether it is there again, and let the next call
         try it then. `connects` sends nothing, so it costs a failing server nothing; one that takes connections all the
@@ -135,7 +136,7 @@ class Guarding:
             if breaker.state is not State.OPEN or not breaker.wait_s(self._now()):
                 self._may_be_open.clear()  # calls look for themselves
                 continue
-            is_there = await _in_time(connects)
+            is_there = await _in_time(connects, look_s)
             if is_there and self._is_down:
                 breaker.sign_of_life()
             self._is_down = not is_there
@@ -214,9 +215,9 @@ def _tools(call: Call) -> list[str]:
     return [name for part in call.parts if (name := _tool(part)) is not None]
 
 
-async def _in_time(connects: Callable[[], Awaitable[bool]]) -> bool:
+async def _in_time(connects: Callable[[], Awaitable[bool]], look_s: float) -> bool:
     try:
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(look_s):
             return await connects()
     except TimeoutError:
         return False
