@@ -570,9 +570,12 @@ async def test_a_look_that_takes_too_long_finds_nothing() -> None:
     scene = Scene()
     await scene.open()
     looks = 0
+    has_looked_twice = asyncio.Event()
 
     async def at_once(_: float) -> None:
-        await asyncio.sleep(0)
+        if looks == 2:
+            has_looked_twice.set()
+            await asyncio.Event().wait()
 
     async def hangs_first() -> bool:
         nonlocal looks
@@ -583,8 +586,7 @@ async def test_a_look_that_takes_too_long_finds_nothing() -> None:
 
     job = asyncio.ensure_future(scene.stage.look_for_life(hangs_first, at_once, look_s=0.01))
     async with asyncio.timeout(SECONDS):
-        while scene.breaker.wait_s(scene.now):
-            await asyncio.sleep(0)
+        await has_looked_twice.wait()
     job.cancel()
     await asyncio.wait([job])
     await scene.call()
