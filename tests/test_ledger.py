@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from tests import ledger
-from tests.conftest import pytest_sessionfinish
+from tests.conftest import pytest_sessionfinish, pytest_testnodedown
 
 SECRET = "c2VjcmV0LXdvcmQtb2YtYS10ZXN0"
 
@@ -44,10 +44,28 @@ def test_what_was_issued_is_found_wherever_it_stands(
     assert (len(ledger.found) > before) is is_found
 
 
+def ended(**config: object) -> types.SimpleNamespace:
+    """A run, or a process of one, that has just ended."""
+    session = types.SimpleNamespace(exitstatus=pytest.ExitCode.OK, config=types.SimpleNamespace(**config))
+    pytest_sessionfinish(cast(pytest.Session, session))
+    return session
+
+
 def test_a_run_that_found_something_has_failed(kept: None) -> None:
     """Whatever its tests say."""
-    session = types.SimpleNamespace(exitstatus=pytest.ExitCode.OK)
     ledger.secret(SECRET, "token")
     ledger.look("log", SECRET.encode())
-    pytest_sessionfinish(cast(pytest.Session, session))
-    assert session.exitstatus is pytest.ExitCode.TESTS_FAILED
+    assert ended().exitstatus is pytest.ExitCode.TESTS_FAILED
+
+
+def test_what_another_process_of_the_run_found_counts(kept: None) -> None:
+    """make test has two."""
+    ledger.found[:] = ["token in log"]
+    output: dict[str, list[str]] = {}
+    ended(workeroutput=output)
+    told = {"ledger": list(output["ledger"])}
+    ledger.found[:] = []
+    assert ended().exitstatus is pytest.ExitCode.OK
+    pytest_testnodedown(types.SimpleNamespace(workeroutput=told), None)
+    assert ledger.found == ["token in log"]
+    assert ended().exitstatus is pytest.ExitCode.TESTS_FAILED
