@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
+_SECONDS: Final = re.compile(r"[0-9]+")
 _LONGEST: Final = 12
 """Digits: thirty thousand years."""
 _LONGEST_DATE: Final = 64

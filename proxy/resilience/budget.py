@@ -55,8 +55,6 @@ class Budget:
         lows = self._lows
         while lows and lows[0][0] < now - WINDOW_S:
             lows.popleft()
-        if not lows:
-            self._sum = 0.0  # nothing of it counts any more, and small numbers are exact
         while lows and lows[-1][1] >= self._sum:
             lows.pop()
         lows.append((now, self._sum))

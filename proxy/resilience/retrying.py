@@ -72,11 +72,10 @@ class Retrying:
         """Calls that wait for their next attempt."""
 
     async def __call__(self, permit: Permit) -> Reply:
-        call = permit.call
         sent = keyed(permit, self._token)
-        if call.kind in _COUNTED:
+        if permit.call.kind in _COUNTED:
             self._budget.called(self._now())
-        outcome = await self._outcome(permit, sent)
+        outcome = await self._outcome(sent)
         if isinstance(outcome, Reply):
             return outcome
         try:
@@ -84,12 +83,13 @@ class Retrying:
         finally:
             del outcome  # or this frame would hold it, and it this frame
 
-    async def _outcome(self, permit: Permit, sent: Permit) -> Reply | Refused:
+    async def _outcome(self, permit: Permit) -> Reply | Refused:
+        """What became of the last attempt that was made."""
         repeat = may_repeat(permit.call, permit.rule)
         failure: Reply | Refused | None = None
         failed = 0
         while True:
-            outcome = await self._attempt(sent)
+            outcome = await self._attempt(permit)
             if failure is not None and isinstance(outcome, Refused) and outcome.reason in _NOT_NOW:
                 # It was not sent this time, but it was before: that is what became of it.
                 return failure
@@ -100,16 +100,15 @@ class Retrying:
             if wait_s is None:
                 return outcome
             failure = _closed(outcome)
-            del outcome  # whatever it held is not held while it waits
             await self._wait(wait_s)
             if not self._budget.repeat(self._now()):
                 self.withheld["budget"] += 1
                 return failure
             self.repeated += 1
 
-    async def _attempt(self, sent: Permit) -> Reply | Refused:
+    async def _attempt(self, permit: Permit) -> Reply | Refused:
         try:
-            return await self._serve(sent)
+            return await self._serve(permit)
         except Refused as refused:
             return refused
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -54,6 +56,22 @@ def test_waits_double_up_to_a_bound_and_spread_from_nothing(failed: int, bound_s
 def test_what_a_server_asks_for(value: str, seconds: float | None) -> None:
     """RFC 9110 section 10.2.3: seconds, or a date in one of three forms. Corpus UP-054 and UP-055."""
     assert asked_s([value], NOON) == seconds
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "XXX-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+def test_a_date_without_a_zone_does_not_mean_ours() -> None:
+    """RFC 9110 section 5.6.7: all of them are in UTC."""
+    assert time.timezone == -9 * 3_600
+    assert asked_s(["Fri Jan 15 08:00:07 2027"], NOON) == 7.0
 
 
 def test_of_several_the_longest_is_obeyed() -> None:

@@ -49,9 +49,8 @@ def test_the_key_stands_in_the_header_and_in_the_message() -> None:
     assert call.headers.pairs[:2] == ((b"X-A", b"1"), (b"X-B", b"2"))
     assert isinstance(asked.call.journey, FakeJourney)
     assert asked.call.journey.diary == [("j1", "altered", ALTERED)]
-    assert (
-        structs.replace(call, headers=asked.call.headers, body=asked.call.body, journey=call.journey).id == 1
-    )
+    for name in set(asked.call.__struct_fields__) - {"headers", "body"}:
+        assert getattr(call, name) is getattr(asked.call, name)
 
 
 @pytest.mark.parametrize(

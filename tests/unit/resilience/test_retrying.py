@@ -348,13 +348,14 @@ async def test_nobody_sleeps_for_years_because_a_server_says_so(asked: str, ends
 
 @pytest.mark.parametrize(("ends_s", "sent"), [(0.05, 1), (0.051, 2), (0.15, 2), (0.151, 3)])
 async def test_nobody_waits_for_an_attempt_that_comes_too_late(ends_s: float, sent: int) -> None:
-    """The first failure is told at once, not at the deadline. It is asked about the call as it came."""
+    """The first failure is told at once, not at the deadline."""
     scene = Scene(unreached(), unreached(), unreached(), ends_s=ends_s)
     asked = permit()
     assert (await scene.refused(asked)).reason is Reason.UPSTREAM_UNREACHABLE
     assert scene.sent == sent
     assert scene.stage.withheld == ({"deadline": 1} if sent < 3 else {})
     assert all(each is asked for each in scene.asks)
+    assert scene.asks
 
 
 async def test_what_is_over_is_not_repeated() -> None:
@@ -409,6 +410,7 @@ async def test_all_calls_share_one_budget_and_pay_into_it() -> None:
     await first.call(permit(ANY_CALL[-1]))
     assert not budget.may_repeat(0.0)
     await first.call()
+    assert budget.may_repeat(0.0)
     second = Scene(unreached(), answer(), budget=budget, chance=0.0)
     await second.call()
     assert second.sent == 2
