@@ -45,6 +45,8 @@ from .policy.packs import read_packs
 from .policy.pins import Drift, State
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
+from .resilience.building import Resilience
+from .resilience.deadlines import Cancel, Overdue
 from .settings import Settings
 from .telemetry.journey import Journeys, Sink
 from .telemetry.logs import Log
@@ -143,6 +145,8 @@ class House:
         listen = listening(identity.listen, *policy.listens, limiting.listen, caching.listen)
         forward = Forward(settings.upstream, self._transport, form, origin=origin, stops=stops, listen=listen)
         serve: Stage = forward
+        cancel: Cancel = forward.cancel
+        overdue: Overdue | None = None
         explained: Callable[[Refused, Call], Reply] = functools.partial(explain, form=form)
         endpoints = [
             Endpoint(path=settings.listen.path, methods=frozenset({"POST", "GET", "DELETE", "OPTIONS"}))
@@ -150,7 +154,7 @@ class House:
         if settings.upstream.is_http_sse:
             stream_path, messages_path = two_paths(settings.listen.path)
             two = TwoEndpoints(settings.upstream, forward, messages_path, form, listen=listen)
-            serve = two
+            serve, cancel, overdue = two, two.cancel, two.overdue
             explained = functools.partial(_explain_elsewhere, two=two, form=form)
             endpoints = [
                 Endpoint(path=stream_path, methods=frozenset({"GET", "OPTIONS"}), revision=TWO_ENDPOINTS),
@@ -165,8 +169,21 @@ class House:
                 stops=stops,
             )
             serve, pages = Challenged(serve, oauth), oauth.page
-        self.capacity = Room(settings.capacity)
-        serve = caching.guarded(self.capacity.guarded(self.capacity.paced(serve)), forward.retell)
+        probe = Probe(settings.upstream, self._transport, origin)
+        # How long it may take, what is sent again, and when the server is left alone.
+        self.resilience = Resilience(
+            settings.resilience,
+            form=form,
+            cancel=cancel,
+            overdue=overdue,
+            connects=probe.connects,
+            token=lambda: secrets.token_hex(16),
+            chance=random.random,
+            wall=wall,
+        )
+        self.capacity = Room(settings.capacity, deadline=self.resilience.deadline)
+        serve = self.capacity.guarded(self.resilience.guarded(self.capacity.paced(serve)))
+        serve = caching.guarded(serve, forward.retell)
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)
@@ -194,11 +211,8 @@ class House:
             keys=identity.headers,
             who=identity.who,
         )
-        self.health = Health(
-            Probe(settings.upstream, self._transport, origin),
-            identity,
-            *(() if shared is None else (shared,)),
-        )
+        parts = (identity, self.resilience, *(() if shared is None else (shared,)))
+        self.health = Health(probe, *parts)
         self._acceptor = Acceptor(settings.listen, self.listener.server, read_bounded)
         self._operations: web.AppRunner | None = None
         self.operations_address = settings.operations.address
@@ -227,7 +241,13 @@ class House:
         self.operations_address = _bound(runner.addresses[0][:2])
         await self._acceptor.open()
         shared = () if self._shared is None else self._shared.jobs
-        rooms = (*self._identity.jobs, *self._limiting.jobs, *shared, *self.caching.jobs)
+        rooms = (
+            *self._identity.jobs,
+            *self._limiting.jobs,
+            *shared,
+            *self.caching.jobs,
+            *self.resilience.jobs,
+        )
         for job in (*rooms, self.watch.run, self._tell_health):
             self._background.start(job)
         self.health.is_listening = True
@@ -257,6 +277,7 @@ class House:
         await self._background.close()
         await self.listener.server.shutdown(timeout=0.1)
         await self._identity.close()
+        await self.resilience.close()
         await self.caching.close()
         await self._limiting.close()
         if self._shared is not None:

@@ -35,6 +35,7 @@ from .limits.settings import Limits, LocalStateSettings, SharedState, SharedStat
 from .policy.addresses import is_metadata_host
 from .policy.packs import located, read_pack
 from .policy.settings import EVERYBODY, PolicySettings, roles_named
+from .resilience.settings import ResilienceSection, ResilienceSettings
 from .upstream.settings import UpstreamSettings
 
 __all__ = ["Mistake", "Settings", "SettingsError", "load", "schema"]
@@ -80,6 +81,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     capacity: CapacitySection = field(default_factory=CapacitySettings)
     """How many calls the server gets at once, and who waits."""
+
+    resilience: ResilienceSection = field(default_factory=ResilienceSettings)
+    """How long calls may take, which are sent again, and when the server is left alone."""
 
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 25.0
     """How long calls in flight may finish after TERM; less than the pod's grace period (30 s by default)."""

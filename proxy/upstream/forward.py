@@ -32,6 +32,7 @@ from ..protocol.headers import end_to_end, media_type
 from ..protocol.sse import Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
+from .cancelling import cancellation
 from .catalog import Catalog
 from .credentials import Stops
 from .judge import Foreign, Judge, look
@@ -82,6 +83,11 @@ class Forward:
         except BaseException:
             answer.close()
             raise
+
+    async def cancel(self, permit: Permit) -> None:
+        """Tell the server that nobody waits for a call any more. Raises Refused."""
+        call = permit.call
+        (await self.send(cancellation(call), self._origin.with_query(call.query))).close()
 
     def retell(self, permit: Permit, text: bytes) -> None:
         """Let whoever listens to answers hear a result (its JSON text) that this caller gets without asking the server

@@ -33,6 +33,7 @@ from ..protocol.headers import media_type
 from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
+from .cancelling import cancellation
 from .forward import Forward, check_head, lost, nonsense, passed_on, without_length
 from .judge import heard_by, messages_of, tell_ear
 from .origin import Origin
@@ -123,6 +124,15 @@ class Session:
         reply = self._give_up(id_key(id))
         if reply is not None:
             reply.settle(Ending.CLIENT_GONE)
+
+    def overdue(self, call: Call, refused: Refused) -> None:
+        """The answer did not come in time: its client hears so, and what may still come is not foreign."""
+        if call.id is None:
+            return
+        self.say(refused, call)
+        reply = self._give_up(id_key(call.id))
+        if reply is not None:
+            reply.settle(Ending.of(refused))
 
     def _give_up(self, key: IdKey) -> Acknowledged | None:
         if key not in self._waiting:
@@ -221,6 +231,23 @@ class TwoEndpoints:
             return None
         session = self._sessions.get(call.query)
         return Reply(202, Headers()) if session is not None and session.say(refused, call) else None
+
+    async def cancel(self, permit: Permit) -> None:
+        """Tell the server that nobody waits for a call any more. Raises Refused."""
+        call = permit.call
+        session = self._sessions.get(call.query)
+        if session is not None and session.endpoint is not None:
+            answer = await self._forward.send(cancellation(call), session.endpoint)
+            try:
+                await _short_body(call, answer)
+            finally:
+                answer.close()
+
+    def overdue(self, permit: Permit, refused: Refused) -> None:
+        """The answer to a request that was taken did not come in time."""
+        session = self._sessions.get(permit.call.query)
+        if session is not None:
+            session.overdue(permit.call, refused)
 
     async def _open(self, permit: Permit) -> Reply:
         call = permit.call

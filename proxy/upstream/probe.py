@@ -72,7 +72,7 @@ class Probe:
     async def _ask(self) -> bool:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                if not await self._connects():
+                if not await self.connects():
                     self._discovered_at = float("-inf")
                     return False
                 if self._settings.is_http_sse or self._now() - self._discovered_at < DISCOVER_EVERY_S:
@@ -83,7 +83,8 @@ class Probe:
         self._discovered_at = self._now()
         return True
 
-    async def _connects(self) -> bool:
+    async def connects(self) -> bool:
+        """Whether the server takes a connection now. Sends nothing."""
         host, port = url_host_and_port(self._settings.url)
         try:
             _, writer = await asyncio.open_connection(host, port)

@@ -126,9 +126,10 @@ async def test_our_own_no_arrives_on_the_stream(
 
 
 async def test_whoever_takes_nothing_and_provokes_our_no_is_dropped(
-    side: Sidecar, upstream: Upstream, connect: Connect
+    open_sidecar: OpenSidecar, upstream: Upstream, connect: Connect
 ) -> None:
     """style guide 4: bound the slow reader. Nobody waits behind our own words, so they would pile up."""
+    side = await open_sidecar("resilience.breaker.enabled=false", url=upstream.url.replace("/mcp", "/sse"))
     listener = await connect(side.port, receive_bytes=4096)
     stream, uri = await opened(listener, upstream)
     listener.pause()

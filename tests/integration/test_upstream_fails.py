@@ -144,9 +144,10 @@ async def test_a_call_whose_server_died_may_have_happened(
 
 @pytest.mark.parametrize("die", DEATHS, ids=lambda die: die.__name__)
 async def test_a_list_whose_server_died_has_no_effect_to_fear(
-    side: Sidecar, client: Client, upstream: Upstream, die: Die
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, die: Die
 ) -> None:
-    """The same for what cannot have had an effect."""
+    """The same for what cannot have had an effect; with as many attempts as there are."""
+    client = await connect((await open_sidecar("resilience.attempts=1")).port)
     client.send(post(message("tools/list", LEGACY)))
     die(await upstream.next())
     answer = await client.answer()
@@ -156,9 +157,10 @@ async def test_a_list_whose_server_died_has_no_effect_to_fear(
 
 @pytest.mark.parametrize(("body", "revision"), [(INITIALIZE, LEGACY), (DISCOVER, MODERN)])
 async def test_a_handshake_whose_server_died_is_a_plain_502(
-    side: Sidecar, client: Client, upstream: Upstream, body: bytes, revision: str
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, body: bytes, revision: str
 ) -> None:
-    """Trap 40: never sent again by us either."""
+    """Trap 40: initialize is never sent again by us either; discover is, as often as settings say."""
+    client = await connect((await open_sidecar("resilience.attempts=1")).port)
     client.send(post(body, revision))
     die_at_once(await upstream.next())
     answer = await client.answer()

@@ -1,0 +1,146 @@
+"""Settings → the room that has patience with the server: deadlines, attempts, and when it is left alone.
+
+In: settings, and how the server is spoken to. Out: a `Resilience`, which puts its stages before the server's side.
+
+The order of the stages is that of what they count: one call has one deadline and several attempts (`Retrying`), each
+attempt is one that the breaker hears of (`Guarding`), and what an attempt may take is part of it (`Timed`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from ..model import Stage
+from ..refusals import Form
+from .breaker import Breaker
+from .budget import Budget
+from .deadlines import Cancel, Deadlines, Overdue, Timed
+from .guarding import Guarding
+from .quarantine import Quarantine
+from .retrying import Retrying
+from .settings import ResilienceSettings
+
+Job: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class Resilience:
+    """The room as the house uses it."""
+
+    def __init__(
+        self,
+        settings: ResilienceSettings,
+        *,
+        form: Form,
+        cancel: Cancel,
+        overdue: Overdue | None,
+        connects: Callable[[], Awaitable[bool]],
+        token: Callable[[], str],
+        chance: Callable[[], float],
+        wall: Callable[[], float],
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`cancel` and `overdue` are as `Timed` has them. `connects` tells whether the server takes connections, and
+        sends nothing. `token` makes idempotency keys, `chance` lies in [0, 1), `wall` counts seconds from 1970, `now`
+        is monotonic."""
+        self._settings = settings
+        self._form = form
+        self._cancel = cancel
+        self._overdue = overdue
+        self._connects = connects
+        self._token = token
+        self._chance = chance
+        self._wall = wall
+        self._now = now
+        self._sleep = sleep
+        self.deadline = Deadlines(
+            timeout_s=settings.timeout_s, client_may_shorten=settings.client_may_shorten
+        )
+        """When a call is over whatever happens."""
+        budget = settings.retry_budget
+        self.budget = Budget(ratio=budget.ratio, min_per_s=budget.min_per_s)
+        self.guarding: Guarding | None = None
+        self.retrying: Retrying | None = None
+        self._timed: Timed | None = None
+
+    def guarded(self, serve: Stage) -> Stage:
+        """The stages, before `serve`."""
+        settings = self._settings
+        self._timed = Timed(
+            serve,
+            self.deadline,
+            stream_idle_timeout_s=settings.stream_idle_timeout_s,
+            stream_max_s=settings.stream_max_s,
+            form=self._form,
+            cancel=self._cancel,
+            overdue=self._overdue,
+            now=self._now,
+        )
+        self.guarding = Guarding(
+            self._timed,
+            _breaker(settings),
+            _quarantine(settings),
+            counts_internal_errors=settings.breaker.counts_internal_errors,
+            now=self._now,
+        )
+        self.retrying = Retrying(
+            self.guarding,
+            settings,
+            self.budget,
+            deadline=self.deadline,
+            token=self._token,
+            chance=self._chance,
+            wall=self._wall,
+            now=self._now,
+            sleep=self._sleep,
+        )
+        return self.retrying
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """What runs beside the calls."""
+        return (self._look_for_life,) if self._settings.breaker.enabled else ()
+
+    def why_unready(self) -> str | None:
+        return None if self.guarding is None else self.guarding.why_unready()
+
+    def why_degraded(self) -> Sequence[str]:
+        return () if self.guarding is None else self.guarding.why_degraded()
+
+    async def close(self) -> None:
+        """Tell the server nothing more."""
+        if self._timed is not None:
+            await self._timed.close()
+
+    async def _look_for_life(self) -> None:
+        assert self.guarding is not None
+        await self.guarding.look_for_life(self._connects)
+
+
+def _breaker(settings: ResilienceSettings) -> Breaker | None:
+    breaker = settings.breaker
+    if not breaker.enabled:
+        return None
+    return Breaker(
+        failures=breaker.failures,
+        failure_ratio=breaker.failure_ratio,
+        min_calls=breaker.min_calls,
+        window_s=breaker.window_s,
+        open_s=breaker.open_s,
+        max_open_s=breaker.max_open_s,
+    )
+
+
+def _quarantine(settings: ResilienceSettings) -> Quarantine | None:
+    quarantine = settings.quarantine
+    if quarantine is None:
+        return None
+    return Quarantine(
+        failure_ratio=quarantine.failure_ratio,
+        min_calls=quarantine.min_calls,
+        window_s=quarantine.window_s,
+        for_s=quarantine.for_s,
+    )
