@@ -118,7 +118,8 @@ class Breaker:
         return PROBED_S if self._is_probed else 0.0
 
     def heard(self, ticket: int, signal: Signal, now: float) -> None:
-        """What became of an attempt. Of a silent one nothing is known, and another may try."""
+        """What became of an attempt. Of a silent one nothing is known, and another may try. While it is open nothing
+        is heard, and who tries it has a ticket of its own."""
         if ticket != self._ticket:
             return
         if self.state is State.CLOSED:
@@ -165,8 +166,6 @@ class Breaker:
         self._length_s = min(max(longer_s, self._open_s), self._max_open_s)
         self._until = now + self._length_s
         self._is_early = False
-        self._is_probed = False
-        self._ticket = next(self._eras)
         self.state = State.OPEN
         self.opened += 1
 
@@ -174,7 +173,6 @@ class Breaker:
         self._window.clear()
         self._failed_in_a_row = 0
         self._length_s = 0.0
-        self._is_early = False
         self._is_probed = False
         self._ticket = next(self._eras)
         self.state = State.CLOSED

@@ -100,6 +100,18 @@ def test_what_was_long_ago_does_not_count(later_s: float, state: State) -> None:
     assert machine.state is state
 
 
+def test_failures_are_forgotten_with_the_calls_they_were_of() -> None:
+    """A quarter then, and a quarter now, is not half."""
+    machine = breaker(failures=None, min_calls=4)
+    for now in (0.0, 20.0, 40.0):
+        for signal in (GOOD, GOOD, GOOD, BAD):
+            attempt(machine, signal, now)
+    assert machine.state is CLOSED
+    for now in (41.0, 42.0):
+        attempt(machine, BAD, now)
+    assert machine.state is OPEN
+
+
 def test_an_old_row_of_failures_is_a_row() -> None:
     """A server that is asked once a minute and never answers is down all the same."""
     machine = breaker()
@@ -224,6 +236,12 @@ def test_an_old_window_ends_with_the_outage() -> None:
     for _ in range(19):
         attempt(machine, BAD, 1.0)
     assert machine.state is CLOSED
+    attempt(machine, GOOD, 20.0)
+    for _ in range(18):
+        attempt(machine, BAD, 20.0)
+    assert machine.state is CLOSED
+    attempt(machine, BAD, 20.0)
+    assert machine.state is OPEN
 
 
 def test_an_answer_that_keeps_coming_tells_enough() -> None:
@@ -327,6 +345,7 @@ def test_somebody_who_knows_better_closes_it(is_tried: bool) -> None:
     assert machine.state is CLOSED
     attempt(machine, BAD, 5.0)
     assert machine.wait_s(5.0) == 5
+    assert machine.admit(10.0) is not None
 
 
 def test_closing_what_is_closed_forgets_nothing() -> None:

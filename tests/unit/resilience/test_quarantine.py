@@ -48,7 +48,7 @@ def test_below_the_floor_nothing_is_left_alone() -> None:
     for _ in range(3):
         attempt(machine, "rare", BAD)
     assert alone(machine) == []
-    assert machine.wait_s("rare", 0) == 0
+    assert [machine.wait_s(name, 0) for name in ("rare", "nobody")] == [0, 0]
 
 
 def test_the_part_of_failures_decides_not_a_row() -> None:
@@ -149,6 +149,14 @@ def test_what_failed_longest_ago_is_forgotten_first() -> None:
     for name in ("a", "b", "a", "a", "c", "a"):
         attempt(machine, name, BAD)
     assert alone(machine) == ["a"]
+
+
+def test_a_success_does_not_keep_a_tool_from_being_forgotten() -> None:
+    """What is kept of it is that it failed."""
+    machine = quarantine(min_calls=2, max_tools=2)
+    for name, signal in (("a", BAD), ("b", BAD), ("a", GOOD), ("c", BAD), ("b", BAD)):
+        attempt(machine, name, signal)
+    assert alone(machine) == ["b"]
 
 
 def test_a_table_full_of_what_is_left_alone_forgets_the_oldest() -> None:
