@@ -24,6 +24,9 @@ RIGHT: Final = "right"
 DAMAGED: Final = "damaged"
 """The right answer but for one bit: no proxy can know."""
 WRONG: Final = "wrong"
+UNENDED: Final = "unended"
+"""A stream came to its proper end, and the blank line behind the answer was missing: clients drop such an event."""
+BEHIND: Final = "cut behind the answer"
 CUT: Final = "cut"
 """The connection ended before the answer did."""
 LEFT: Final = "left"
@@ -70,14 +73,21 @@ def read_answer(nonce: str, id: int, raw: bytes, *, is_over: bool) -> tuple[str,
         events = _data(dechunked(raw[start:])) if is_chunked else []
         for data in events:
             if (said := _said(nonce, id, data)) is not None:
-                return said[0], "cut behind the answer"
+                return said[0], BEHIND
         return CUT, f"{len(raw) - start} bytes of a body"
     status = raw[9:12].decode("latin-1")
     body = dechunked(raw[start:length]) if is_chunked else raw[start:length]
     if b"text/event-stream" in raw[:start].lower():
         for data in _data(body):
+            if data[:1] not in (b"{", b"["):
+                continue  # no message: events may say other things
             if (said := _said(nonce, id, data)) is not None:
                 return said
+        unended = [
+            line[6:] for line in body.rpartition(b"\n\n")[2].split(b"\n") if line.startswith(b"data: ")
+        ]
+        if any(answer_body(id, nonce) in data for data in unended):
+            return UNENDED, ""
         return WRONG, "a stream without an answer"
     said = _said(nonce, id, body)
     if said is not None and (said[0] != WRONG or status.startswith("2")):
@@ -168,7 +178,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     async def ask(self, nonce: str, id: int, request: bytes) -> tuple[str, str]:
@@ -197,8 +207,8 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Take nothing any more."""
-        assert self._transport is not None
-        self._transport.pause_reading()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -267,6 +277,9 @@ class Crowd:
                 how, detail = await connection.ask(nonce, id, request)
         except TimeoutError:
             how = LEFT if leaves_after_s is None else GONE
+            late = read_answer(nonce, id, connection.got, is_over=True)
+            if late == (RIGHT, BEHIND):
+                how, detail = late  # a client takes an event as it comes, whatever becomes of its stream
             connection.reset() if leaves_after_s is not None and id % 2 else connection.close()
         finally:
             if own:
@@ -316,7 +329,7 @@ class Crowd:
                         connection=connection,
                         leaves_after_s=leaves(),
                     )
-                    if told.how in (LEFT, GONE, UNCONNECTED, CUT):
+                    if told.detail == BEHIND or told.how in (LEFT, GONE, UNCONNECTED, CUT):
                         connection = None
                     if pause_s:
                         await asyncio.sleep(pause_s)

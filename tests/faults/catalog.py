@@ -10,17 +10,17 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from .caller import CUT, DAMAGED, LEFT
+from .caller import CUT, DAMAGED, LEFT, UNENDED
 from .messages import LEGACY, MODERN
 from .rules import Rule
+from .wired import UNENDED_ANSWER, UNSAID_CLOSE
 
 UNKNOWN: Final = "outcome_unknown"
 NONSENSE: Final = "upstream_nonsense"
 UNREACHABLE: Final = "upstream_unreachable"
 
-UNSAID: Final = (CUT,)
-"""A stream that ends with the sidecar's own last word is followed by the end of its connection, which no head has
-announced: whoever calls again on it at once is cut. To be emptied when that is mended."""
+UNSAID: Final = (CUT,) if UNSAID_CLOSE else ()
+UNENDED_TOO: Final = (UNENDED,) if UNENDED_ANSWER else ()
 
 BEHIND: Final = 2**31
 """Behind the end of any message."""
@@ -173,7 +173,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         count=4_000,
         at_once=20,
         patience_s=1,
-        may=(DAMAGED, NONSENSE, UNKNOWN, LEFT, *UNSAID),
+        may=(DAMAGED, NONSENSE, UNKNOWN, LEFT, *UNENDED_TOO, *UNSAID),
         must=(DAMAGED, NONSENSE),
     ),
     # Answers nobody asked for.
@@ -225,7 +225,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         may=(UNREACHABLE,),
         must=(UNREACHABLE,),
         counted="told",
-        until=frozenset({"breaker"}),
     ),
     Fault(
         name="black hole",
@@ -235,7 +234,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         may=(UNREACHABLE,),
         must=(UNREACHABLE,),
         counted="told",
-        until=frozenset({"breaker"}),
     ),
     Fault(
         name="tar pit",
@@ -254,14 +252,14 @@ FAULTS: Final[tuple[Fault, ...]] = (
         count=6_000,
         settings=IDEMPOTENT,
         is_idempotent=True,
-        may=("upstream_broke", UNKNOWN, "breaker_open", "quarantined"),
+        may=("upstream_broke", UNKNOWN),
         needs=frozenset({"retries"}),
     ),
     Fault(
         name="retried within the budget: every answer reset",
         rules=(Rule(does="reset"),),
         count=6_000,
-        settings=(*IDEMPOTENT, "resilience.breaker=null"),
+        settings=IDEMPOTENT,
         is_idempotent=True,
         may=("upstream_broke", UNKNOWN),
         needs=frozenset({"retries"}),
@@ -270,7 +268,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
         name="never retried: every third answer reset",
         rules=(Rule(does="reset", every=3),),
         count=6_000,
-        settings=("resilience.breaker=null",),
         may=(UNKNOWN,),
         must=(UNKNOWN,),
         needs=frozenset({"retries"}),
@@ -286,7 +283,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
             settings=(
                 "resilience.timeout_s=1",
                 "resilience.stream_idle_timeout_s=1",
-                "resilience.breaker=null",
             ),
             may=(UNKNOWN, "deadline"),
             needs=frozenset({"deadlines"}),

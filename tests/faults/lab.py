@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from .observed import Expected, endings, violations
-from .scene import SETTLE_S, Scene
+from .scene import LOOK_EVERY_S, SETTLE_S, Scene
+from .wired import WIRED
+
+LONGEST_WAIT_S: Final = 20.0
 
 
 class Report(Struct, kw_only=True):
@@ -58,14 +63,17 @@ class Lab:
         folder.mkdir(parents=True)
         return folder
 
-    def scene(self, *settings: str, upstream: bool = False) -> Scene:
-        """Not yet started. `upstream`: without a faulter between, so that the server's own door is seen."""
+    def scene(self, *settings: str, is_direct: bool = False, has_breaker: bool = False) -> Scene:
+        """Not yet started. `is_direct`: without a faulter between, so that the server's own door is seen. Without a
+        breaker every call meets the fault, not the first five."""
+        if "breaker" in WIRED and not has_breaker:
+            settings = (*settings, "resilience.breaker.enabled=false")
         return Scene(
             self.folder,
             settings=settings,
             module=self._module,
             random=Random(f"{self.seed} {next(self._numbers)}"),
-            is_direct=upstream,
+            is_direct=is_direct,
         )
 
     def many(self, count: int, least: int = 1) -> int:
@@ -77,10 +85,10 @@ async def finish(
     scene: Scene,
     report: Report,
     expected: Expected,
+    figures: Mapping[str, object] | None = None,
     *,
     token: str = "",
     settle_s: float = SETTLE_S,
-    **figures: Any,
 ) -> Report:
     """The fault is over: is everything as before, and what did the observers see?"""
     not_settled, report.settled_s = await scene.settled(settle_s)
@@ -90,9 +98,7 @@ async def finish(
     report.broken += await scene.all_places(token)
     await scene.written()
     report.broken += violations(scene.seen(), expected)
-    report.figures = "; ".join(
-        [ends, *(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())]
-    )
+    report.figures = "; ".join([ends, *(f"{name} {value}" for name, value in (figures or {}).items())])
     if scene.sidecar.other:
         report.broken.append(f"the sidecar said what is no line: {''.join(scene.sidecar.other)[-300:]}")
     report.broken += failures(scene.sidecar.lines)
@@ -103,3 +109,13 @@ def failures(lines: Sequence[dict[str, Any]]) -> list[str]:
     """What the sidecar itself calls its own failure."""
     failed = [line for line in lines if line.get("msg") == "failed" or line.get("reason") == "internal"]
     return [f"the sidecar failed {len(failed)} times: {failed[0]}"] if failed else []
+
+
+async def until(is_so: Callable[[], Awaitable[bool]], seconds: float = LONGEST_WAIT_S) -> bool:
+    """Look at what other processes do not tell, again and again; whether it has come to be so."""
+    end = time.monotonic() + seconds
+    while not await is_so():
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(LOOK_EVERY_S)
+    return True

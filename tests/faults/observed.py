@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from .caller import CUT, DAMAGED, GONE, LEFT, RIGHT, UNCONNECTED, WRONG, Told
+from .caller import BEHIND, CUT, DAMAGED, GONE, LEFT, RIGHT, UNCONNECTED, UNENDED, WRONG, Told
 from .rules import Struck, spoils
+from .wired import DOUBTED_ANSWER, ERROR_STATUS_IS_OK
 
 NOTHING_WAS_SENT: Final = frozenset(
     {
@@ -106,7 +107,7 @@ def _of_call(told: Told, ran: int, is_spoilt: bool, expected: Expected) -> Itera
         yield f"unexpected end ({how})"
     if how in (RIGHT, DAMAGED) and not ran:
         yield "answered although it never ran"
-    if how in (RIGHT, DAMAGED) and is_spoilt and not expected.is_idempotent:
+    if how in (RIGHT, DAMAGED) and is_spoilt and not expected.is_idempotent and told.detail != BEHIND:
         yield "success although its answer was broken off"
     if how in NOTHING_WAS_SENT and ran:
         yield "said that nothing was sent, and it ran"
@@ -120,12 +121,16 @@ def _of_lines(told: Told, ran: int, is_spoilt: bool, lines: Sequence[Mapping[str
             yield "no line about a call"
         return
     outcome, reason = lines[0].get("outcome"), lines[0].get("reason")
+    if ERROR_STATUS_IS_OK and told.how.startswith("http"):
+        return
     if outcome == "ok" and not ran:
         yield "written down as success, and it never ran"
-    if outcome == "ok" and is_spoilt:
+    if outcome == "ok" and is_spoilt and told.detail != BEHIND:
         yield "written down as success, and its answer was broken off"
     if told.how not in NOT_TOLD:
-        if (outcome == "ok") != (told.how in (RIGHT, DAMAGED)) and not told.how.startswith(("http", "error")):
+        if DOUBTED_ANSWER and told.detail == BEHIND and outcome == "outcome_unknown":
+            return
+        if (outcome == "ok") != (told.how in (RIGHT, DAMAGED, UNENDED)):
             yield "written down otherwise than told"
         elif told.how not in (RIGHT, DAMAGED, WRONG) and reason is not None and reason != told.how:
             yield "written down for another reason than told"

@@ -19,7 +19,7 @@ from proxy.upstream.forward import Forward
 from proxy.upstream.transport import Answer, Lost
 from proxy.upstream.transport_aiohttp import AiohttpTransport
 
-from . import watched
+from .watched import watch
 
 _send = AiohttpTransport.send
 _forward = Forward.__call__
@@ -109,8 +109,7 @@ MISTAKES: dict[str, Callable[[], None]] = {
     for each in (double_send, leaked_slot, unknown_as_success, unknown_written_as_success, leaked_task)
 }
 
-__all__ = ["MISTAKES", "watched"]
-
 if __name__ == "__main__":
+    watch()
     MISTAKES[sys.argv[1]]()
     sys.exit(main(sys.argv[2:]))

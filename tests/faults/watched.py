@@ -49,7 +49,11 @@ async def opened(self: House) -> None:
     print(json.dumps({"msg": "gauges", "port": port}), file=sys.stderr, flush=True)
 
 
-House.open = opened  # type: ignore[method-assign]  # the window that is the purpose of this program
+def watch() -> None:
+    """Give every house of this process its window."""
+    House.open = opened  # type: ignore[method-assign]  # the window that is the purpose of this program
+
 
 if __name__ == "__main__":
+    watch()
     sys.exit(main())

@@ -39,14 +39,9 @@ async def run(fault: Fault, lab: Lab) -> Report:
         if UNCONNECTED in ends:
             report.broken.append(f"{ends[UNCONNECTED]} callers could not even connect")
         expected = Expected(may=frozenset(fault.may), is_idempotent=fault.is_idempotent)
-        await finish(
-            scene,
-            report,
-            expected,
-            per_s=f"{len(told) / took_s:.0f}",
-            **_places(scene.faulter.struck(), fault),
-            longest=f"{max(each.took_s for each in scene.crowd.told[before:]):.2f} s",
-        )
+        figures = {"per s": f"{len(told) / took_s:.0f}", **_places(scene.faulter.struck(), fault)}
+        figures["longest"] = f"{max(each.took_s for each in scene.crowd.told[before:]):.2f} s"
+        await finish(scene, report, expected, figures)
         if fault.sweeps and lab.scale >= 1 and (missed := _missed(scene.faulter.struck())):
             report.broken.append(f"{missed} places were never struck")
         if fault.is_idempotent:
