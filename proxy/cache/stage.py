@@ -330,7 +330,7 @@ async def _first_message(
                 and is_answer(only, id)
             )
             return only if is_it else None
-        if splitter.is_full or size > most_bytes:
+        if size > most_bytes:
             return None  # comments for ever would be held for ever
     return None
 

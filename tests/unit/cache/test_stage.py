@@ -406,15 +406,16 @@ async def test_an_answer_that_is_too_old_saves_nobody() -> None:
 
 
 async def test_an_answer_may_grow_too_old_while_the_server_fails() -> None:
-    kitchen = Kitchen()
-    await kitchen.keep(make_permit(keep=SAVED), "old")
-    kitchen.clock.now += 29
-    asked = kitchen.ask(make_permit(2, keep=SAVED))
-    await turns()
-    kitchen.clock.now += 1
-    kitchen.server.seen[1].fail(Refused(Reason.DEADLINE))
-    with pytest.raises(Refused):
-        await asked
+    for fail in (_refuse, _answer_500):
+        kitchen = Kitchen()
+        await kitchen.keep(make_permit(keep=SAVED), "old")
+        kitchen.clock.now += 29
+        asked = kitchen.ask(make_permit(2, keep=SAVED))
+        await turns()
+        kitchen.clock.now += 1
+        fail(kitchen.server.seen[1])
+        [done] = await asyncio.gather(asked, return_exceptions=True)
+        assert isinstance(done, Refused) or (isinstance(done, Reply) and done.status == 500)
 
 
 async def test_an_old_answer_for_errors_is_no_answer_while_the_server_works() -> None:
@@ -432,6 +433,20 @@ async def test_an_old_answer_for_errors_is_no_answer_while_the_server_works() ->
     kitchen.server.seen[-1].fail(Refused(Reason.UPSTREAM_BROKE))
     with pytest.raises(Refused):
         await asked
+
+
+async def test_ones_own_old_answer_comes_before_a_shared_one_and_a_new_one_before_both() -> None:
+    kitchen = Kitchen()
+    keep = structs.replace(RENEWED, share="all")
+    await kitchen.keep(make_permit(1, ANN, keep=keep), "of ann", cacheScope="private")
+    await kitchen.keep(make_permit(2, BOB, keep=keep), "of all")
+    assert await kitchen.answered(make_permit(3, EVE, keep=keep)) == (3, "of all")
+    assert await kitchen.answered(make_permit(3, ANN, keep=keep)) == (3, "of ann")
+    kitchen.clock.now += 12
+    assert await kitchen.answered(make_permit(4, ANN, keep=keep)) == (4, "of ann")
+    wishing = make_permit(5, BOB, keep=keep, headers={"Cache-Control": "no-cache"})
+    await kitchen.keep(wishing, "new for all")
+    assert await kitchen.answered(make_permit(6, ANN, keep=keep)) == (6, "new for all")
 
 
 # Equal calls at once
@@ -461,6 +476,20 @@ async def test_calls_of_others_at_once_are_calls_of_their_own() -> None:
     for exchange in kitchen.server.seen:
         exchange.say(exchange.permit.principal.subject)
     assert [await text_of(await each) for each in asked] == [(0, "ann"), (1, "bob"), (2, "eve")]
+
+
+async def test_where_the_server_decides_who_may_share_each_asks_for_itself() -> None:
+    """Only the answer tells that it is public; the same caller waits for its own."""
+    kitchen = Kitchen()
+    listings = [
+        make_permit(id, who, method="tools/list", tool=None) for id, who in enumerate((ANN, BOB, ANN))
+    ]
+    asked = [kitchen.ask(each) for each in listings]
+    await turns()
+    assert [exchange.id for exchange in kitchen.server.seen] == [0, 1]
+    for exchange in kitchen.server.seen:
+        exchange.say("list", ttlMs=60_000, cacheScope="public")
+    assert [await text_of(await each) for each in asked] == [(id, "list") for id in range(3)]
 
 
 def _refuse(exchange: Exchange) -> None:
