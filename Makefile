@@ -34,6 +34,12 @@ conformance-client: $(READY)  ## the official client suite, direct and through t
 corpus: $(READY)         ## hostile requests as data: ATTACK_CORPUS=file to name another
 	$(BIN)/python -m tests.corpus.run
 
+faults: $(READY)         ## everything around a sidecar fails, thing by thing (half an hour); FAULTS='--only text'
+	$(BIN)/python -m tests.faults $(FAULTS)
+
+soak: $(READY)           ## the same for hours, in any order: SOAK_HOURS=8, FAULTS='--seed N' to repeat one
+	$(BIN)/python -m tests.faults --soak-hours $(or $(SOAK_HOURS),8) $(FAULTS)
+
 bench: $(READY)          ## numbers, never asserted
 	$(BIN)/python -m tests.bench
 

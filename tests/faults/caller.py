@@ -68,6 +68,8 @@ def read_answer(nonce: str, id: int, raw: bytes, *, is_over: bool) -> tuple[str,
     length = whole_length(raw)
     if length is None and not is_over:
         return None
+    if length is None and not is_chunked and b"\r\ncontent-length:" not in raw[:start].lower():
+        length = len(raw)  # the end of the connection is the end of the body
     if length is None:
         # A client reads every whole event, however the stream ends.
         events = _data(dechunked(raw[start:])) if is_chunked else []

@@ -284,16 +284,16 @@ FAULTS: Final[tuple[Fault, ...]] = (
                 "resilience.timeout_s=1",
                 "resilience.stream_idle_timeout_s=1",
             ),
-            may=(UNKNOWN, "deadline"),
+            may=(UNKNOWN, "deadline", *(UNSAID if tool == "sse" else ()), *also),
             needs=frozenset({"deadlines"}),
         )
-        for name, rule, tool in (
-            ("1 byte/s", Rule(does="bandwidth", bytes_per_s=1), "do"),
-            ("silent from every byte of an answer on", Rule(does="swallow", sweeps=True), "do"),
-            ("silent from every byte of a stream on", Rule(does="swallow", sweeps=True), "sse"),
-            ("requests that are swallowed", Rule(does="swallow", where="request", sweeps=True), "do"),
-            ("tar pit", Rule(does="tar_pit"), "do"),
-            ("every bit of an answer flipped", Rule(does="flip", sweeps=True), "do"),
+        for name, rule, tool, also in (
+            ("1 byte/s", Rule(does="bandwidth", bytes_per_s=1), "do", ()),
+            ("silent from every byte of an answer on", Rule(does="swallow", sweeps=True), "do", ()),
+            ("silent from every byte of a stream on", Rule(does="swallow", sweeps=True), "sse", ()),
+            ("requests that are swallowed", Rule(does="swallow", where="request", sweeps=True), "do", ()),
+            ("tar pit", Rule(does="tar_pit"), "do", ()),
+            ("every bit of an answer flipped", Rule(does="flip", sweeps=True), "do", (DAMAGED, NONSENSE)),
         )
     ),
 )

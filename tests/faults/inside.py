@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import sys
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -176,7 +176,10 @@ WAYS: Final = (
 class Indoors:
     """A house, its server and its callers, all in this process."""
 
-    def __init__(self, side: Sidecar, server: Server, log: Path, random: Random, token: str) -> None:
+    def __init__(
+        self, side: Sidecar, server: Server, log: Path, random: Random, token: str, patience_s: float
+    ) -> None:
+        self._patience_s = patience_s
         self.side = side
         self.server = server
         self.crowd = Crowd(side.port, random)
@@ -197,7 +200,7 @@ class Indoors:
     async def settled(self) -> list[str]:
         """What is not as at rest, once the loop has had its turns."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 while self.gauges() != self.at_rest:  # noqa: ASYNC110  # a turn of the loop is all that it takes
                     await asyncio.sleep(0)
         except TimeoutError:
@@ -224,7 +227,7 @@ class Indoors:
             revision=revision,
             token=self.token,
             connection=connection,
-            patience_s=PATIENCE_S,
+            patience_s=self._patience_s,
         )
 
     def seen(self) -> Seen:
@@ -250,7 +253,7 @@ class Pieces(Connection):
 
 
 @asynccontextmanager
-async def indoors(folder: Path, random: Random) -> AsyncIterator[Indoors]:
+async def indoors(folder: Path, random: Random, patience_s: float = PATIENCE_S) -> AsyncIterator[Indoors]:
     """Everything open, and closed again."""
     log = folder / "server.jsonl"
     server = Server(log)
@@ -269,7 +272,7 @@ async def indoors(folder: Path, random: Random) -> AsyncIterator[Indoors]:
             f"identity.authenticators={authenticators}",
         ) as side:
             await idp.fetched(1)
-            yield Indoors(side, server, log, random, idp.token())
+            yield Indoors(side, server, log, random, idp.token(), patience_s)
     listening.close()
     for link in list(server.links):
         link.close()
@@ -326,14 +329,16 @@ async def _queued(room: Indoors, asking: asyncio.Future[Told]) -> None:
             await asyncio.sleep(0)
 
 
-async def raised(folder: Path, random: Random) -> Report:
+async def raised(
+    folder: Path, random: Random, *, stages: Sequence[str] = STAGES, patience_s: float = PATIENCE_S
+) -> Report:
     """An exception that nobody expects, where each stage begins, for each way to call."""
     report = Report(fault="an exception in each stage")
-    async with indoors(folder, random) as room:
-        never = set(STAGES)
+    async with indoors(folder, random, patience_s) as room:
+        never = set(stages)
         for way in (WAYS[0], WAYS[1], WAYS[3]):
             await room.call(way)
-            for where in STAGES:
+            for where in stages:
                 with Saboteur(where) as saboteur:
                     told = await room.call(way)
                 report.injected += saboteur.struck

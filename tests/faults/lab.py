@@ -48,11 +48,13 @@ class Lab:
         seed: int,
         module: Sequence[str] = (),
         scale: float = 1.0,
+        settle_s: float = SETTLE_S,
         folder: Path | None = None,
     ) -> None:
         self._folder = folder or Path(tempfile.mkdtemp(prefix="faults-"))
         self._module = tuple(module)
         self.scale = scale
+        self.settle_s = settle_s
         self.seed = seed
         self._numbers = itertools.count()
 
@@ -74,6 +76,7 @@ class Lab:
             module=self._module,
             random=Random(f"{self.seed} {next(self._numbers)}"),
             is_direct=is_direct,
+            settle_s=self.settle_s,
         )
 
     def many(self, count: int, least: int = 1) -> int:
@@ -88,10 +91,9 @@ async def finish(
     figures: Mapping[str, object] | None = None,
     *,
     token: str = "",
-    settle_s: float = SETTLE_S,
 ) -> Report:
     """The fault is over: is everything as before, and what did the observers see?"""
-    not_settled, report.settled_s = await scene.settled(settle_s)
+    not_settled, report.settled_s = await scene.settled()
     ends = endings(scene.crowd.told)
     report.calls = len(scene.crowd.told)
     report.broken += not_settled

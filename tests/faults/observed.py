@@ -84,7 +84,7 @@ def violations(seen: Seen, expected: Expected) -> list[str]:
     known = {told.nonce for told in seen.told}
     found["ran although nobody called it"] += [nonce for nonce in ran if nonce and nonce not in known]
     for told in seen.told:
-        for what in _of_call(told, ran[told.nonce], told.nonce in spoilt, expected):
+        for what in _of_call(told, ran[told.nonce], expected):
             found[what].append(f"{told.nonce} {told.how} {told.detail}".strip())
         if expected.is_audited:
             mine, is_spoilt = lines.get(told.nonce, []), told.nonce in spoilt and not expected.is_idempotent
@@ -97,7 +97,7 @@ def violations(seen: Seen, expected: Expected) -> list[str]:
     ]
 
 
-def _of_call(told: Told, ran: int, is_spoilt: bool, expected: Expected) -> Iterable[str]:
+def _of_call(told: Told, ran: int, expected: Expected) -> Iterable[str]:
     how = told.how
     if how == WRONG:
         yield "wrong answer"
@@ -107,8 +107,6 @@ def _of_call(told: Told, ran: int, is_spoilt: bool, expected: Expected) -> Itera
         yield f"unexpected end ({how})"
     if how in (RIGHT, DAMAGED) and not ran:
         yield "answered although it never ran"
-    if how in (RIGHT, DAMAGED) and is_spoilt and not expected.is_idempotent and told.detail != BEHIND:
-        yield "success although its answer was broken off"
     if how in NOTHING_WAS_SENT and ran:
         yield "said that nothing was sent, and it ran"
 
@@ -125,7 +123,9 @@ def _of_lines(told: Told, ran: int, is_spoilt: bool, lines: Sequence[Mapping[str
         return
     if outcome == "ok" and not ran:
         yield "written down as success, and it never ran"
-    if outcome == "ok" and is_spoilt and told.detail != BEHIND:
+    if (
+        outcome == "ok" and is_spoilt and told.how != RIGHT
+    ):  # who has the right words has them from the server
         yield "written down as success, and its answer was broken off"
     if told.how not in NOT_TOLD:
         if DOUBTED_ANSWER and told.detail == BEHIND and outcome == "outcome_unknown":

@@ -305,14 +305,17 @@ class Scene:
         module: Sequence[str] = (),
         random: Random,
         is_direct: bool = False,
+        settle_s: float = SETTLE_S,
     ) -> None:
-        """`is_direct`: the faulter stands beside the way, not in it."""
+        """`is_direct`: the faulter stands beside the way, not in it. `settle_s`: how long everything may take to be
+        as at rest."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._settings = tuple(settings)
         self._module = tuple(module)
         self._random = random
         self._is_direct = is_direct
+        self._settle_s = settle_s
         self._stack = AsyncExitStack()
         self.server = Recorder(folder / "server.jsonl")
         self.at_rest: Gauges | None = None
@@ -343,9 +346,10 @@ class Scene:
                 if told.how != RIGHT:
                     raise SceneFailed(f"before any fault: {told}")
 
-    async def settled(self, within_s: float = SETTLE_S) -> tuple[list[str], float]:
+    async def settled(self, within_s: float | None = None) -> tuple[list[str], float]:
         """What is not as it was at rest after `within_s`, and how long it took to be so."""
         assert self.at_rest is not None
+        within_s = self._settle_s if within_s is None else within_s
         began = time.monotonic()
         while True:
             now = await self.sidecar.gauges()

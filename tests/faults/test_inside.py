@@ -1,0 +1,30 @@
+"""A call that is cancelled wherever it waits, and stages that raise: nothing is kept, and the next call is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.inside import STAGES, WAYS, Way, cancelled, raised
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+async def test_a_call_may_be_cancelled_at_each_of_its_awaits(way: Way, tmp_path: Path) -> None:
+    report = await cancelled(way, tmp_path, Random(1))
+    assert report.broken == []
+    assert report.injected > 0
+
+
+async def test_a_stage_may_raise_what_nobody_expects(tmp_path: Path) -> None:
+    report = await raised(tmp_path, Random(1))
+    assert report.broken == []
+    assert report.injected >= 2 * len(STAGES)
+
+
+async def test_a_place_that_is_not_given_back_is_found(tmp_path: Path) -> None:
+    """Between taking a place and holding it nothing may raise; where it does all the same, that is seen."""
+    stages = ("proxy.capacity.stage:Roomy._held",)
+    report = await raised(tmp_path, Random(1), stages=stages, patience_s=0.2)
+    assert any("at rest" in each for each in report.broken)
