@@ -4,7 +4,8 @@ given up; through a real sidecar, over sockets. Every answer says to which reque
 
 In: how many calls. Out: counts, and exit code 1 where one answer was wrong. What is compared, for each answer:
 
-    whose     the same caller's, the same tenant's, anybody's: as the rule says; writes and what is not kept: one's own
+    whose     the same caller's, the same tenant's, anybody's: as the rule says, and the server where it says less;
+              writes and what is not kept: one's own
     to what   the same tool and arguments, types included, but for an argument that does not count
     its id    the caller's
     how old   no older than the last write that its tenant was told of before it asked
@@ -198,7 +199,7 @@ class Book:
             return "it answers another question"
         if other != call.who and original.arguments != original.counted:
             return "it may have been made up by another"
-        if scope == 0 and other != call.who:
+        if (scope == 0 or result.get("cacheScope") == "private") and other != call.who:
             return "it is another caller's"
         if scope == 1 and other % TENANTS != call.who % TENANTS:
             return "it is another tenant's"

@@ -63,7 +63,7 @@ class Nonces(asyncio.Protocol):
         elif turn % 211 == 0:
             self._lose()
         else:
-            said = answer(asked, turn, is_error=turn % 97 == 0)
+            said = answer(asked, turn, is_error=turn % 97 == 0, is_private=turn % 7 == 0)
             whole = _JSON % (len(said), said)
             if turn % 17 == 0:
                 event = b": ping\n\ndata: %b\n\n" % said
@@ -83,7 +83,7 @@ class Nonces(asyncio.Protocol):
             self._transport.abort()
 
 
-def answer(asked: Any, turn: int, *, is_error: bool = False) -> bytes:
+def answer(asked: Any, turn: int, *, is_error: bool = False, is_private: bool = False) -> bytes:
     """The answer that says to what it is one."""
     params = asked["params"]
     nonce = [asked["id"], turn, params["name"], params["arguments"]]
@@ -93,6 +93,8 @@ def answer(asked: Any, turn: int, *, is_error: bool = False) -> bytes:
     }
     if is_error:
         said["isError"] = True
+    if is_private:
+        said["cacheScope"] = "private"
     return json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": said}).encode()
 
 

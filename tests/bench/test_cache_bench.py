@@ -83,8 +83,18 @@ def test_right_answers_are_right() -> None:
         ("write_a", 3, "write_a", 3, {}),
         ("own_a", 3, "own_a", 3, {"isError": True}),
         ("pub_a", 3, "pub_a", 4, {"is_kept": False}),
+        ("pub_a", 3, "pub_a", 4, {"cacheScope": "private"}),
     ],
-    ids=["another's", "another tenant's", "another tool", "not kept", "a write", "an error", "unmarked"],
+    ids=[
+        "another's",
+        "another tenant's",
+        "another tool",
+        "not kept",
+        "a write",
+        "an error",
+        "unmarked",
+        "private",
+    ],
 )
 def test_wrong_answers_are_seen(
     tool: str, who: int, first: str, first_who: int, more: dict[str, Any]
