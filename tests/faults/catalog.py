@@ -103,8 +103,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         name="1 byte/s",
         rules=(Rule(does="bandwidth", bytes_per_s=1),),
-        count=96,
-        at_once=48,
+        count=80,
+        at_once=20,  # an older client that closes has a second of grace, and its place with it
         patience_s=2,
         may=(LEFT,),
         must=(LEFT,),
@@ -238,8 +238,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         name="tar pit",
         rules=(Rule(does="tar_pit"),),
-        count=96,
-        at_once=48,
+        count=80,
+        at_once=20,
         patience_s=1,
         may=(LEFT,),
         must=(LEFT,),

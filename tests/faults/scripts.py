@@ -27,8 +27,8 @@ from .scene import Scene
 
 KILLS: Final = 20
 DRAINS: Final = 20
-IDLE: Final = 8_000
-"""Each needs a descriptor of ours and one of the sidecar's; 20,000 is a usual bound."""
+IDLE: Final = 10_000
+"""Each needs a descriptor of ours, and one of the sidecar's."""
 STREAMS: Final = 1_000
 
 

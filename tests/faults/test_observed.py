@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults.caller import CUT, DAMAGED, LEFT, RIGHT, UNENDED, WRONG, Told, read_answer
+from tests.faults.lab import Report
 from tests.faults.messages import answer_body, event
 from tests.faults.observed import Expected, Ran, Seen, beyond_budget, violations
 from tests.faults.rules import Struck
@@ -127,6 +128,18 @@ def test_an_answer_is_what_its_bytes_say(raw: bytes, is_over: bool, how: str | N
     """Id 6 for 7 is one bit, and damaged like any other; 8 for 7 are four, and another answer."""
     said = read_answer(N, 7, raw, is_over=is_over)
     assert (said and said[0]) == how
+
+
+@pytest.mark.parametrize(
+    ("report", "is_good"),
+    [
+        (Report(fault="", injected=1), True),
+        (Report(fault="", injected=0), False),
+        (Report(fault="", injected=1, broken=["something"]), False),
+    ],
+)
+def test_a_fault_that_was_never_there_has_failed(report: Report, is_good: bool) -> None:
+    assert report.is_good is is_good
 
 
 def test_repeats_beyond_the_budget_are_found() -> None:
