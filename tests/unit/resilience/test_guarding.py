@@ -223,6 +223,9 @@ async def test_internal_errors_count_only_where_the_settings_say_so() -> None:
     scene.server.says(answer(200, INTERNAL_ERROR))
     await scene.call()
     assert scene.states == ("closed", [])
+    usual = Guarding(scene.server, scene.breaker, now=lambda: scene.now)
+    await bounded(usual, permit())
+    assert usual.state is State.OPEN
 
 
 @pytest.mark.parametrize(
@@ -393,6 +396,7 @@ async def test_a_tool_that_keeps_failing_is_refused_and_others_are_called() -> N
         {"limit": "resilience.quarantine"},
     )
     assert "Nothing was sent" in told.why
+    assert "Instead" not in told.why
     instead = Rule(id="r", instead="Use works.")
     assert (await scene.refused(tool("broken"), instead)).why.endswith("Instead: Use works.")
     await scene.call(tool("works"))
@@ -555,6 +559,32 @@ async def test_nobody_looks_while_calls_do() -> None:
     scene.server.act = None
     await scene.call()
     assert await looked(scene, True) == 0
+
+
+async def test_the_job_sleeps_while_all_is_well() -> None:
+    """However many calls there are; it is woken when the breaker opens, and goes back to sleep when it has closed."""
+    pauses = 0
+
+    async def at_once(_: float) -> None:
+        nonlocal pauses
+        pauses += 1
+
+    async def connects() -> bool:
+        raise AssertionError
+
+    scene = Scene()
+    job = asyncio.ensure_future(scene.stage.look_for_life(connects, at_once))
+    for _ in range(9):
+        await scene.call()
+        await asyncio.sleep(0)
+    assert pauses == 0
+    await scene.fail()
+    scene.breaker.close()
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert pauses == 1
+    job.cancel()
+    await asyncio.wait([job])
 
 
 async def test_nobody_looks_where_nothing_is_left_alone() -> None:
