@@ -60,13 +60,19 @@ class Caching:
         """The stage that answers from what is kept, before `serve`. `teach` tells others of results from here."""
         if self._settings is None or self.store is None:
             return serve
+        forgetting = self._forgetting
+
+        def retell(permit: Permit, text: bytes) -> None:
+            with forgetting.retelling():
+                teach(permit, text)
+
         return Cache(
-            self._forgetting.guarded(serve),
+            forgetting.guarded(serve),
             self._worth,
             self.store,
             max_entry_bytes=self._settings.max_entry_bytes,
-            definition=self._forgetting.definition,
-            teach=teach,
+            definition=forgetting.definition,
+            teach=retell,
             refresh=self._renew,
             wall=self._wall,
         )

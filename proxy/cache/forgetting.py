@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -54,6 +55,7 @@ class Forgetting:
         self._rule_of = rule_of
         self._definitions: OrderedDict[str, str] = OrderedDict()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._is_retold = False
 
     def definition(self, permit: Permit) -> str:
         """The hash of the tool's definition as anybody was told it last; "" where nobody was, and for other methods."""
@@ -67,6 +69,15 @@ class Forgetting:
     def guarded(self, serve: Stage) -> Stage:
         """The stage behind what forgets after writes."""
         return _Guarded(serve, self)
+
+    @contextmanager
+    def retelling(self) -> Iterator[None]:
+        """Lists that are heard meanwhile come from what is kept: others have seen newer ones since, perhaps."""
+        self._is_retold = True
+        try:
+            yield
+        finally:
+            self._is_retold = False
 
     def told(self, method: str, params: object) -> None:
         """The server has told something."""
@@ -83,7 +94,7 @@ class Forgetting:
         """A list of tools has passed. Answers of those that are not what they were are found no more."""
         for tool in tools:
             name = tool.get("name") if isinstance(tool, dict) else None
-            if not isinstance(name, str):
+            if not isinstance(name, str) or (self._is_retold and name in self._definitions):
                 continue
             try:
                 self._definitions[name] = sha256(canonical(tool)).hexdigest()

@@ -6,6 +6,7 @@ Source: issue 6, items 4 and 6.
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from proxy.cache.file import File
 from proxy.cache.memory import Memory
 from proxy.cache.settings import CacheSettings
 from proxy.cache.store import Forget, Job
-from proxy.model import Ending, Keep, Permit, Reason, Refused, Rule, Stage
+from proxy.model import Ending, Keep, Permit, Principal, Reason, Refused, Rule, Stage
 from proxy.secret import Secret
 from tests.fakes import FakeJourney
 
@@ -52,7 +53,28 @@ class Room:
             failed=self.mistakes.append,
             wall=self.clock,
         )
-        self.stage: Stage = self.caching.guarded(self.server, lambda permit, text: None)
+        self.stage: Stage = self.caching.guarded(self.server, self._teach)
+
+    def _teach(self, permit: Permit, text: bytes) -> None:
+        """As the house does: whoever listens to the server hears what is kept, too."""
+        self.hear(permit, json.loads(text))
+
+    def hear(self, permit: Permit, result: object) -> None:
+        assert self.caching.listen is not None
+        ear = self.caching.listen(permit, None)
+        assert ear is not None
+        ear.result(permit.call.method, result)
+
+    async def list_tools(self, who: Principal, *tools: dict[str, str]) -> None:
+        """A list from the server, for this caller alone."""
+        permit = make_permit(1, who, method="tools/list", tool=None)
+        asked = asyncio.get_running_loop().create_task(_read(self.stage, permit))
+        await turns()
+        result = {"tools": list(tools), "ttlMs": 60_000}
+        self.hear(permit, result)
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+        self.server.seen[-1].answer(body)
+        await asked
 
     async def keep(self, permit: Permit, text: str = "old") -> None:
         asked = asyncio.get_running_loop().create_task(_read(self.stage, permit))
@@ -250,6 +272,35 @@ async def test_an_operator_says_what_is_dropped(
         else:
             await room.keep(make_permit(2, who))
     assert len(room.server.seen) == 6 - len(left)
+
+
+async def test_an_old_list_that_is_told_again_brings_no_old_definition_back() -> None:
+    """Another caller has seen since that the tool is not what it was."""
+    room = Room()
+    await room.list_tools(ANN, {"name": "read", "title": "one"})
+    await room.keep(make_permit(), "under the first")
+    await room.list_tools(BOB, {"name": "read", "title": "two"})
+    before = len(room.server.seen)
+    await _read(room.stage, make_permit(2, method="tools/list", tool=None))
+    assert len(room.server.seen) == before
+    await room.keep(make_permit(3), "under the second")
+    assert await text_of(await room.stage(make_permit(4))) == (4, "under the second")
+
+
+async def test_a_kept_list_teaches_what_nobody_has_seen_since() -> None:
+    """After a restart, for example: what was kept under a definition is found again."""
+    room = Room()
+    permit = make_permit(method="tools/list", tool=None)
+    asked = asyncio.get_running_loop().create_task(_read(room.stage, permit))
+    await turns()
+    tools = [{"name": "read"}]
+    room.server.seen[0].answer(
+        json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools, "ttlMs": 60_000}}).encode()
+    )
+    await asked
+    await room.keep(make_permit(), "without one")
+    await _read(room.stage, permit)
+    await room.keep(make_permit(), "with one")
 
 
 async def test_what_the_settings_leave_out_is_not_there() -> None:
