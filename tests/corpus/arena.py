@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.corpus import checks, client, expectations, pressure
+from tests.corpus import cache_stand, checks, client, expectations, limit_stand, pressure
 from tests.corpus.allowances import TRIES
 from tests.corpus.approved import Approved
 from tests.corpus.belongings import Belongings, named_in
@@ -31,7 +31,7 @@ from tests.corpus.evidence import Evidence
 from tests.corpus.fake_server import WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.idp import Idp, setup_of
-from tests.corpus.limit_stand import ENDLESS, SETUPS, stand_of
+from tests.corpus.limit_stand import ENDLESS
 from tests.corpus.mint import Mint
 from tests.corpus.poison_stand import PinStand, WatchStand
 from tests.corpus.prober import Prober
@@ -56,6 +56,7 @@ CATEGORIES = frozenset(
         "ssrf",
         "tool-poisoning",
         "limits",
+        "cache",
     }
 )
 """What this runner can run."""
@@ -186,7 +187,7 @@ class Arena:
         if case.category not in CATEGORIES:
             problems.append(f"runner: no category {case.category}, and it is not deferred")
         unknown = [text for text in case.then if text not in STEPS and text != _TWIN]
-        unknown += [text for text in case.setup if text not in SETUPS and setup_of(text, self._idp) is None]
+        unknown += [text for text in case.setup if not self._knows(text)]
         problems += [f"runner: no step {text!r}" for text in unknown]
         if len(case.setup) > 1:
             problems.append("runner: more than one setup")
@@ -200,6 +201,10 @@ class Arena:
             else:
                 wanted[name] = check
         return wanted, tuple(dict.fromkeys(rooms)), tuple(problems)
+
+    def _knows(self, setup: str) -> bool:
+        is_ours = setup in limit_stand.SETUPS or cache_stand.knows(setup)
+        return is_ours or setup_of(setup, self._idp) is not None
 
     async def _judged(self, case: Case, wanted: dict[str, checks.Check]) -> tuple[str, ...]:
         found: dict[str, str] = {}
@@ -263,7 +268,7 @@ class Arena:
             await belongings.obtain(names)
             if not _ALONE.isdisjoint(case.texts()):
                 await belongings.session("alice")
-            sent = client.request_bytes(case.request, self._host, self._mint.fill)
+            sent = stand.dressed(client.request_bytes(case.request, self._host, self._mint.fill))
             # A setup may have led into the trap already.
             trapped = own.trapped if own is not None else len(self._idp.trapped)
             evidence = await self._asked(case, stand, sent, wanted)
@@ -429,14 +434,19 @@ def _kind(case: Case, names: frozenset[str]) -> type[Stand]:
     """Which sidecar a case is put to."""
     if case.category == "tool-poisoning":
         return WatchStand
-    if (limiting := stand_of(case)) is not None:
-        return limiting
+    if (special := _special(case)) is not None:
+        return special
     return SseStand if "SSE_SID_BOB" in names else Stand
+
+
+def _special(case: Case) -> type[Stand] | None:
+    """One that is set up for cases like this."""
+    return limit_stand.stand_of(case) or cache_stand.stand_of(case)
 
 
 def _is_alone(case: Case) -> bool:
     """The case needs a sidecar that nobody else uses."""
-    return (bool(case.setup) and stand_of(case) is None) or not _ALONE.isdisjoint(case.texts())
+    return (bool(case.setup) and _special(case) is None) or not _ALONE.isdisjoint(case.texts())
 
 
 def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str]:
@@ -447,6 +457,8 @@ def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str
         found["alarm"] = said
     if said := expectations.counts_networks(evidence):
         found["networks"] = said
+    if said := expectations.tells_no_wreck(evidence):
+        found["wreck"] = said
     return found
 
 

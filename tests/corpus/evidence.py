@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from tests.corpus.cases import Case
+from tests.corpus.fake_server import NUMBER
 from tests.corpus.wire import Fields, Message, WireError, read_message
 
 
@@ -50,6 +51,30 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """What the call was answered with."""
     arrived: int
     """How many requests it caused upstream."""
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """Somebody asked beside the case, and was answered."""
+
+    who: str
+    number: str | None
+    """That of the answer, which the server gives no two; None where it has none."""
+    is_kept: bool
+    """Nothing arrived upstream because of it."""
+    body: bytes = b""
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """Somebody asked for what was kept for several, while others left."""
+
+    who: str
+    doc: str
+    number: str | None
+    """That of what this one was told when it was kept."""
+    told: str | None
+    """That of the answer now; None where there is none."""
+    has_left: bool = False
+    """Before the answer came."""
 
 
 class ConfigRun(Struct, frozen=True, kw_only=True):
@@ -170,6 +195,26 @@ class Evidence(Struct, frozen=True, kw_only=True):
     refilled_at: float | None = None
     """When the request of the case passed, asked again and again: seconds, monotonic."""
 
+    told: tuple[Told, ...] = ()
+    """What was told before, to the callers that the case names, and was kept if that may be."""
+    afterwards: tuple[Told, ...] = ()
+    """What was told after the case."""
+    readings: tuple[Reading, ...] = ()
+    has_unpickled: bool | None = None
+    """An object in the store came to life; None where nobody put one there."""
+
+    @property
+    def number(self) -> str | None:
+        """That of the first answer, None where it is no result of the server."""
+        return number_of(self.answers[0]) if self.answers else None
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """That of the first answer; empty where it has none."""
+        document = self.answers[0].json if self.answers else None
+        result = document.get("result") if isinstance(document, dict) else None
+        return result if isinstance(result, dict) else {}
+
     @property
     def tools_shown(self) -> tuple[Mapping[str, Any], ...] | None:
         """The definitions in the first answer; None where it lists none."""
@@ -275,6 +320,15 @@ def outcome(answer: Message | None) -> str:
     if (reason := _facts(answer).get("reason")) is not None:
         return str(reason)
     return PASSED if 200 <= answer.status < 300 else str(answer.status)
+
+
+def number_of(answer: Message) -> str | None:
+    """The number of a result, by which it is known again."""
+    document = answer.json
+    result = document.get("result") if isinstance(document, dict) else None
+    meta = result.get("_meta") if isinstance(result, dict) else None
+    number = meta.get(NUMBER) if isinstance(meta, dict) else None
+    return None if number is None else str(number)
 
 
 def tools_in(answers: tuple[Message, ...]) -> tuple[Mapping[str, Any], ...] | None:

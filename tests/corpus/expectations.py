@@ -6,6 +6,7 @@ is accepted and dropped, the two handshakes stay plain 5xx, everything else is 2
 """
 
 from tests.corpus.checks.common import nothing_forwarded, sent_document
+from tests.corpus.checks.kept import is_new
 from tests.corpus.evidence import Evidence
 
 AT_HTTP_LEVEL = frozenset(
@@ -101,6 +102,11 @@ def counts_networks(e: Evidence) -> str | None:
             f"{len(rotated)} wrong keys, each from another address of a network: {rotated[:1] + rotated[-1:]}"
         )
     return None if beside == ("bad_credential",) else f"the network beside it was answered with {beside}"
+
+
+def tells_no_wreck(e: Evidence) -> str | None:
+    """Who asks after an answer that was none is answered by the server. Asked of every case whose title says so."""
+    return is_new(e) if e.case.title.endswith("is not cached") else None
 
 
 def same_refusal(asked: Evidence, e: Evidence) -> str | None:

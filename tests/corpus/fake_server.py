@@ -25,6 +25,8 @@ STATUS_OF_BOB = "corpus-status-of-bob"
 
 ALICE, BOB = "alice", "bob"
 """Values of that header."""
+NUMBER = "corpus/number"
+"""Member of `_meta` of each result, no two of which have the same: whoever gets one again is known by it."""
 
 _MODERN = "2026-07-28"
 _PAUSE_S = 0.02
@@ -48,6 +50,8 @@ TOOLS: tuple[Mapping[str, Any], ...] = tuple(
     }.items()
 )
 """What it lists, as the fixture names them."""
+HINTS: Mapping[str, Any] = {"ttlMs": 0, "cacheScope": "private"}
+"""How long that is good, and for whom."""
 
 
 class FakeServer:
@@ -55,19 +59,27 @@ class FakeServer:
 
     def __init__(self) -> None:
         self._count = itertools.count(1_000_001)
+        self._answers = itertools.count(1)
         self._owners: dict[str, str] = {}
         self._streams: dict[str, list[bytes]] = {}
         """Event id up to its last dash → the events of that stream."""
         self._listeners: dict[str, Callable[[bytes], None]] = {}
         """HTTP+SSE session → who writes on its stream."""
         self._listed: Callable[[str], tuple[Mapping[str, Any], ...]] = _usual
+        self._hints: Mapping[str, Any] = HINTS
         self._indent: int | None = None
 
     def list_tools(
-        self, listed: Callable[[str], tuple[Mapping[str, Any], ...]] | None, *, is_spaced: bool = False
+        self,
+        listed: Callable[[str], tuple[Mapping[str, Any], ...]] | None,
+        *,
+        is_spaced: bool = False,
+        hints: Mapping[str, Any] | None = None,
     ) -> None:
-        """Show each caller what `listed` says, None: what is usual; with blanks in the answers or without."""
+        """Show each caller what `listed` says, None: what is usual; with blanks in the answers or without; with `hints`
+        how long that is good, None: what is usual."""
         self._listed = listed or _usual
+        self._hints = HINTS if hints is None else hints
         self._indent = 2 if is_spaced else None
 
     def answer(self, request: Message, write: Callable[[bytes], None]) -> AsyncIterator[bytes]:
@@ -124,7 +136,8 @@ class FakeServer:
             unknown = {"code": -32601, "message": "Method not found"}
             return {"jsonrpc": "2.0", "id": document["id"], "error": unknown}
         if request.values("mcp-protocol-version") == (_MODERN.encode(),):
-            result = {**result, "resultType": "complete"}
+            result = {"resultType": "complete", **result}
+        result = {**result, "_meta": {NUMBER: f"corpus-answer-{next(self._answers)}"}}
         return {"jsonrpc": "2.0", "id": document["id"], "result": result}
 
     def _result(self, method: str, params: Mapping[str, Any], request: Message) -> dict[str, Any] | None:
@@ -133,8 +146,10 @@ class FakeServer:
         if method == "tasks/get":
             return _task(str(params.get("taskId")))
         if method == "tools/call":
+            if params.get("name") == "ask":
+                return {"resultType": "input_required", "requestState": f"corpus-{next(self._answers)}"}
             return _called(str(params.get("name")), params.get("arguments"))
-        return _plain_results(params, self._listed(_who(request))).get(method)
+        return _plain_results(params, self._listed(_who(request)), self._hints).get(method)
 
     async def _stream(
         self, document: Mapping[str, Any], params: Mapping[str, Any], request: Message
@@ -233,10 +248,9 @@ def _task(id: str) -> dict[str, Any]:
 
 
 def _plain_results(
-    params: Mapping[str, Any], tools: tuple[Mapping[str, Any], ...]
+    params: Mapping[str, Any], tools: tuple[Mapping[str, Any], ...], listed: Mapping[str, Any]
 ) -> Mapping[str, dict[str, Any]]:
     """Results by method."""
-    listed = {"ttlMs": 0, "cacheScope": "private"}
     server = {"name": "corpus", "version": "1"}
     return {
         "initialize": {
@@ -263,8 +277,6 @@ def _called(name: str, arguments: Any) -> dict[str, Any]:
     if name == "big":
         megabytes = arguments.get("mb", 1) if isinstance(arguments, dict) else 1
         return {"content": [{"type": "text", "text": "x" * (int(megabytes) << 20)}]}
-    if name == "ask":
-        return {"resultType": "input_required", "requestState": "corpus"}
     if name == "leak":
         return {"content": [{"type": "text", "text": "MARKER_SECRET_3"}]}
     return {"content": [{"type": "text", "text": json.dumps(arguments)}]}

@@ -70,7 +70,8 @@ class FakeUpstream:
         if script is None:
             self._mcp.list_tools(None)
         else:
-            self._mcp.list_tools(partial(script.listed, TOOLS), is_spaced=script.is_spaced)
+            listed = partial(script.listed, TOOLS)
+            self._mcp.list_tools(listed, is_spaced=script.is_spaced, hints=script.hints)
         self._discover_is_ours = sends_discover
         self.sent_bytes = 0
 
@@ -131,30 +132,28 @@ class FakeUpstream:
                     break
                 del data[: len(request.raw)]
                 self._pending.pop(id(writer), None)
-                await self._answer(request, writer)
+                await self._answer(request, reader, writer)
 
-    async def _answer(self, request: Message, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         barrier = next((marker for marker in self._barriers if marker in request.body), None)
         probe = b'"server/discover"' in request.body and not self._discover_is_ours
         if barrier is None and not probe:
             self._requests.append(request)
-            if self._script is not None and self._script.cuts:
-                await self._cut_off(writer)
+            script = self._script
+            if script is not None and script.cuts:
+                await self._write(writer, next(self._cuts))
+                await _leave(reader, writer, "reset")
             if (scripted := self._scripted(request)) is not None:
                 await self._write(writer, scripted)
+                if script is not None and script.then is not None:
+                    await _leave(reader, writer, script.then)
                 return
         async for part in self._mcp.answer(request, writer.write):
             await self._write(writer, part)
         if barrier is not None:
             self._barriers.pop(barrier).set()
-
-    async def _cut_off(self, writer: asyncio.StreamWriter) -> NoReturn:
-        """Some of an answer, and RST. Raises ConnectionResetError."""
-        await self._write(writer, next(self._cuts))
-        sock: socket.socket = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-        raise ConnectionResetError
 
     def _scripted(self, request: Message) -> bytes | None:
         """The script's answer, where it has one of its own."""
@@ -170,3 +169,15 @@ class FakeUpstream:
             writer.write(data[at : at + 65536])
             await writer.drain()
             self.sent_bytes = max(self.sent_bytes, at + 65536 - writer.transport.get_write_buffer_size())
+
+
+async def _leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, how: str) -> NoReturn:
+    """End the connection after what was written. Raises ConnectionResetError: nothing more is answered on it."""
+    if how == "hang":
+        while await reader.read(65536):
+            pass  # whatever else is said
+    elif how == "reset":
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    raise ConnectionResetError

@@ -5,11 +5,9 @@ Callers and their allowances are in allowances.py. The runner's own calls are Ca
 nothing ends.
 """
 
-import asyncio
 import json
 import secrets
 import sys
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -23,7 +21,7 @@ from tests.corpus.evidence import PASSED, outcome
 from tests.corpus.pressure import crowd_of
 from tests.corpus.scripts import Script
 from tests.corpus.sidecar import Sidecar
-from tests.corpus.stand import Around, Listening, Stand
+from tests.corpus.stand import Around, Listening, Stand, until
 from tests.valkey import Valkey
 
 CUTS = 1_000
@@ -35,7 +33,6 @@ POISON = 9_223_372_036_854_775_807
 _FREE_S = 1.0
 """After so long the place of a client that has left is free."""
 _PATIENCE_S = 10.0
-_POLL_S = 0.01
 _BEGUN = r'(notifications/progress|"reason": ?"\w+")'
 _UP = b'"msg":"limits are shared"'
 
@@ -125,11 +122,11 @@ class LimitStand(Stand):
         for stream in self._streams:
             await stream.close(reset=True)
         self._streams.clear()
-        await _until(lambda: self.sidecar.log_since(mark).count(b'"tool":"stream"') >= going, patience_s)
+        await until(lambda: self.sidecar.log_since(mark).count(b'"tool":"stream"') >= going, patience_s)
 
     async def buckets(self, wanted: str) -> frozenset[str]:
         """Names of what was counted, once a name that holds `wanted` is among them."""
-        await _until(lambda: any(wanted in name for name in self.counted()))
+        await until(lambda: any(wanted in name for name in self.counted()))
         return self.counted()
 
     def counted(self) -> frozenset[str]:
@@ -199,7 +196,7 @@ class SharedStand(LimitStand):
         return frozenset(name.decode() for name in names if not name.endswith(b":probe"))
 
     async def _is_shared(self, sidecar: Sidecar, mark: int) -> None:
-        if not await _until(lambda: _UP in sidecar.log_since(mark)):
+        if not await until(lambda: _UP in sidecar.log_since(mark)):
             raise CorpusError("the sidecar does not use the store")
 
 
@@ -335,11 +332,3 @@ def stand_of(case: Case) -> type[LimitStand] | None:
 
 def _elsewhere(clock: Path) -> Sequence[str]:
     return [sys.executable, "-m", "tests.corpus.elsewhere", str(clock)]
-
-
-async def _until(is_so: Callable[[], bool], patience_s: float = _PATIENCE_S) -> bool:
-    """Look again and again whether something is so in another process; False when the patience ends before."""
-    ended = time.monotonic() + patience_s
-    while not (found := is_so()) and time.monotonic() < ended:  # noqa: ASYNC110  # no event comes from there
-        await asyncio.sleep(_POLL_S)
-    return found

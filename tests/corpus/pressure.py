@@ -115,7 +115,7 @@ async def crowd_of(
                 if at == first:
                     await gate.wait()
                 sent_at = time.monotonic()
-                answer = await _answer(connection, requests[at])
+                answer = await answer_on(connection, requests[at])
                 found.append(Tried(outcome(answer), sent_at, time.monotonic()))
                 if answer is None or sources:
                     connection.close()
@@ -147,12 +147,13 @@ async def timed(port: int, requests: list[bytes], source: str) -> list[tuple[int
 
 async def _status(connection: Connection, request: bytes) -> int:
     """Status of one answer, 0 when the connection ends before."""
-    answer = await _answer(connection, request)
+    answer = await answer_on(connection, request)
     return 0 if answer is None else answer.status
 
 
-async def _answer(connection: Connection, request: bytes) -> Message | None:
-    """One answer, None when the connection ends before; bytes behind it are not looked at."""
+async def answer_on(connection: Connection, request: bytes = b"") -> Message | None:
+    """One answer, None when the connection ends before; bytes behind it are not looked at. Without a request: to one
+    that was sent."""
     loop = asyncio.get_running_loop()
     data = b""
     try:

@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from tests.corpus import limit_probes
+from tests.corpus import cache_probes, limit_probes
 from tests.corpus.belongings import INITIALIZE
+from tests.corpus.cache_stand import SAME_KEY
 from tests.corpus.cases import CorpusError
 from tests.corpus.evidence import Evidence, Round
 from tests.corpus.fake_server import ALICE, BOB
@@ -210,6 +211,11 @@ PROBES: Mapping[str, Probe] = {
     "double quota in the overlap": limit_probes.days,
     "int wrap or parse error allows": limit_probes.the_same_again,
     "no local fallback limit": limit_probes.the_same_again,
+    "stored": cache_probes.without_wish,
+    "stored; RSS +64 MB": cache_probes.huge_again,
+    "value stored under a key that lacks inject": cache_probes.without_inject,
+    "object unpickled": cache_probes.looks,
+    SAME_KEY: cache_probes.almost_the_same,
 }
 
 
@@ -281,6 +287,7 @@ STEPS: Mapping[str, Step] = {
     "DELETE of the same session at the same time, 200 rounds": race,
     "50 000": limit_probes.strangers,
     "10 000": limit_probes.flood,
+    "100 000; cap 32 MiB": cache_probes.many_keys,
     "200 in parallel, one replica; again with two replicas and Redis": limit_probes.all_at_once,
     "send full burst 50 ms before and 50 ms after the boundary; count in sliding windows": (
         limit_probes.at_the_boundary

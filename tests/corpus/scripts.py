@@ -36,6 +36,10 @@ class Script(Struct, frozen=True, kw_only=True):
     """Answers have blanks and line breaks between their members."""
     cuts: bool = False
     """Every connection is reset in the middle of an answer, each time at another place."""
+    hints: Mapping[str, Any] | None = None
+    """What lists say of how long they are good."""
+    then: str | None = None
+    """What comes after `send`: "close", "reset", or "hang" until the other side leaves."""
 
     def listed(self, usual: tuple[Tool, ...], who: str) -> tuple[Tool, ...]:
         """The tools that `who` is shown."""

@@ -36,6 +36,11 @@ CREDENTIALS = (("Authorization", _SECRET), ("X-Principal", "corpus-sidecar"))
 BARRIER_TOOL = "corpus_barrier"
 """The tool the runner itself calls between the cases."""
 
+READER = "reader"
+"""A role."""
+KEPT_S = 60
+"""How long answers are kept: longer than any case takes."""
+
 ABOVE_THE_BUCKET = 1_000
 """A cost of which no bucket of `allowances` that a case meets with it has enough."""
 
@@ -133,6 +138,31 @@ def watching(fixture: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def keeping(fixture: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as `policy`, and answers are kept of the tools that the fixture calls cached or shared, and of those of
+    which a case asks whether they are.
+
+    Reading is for readers. One rule is for `read_doc` and `read`, so that nothing but their names tells them apart.
+    """
+    rules = policy(fixture)
+    own = {"class": "read", "cache": {"ttl_s": KEPT_S}}
+    for_all = {"ttl_s": KEPT_S, "share": "all"}
+    kept: dict[str, dict[str, Any]] = {
+        "read_doc": {**own, "match": "read*", "allow": [READER, "admin"]},
+        "pub_info": {**own, "cache": for_all},
+        "pub_echo": {**own, "cache": {**for_all, "vary": {"ignore": ["inject"]}}},
+        "big": own,
+        "ask": own,
+    }
+    tools = [{**rule, **kept.get(rule["match"], {})} for rule in rules["tools"]]
+    words = {
+        name: said for name, said in fixture["tools"].items() if re.search(r"(?<!not )cached|shared", said)
+    }
+    if set(words) != {"read_doc", "pub_info", "pub_echo"}:
+        raise CorpusError(f"the fixture keeps answers of {sorted(words)}, which no rule says")
+    return {**rules, "tools": tools}
+
+
 def comparing(fixture: Mapping[str, Any], lock_file: Path) -> dict[str, Any]:
     """The same as `policy`, and definitions are compared with those that were approved."""
     return {**policy(fixture), "pins": {"file": str(lock_file)}}
@@ -171,7 +201,7 @@ def configuration(
 ) -> dict[str, Any]:
     """The fixture in the words of our configuration; times are shortened so that slow cases end soon.
 
-    `sections` are those that only some sidecars have.
+    `sections` are those that only some sidecars have; `upstream` in it is added to that one.
     """
     proxy = fixture["proxy"]
     return {
@@ -193,11 +223,12 @@ def configuration(
             "connect_timeout_s": 1,
             "headers": {**dict(CREDENTIALS), "Authorization": f"${{{_SECRET_VARIABLE}}}"},
             "forward_client_authorization": False,
+            **sections.get("upstream", {}),
         },
         "identity": dict(identity),
         "policy": dict(policy),
         "drain_s": 1,
-        **sections,
+        **{name: section for name, section in sections.items() if name != "upstream"},
     }
 
 
@@ -324,6 +355,15 @@ class Sidecar:
         """Resident memory, 0 when the process is gone."""
         return status_bytes(self._process.pid, "VmRSS") if self._process is not None else 0
 
+    def forget_peak(self) -> None:
+        """From now on its peak is measured anew. Source: proc(5), clear_refs."""
+        if self._process is not None:
+            Path(f"/proc/{self._process.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def peak_rss_bytes(self) -> int:
+        """The most resident memory since `forget_peak`, 0 when the process is gone."""
+        return status_bytes(self._process.pid, "VmHWM") if self._process is not None else 0
+
     def open_fds(self) -> int:
         """Open file descriptors, 0 when the process is gone."""
         try:
@@ -343,9 +383,18 @@ def status_bytes(pid: int, field: str) -> int:
 
 def unread_bytes(port: int) -> int:
     """Bytes that arrived at the other ends of connections to a local port and were not read there yet."""
+    return _unread(2, port)
+
+
+def unread_bytes_at(port: int) -> int:
+    """Bytes that arrived on connections to a local port and were not read by whoever listens there."""
+    return _unread(1, port)
+
+
+def _unread(column: int, port: int) -> int:
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     fields = (line.split() for line in lines)
-    return sum(int(one[4].split(":")[1], 16) for one in fields if int(one[2].split(":")[1], 16) == port)
+    return sum(int(one[4].split(":")[1], 16) for one in fields if int(one[column].split(":")[1], 16) == port)
 
 
 async def fetch(port: int, path: str, timeout_s: float = 3.0) -> Message | None:

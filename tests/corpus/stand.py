@@ -29,6 +29,7 @@ from tests.corpus.sidecar import BARRIER_TOOL, Sidecar, configuration, identity,
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
 _PATIENCE_S = 5.0
+_POLL_S = 0.01
 _TOKENS = {ALICE: "TOK_ALICE", BOB: "TOK_BOB"}
 
 
@@ -120,6 +121,10 @@ class Stand:
     def introduce(self, case: Case) -> None:
         """Give the mint what stands for the caller, where that is not what the corpus says to the letter."""
 
+    def dressed(self, sent: bytes) -> bytes:
+        """The request of the case, with what the corpus leaves to the harness."""
+        return sent
+
     async def settle(self, case: Case) -> dict[str, Any]:
         """What happened long before the case, when nothing was odd yet; changes to its Evidence. Raises CorpusError."""
         return {}
@@ -174,7 +179,12 @@ class Stand:
         path: str = "/mcp",
     ) -> bytes:
         """Its bytes."""
-        body = json.dumps(document).encode()
+        return self.framed(json.dumps(document).encode(), fields, version, path)
+
+    def framed(
+        self, body: bytes, fields: Mapping[str, str], version: str = LEGACY, path: str = "/mcp"
+    ) -> bytes:
+        """Those of a request with this body."""
         head = {
             "Host": self.around.host,
             "Content-Type": "application/json",
@@ -186,11 +196,11 @@ class Stand:
         lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
-    async def say(self, data: bytes) -> Exchange:
-        """Send bytes on a connection of their own and wait for the answer."""
+    async def say(self, data: bytes, port: int | None = None) -> Exchange:
+        """Send bytes on a connection of their own and wait for the answer; to another sidecar's port if given."""
         return await client.converse(
             data,
-            self.sidecar.data_port,
+            port or self.sidecar.data_port,
             sending=Sending(kind="whole"),
             limits=self.around.limits,
             raw=False,
@@ -273,6 +283,14 @@ class SseStand(Stand):
         except (TimeoutError, OSError):
             return False
         return arrived.is_set() and bool(exchange.answers) and exchange.answers[0].status == 202
+
+
+async def until(is_so: Callable[[], bool], patience_s: float = 10.0) -> bool:
+    """Look again and again whether something is so in another process; False when the patience ends before."""
+    ended = time.monotonic() + patience_s
+    while not (found := is_so()) and time.monotonic() < ended:  # noqa: ASYNC110  # no event comes from there
+        await asyncio.sleep(_POLL_S)
+    return found
 
 
 class Listening:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.corpus import checks, expectations
+from tests.corpus import checks, expectations, kept_pairs
 from tests.corpus.allowances import LOCAL, OVERLAP, Moment
 from tests.corpus.arena import JUDGES
 from tests.corpus.evidence import PASSED, Round
@@ -205,6 +205,7 @@ ROTATED: Change = {
 }
 
 PAIRS: dict[str, tuple[Change, Change]] = {
+    **kept_pairs.PAIRS,
     # limits
     "bucket or Redis key created before auth": (
         STRANGERS,
@@ -533,6 +534,7 @@ PAIRS: dict[str, tuple[Change, Change]] = {
 """Sentence → a change that honours it, a change that breaks it."""
 
 ALSO_RED: tuple[tuple[str, Change], ...] = (
+    *kept_pairs.ALSO_RED,
     (
         "request headers echoed",
         {
@@ -867,6 +869,24 @@ def test_addresses_of_one_network_are_one_source() -> None:
         {**ROTATED["crowds"], "another network": ("too_many_failures",)},
     ):
         assert expectations.counts_networks(evidence(**{**ROTATED, "crowds": broken}))
+
+
+def test_what_was_read_while_others_left_is_what_its_reader_is_to_be_told() -> None:
+    """CACHE-053; a miss is no wrong answer."""
+    check = checks.find("answer of another principal returned")
+    assert check is not None
+    assert check.judge(evidence(**kept_pairs.READ)) is None
+    missed = (*kept_pairs.READ["readings"][:-1], kept_pairs.reading(19, "new"))
+    assert check.judge(evidence(**{**kept_pairs.READ, "readings": missed})) is None
+
+
+def test_after_a_wreck_the_server_answers() -> None:
+    """Asked of every case; only the title of such a one says so."""
+    assert expectations.tells_no_wreck(evidence(**kept_pairs.HIT)) is None
+    wreck = {"case": kept_pairs.WRECK}
+    assert expectations.tells_no_wreck(evidence(**kept_pairs.said(), **wreck)) is None
+    assert expectations.tells_no_wreck(evidence(**kept_pairs.HIT, **wreck))
+    assert expectations.tells_no_wreck(evidence(**kept_pairs.said(None), **wreck))
 
 
 def test_in_the_default_form_a_wait_is_told_without_a_header() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from proxy.model import Peer
-from tests.corpus import allowances, client, elsewhere, made_up
+from tests.corpus import allowances, cache_stand, client, elsewhere, made_up
 from tests.corpus.allowances import ALLOWED, client_of
 from tests.corpus.arena import Arena, Verdict
 from tests.corpus.cases import Case, Corpus, CorpusError, read_case, read_corpus
 from tests.corpus.client import Sending, converse, read_sending
 from tests.corpus.deferred import Deferred
-from tests.corpus.evidence import outcome
+from tests.corpus.evidence import number_of, outcome
 from tests.corpus.fake_server import ALICE, BOB, TOOLS, WHO
 from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
@@ -26,8 +26,16 @@ from tests.corpus.pressure import crowd_of
 from tests.corpus.prober import Prober
 from tests.corpus.run import OWN, chosen, report
 from tests.corpus.scripts import METADATA_URL, Script, read_script, rug_pull
-from tests.corpus.sidecar import ABOVE_THE_BUCKET, BARRIER_TOOL, Sidecar, SidecarError, policy, watching
-from tests.corpus.wire import Message, WireError, read_answers, read_message
+from tests.corpus.sidecar import (
+    ABOVE_THE_BUCKET,
+    BARRIER_TOOL,
+    Sidecar,
+    SidecarError,
+    keeping,
+    policy,
+    watching,
+)
+from tests.corpus.wire import Message, WireError, announced_bytes, read_answers, read_message
 
 NOTHING_WAITS = Deferred(categories={}, cases={}, checks={}, texts={})
 
@@ -308,6 +316,85 @@ async def test_of_an_answer_without_an_end_a_part_is_enough(upstream: FakeUpstre
         assert exchange.answered_at is not None
 
 
+@pytest.mark.parametrize(("then", "closes"), [("close", True), ("reset", True), ("hang", False)])
+async def test_after_a_scripted_answer_a_connection_ends_as_it_says(
+    upstream: FakeUpstream, then: str, closes: bool
+) -> None:
+    """What was sent before has arrived; whoever waits for more of a hanging answer waits."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"
+    upstream.begin(Script(send=head, then=then), sends_discover=False)
+    connection = client.Connection()
+    await connection.open(upstream.port)
+    await connection.send(CALLED + CALLED)
+    collecting = asyncio.get_running_loop().create_task(connection.collect())
+    until = time.monotonic() + 5
+    while not connection.received.endswith(head) or (closes and not connection.closed):
+        assert await connection.news(until)
+    if not closes:
+        assert not await connection.news(time.monotonic() + 0.05)
+    collecting.cancel()
+    connection.close()
+    assert connection.received == head
+    assert len(upstream.take()[0]) == 1
+
+
+async def test_no_two_results_have_one_number(upstream: FakeUpstream) -> None:
+    """Of equal calls; a question's state is new too."""
+    upstream.begin(None, sends_discover=False)
+    asks = request(body={**CALL, "params": {"name": "ask"}})
+    answers = [(await say(upstream, each)).answers[0] for each in (CALLED, CALLED, asks, asks)]
+    assert len({number_of(answer) for answer in answers} - {None}) == 4
+    states = [answer.json["result"].get("requestState") for answer in answers]
+    assert states[:2] == [None, None]
+    assert len(set(states)) == 3
+    assert number_of(made_up.answer(200, made_up.refusal("malformed"))) is None
+
+
+async def test_lists_say_how_long_they_are_good_as_scripted(upstream: FakeUpstream) -> None:
+    for hints, said in (
+        (None, {"ttlMs": 0, "cacheScope": "private"}),
+        ({}, {}),
+        ({"ttlMs": 0.5}, {"ttlMs": 0.5}),
+    ):
+        upstream.begin(Script(hints=hints), sends_discover=False)
+        result = (await say(upstream, request(body=LIST))).answers[0].json["result"]
+        assert {name: value for name, value in result.items() if name not in ("tools", "_meta")} == said
+
+
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", 47),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\ncontent-length:9\r\n\r\n", 52),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n", 0),
+        (b"HTTP/1.1 200 OK\r\nX-Content-Length: 9\r\n\r\nContent-Length: 9\r\n", 0),
+        (b"", 0),
+    ],
+)
+def test_a_long_answer_is_read_when_it_is_there(data: bytes, length: int) -> None:
+    assert announced_bytes(data) == length
+
+
+def test_what_the_fixture_calls_cached_is_kept_and_nothing_else_but_what_cases_ask_for(
+    corpus: Corpus,
+) -> None:
+    rules = keeping(corpus.fixture)["tools"]
+    kept = {rule["match"]: rule["cache"].get("share", "caller") for rule in rules if "cache" in rule}
+    assert kept == {"read*": "caller", "pub_info": "all", "pub_echo": "all", "big": "caller", "ask": "caller"}
+    assert [rule["allow"] for rule in rules if rule["match"] == "read*"] == [["reader", "admin"]]
+    changed = {**corpus.fixture, "tools": {**corpus.fixture["tools"], "pay": "allowed, cached"}}
+    with pytest.raises(CorpusError, match="pay"):
+        keeping(changed)
+
+
+def test_every_setup_of_the_cache_is_known_and_nothing_like_it(corpus: Corpus) -> None:
+    setups = {text for case in corpus.cases if case.category == "cache" for text in case.setup}
+    assert all(map(cache_stand.knows, setups))
+    assert not any(
+        map(cache_stand.knows, ("Alice asked", "asked with", "first answer was 200", "upstream ttlMs"))
+    )
+
+
 async def test_a_crowd_tells_what_became_of_each(upstream: FakeUpstream) -> None:
     """More requests than connections, and connections that end: nobody is left out."""
     upstream.begin(None, sends_discover=False)
@@ -403,7 +490,7 @@ async def test_keys_are_reordered_on_the_wire(upstream: FakeUpstream) -> None:
     before = await say(upstream, request(body=LIST))
     upstream.begin(rug_pull("upstream reorders JSON keys"), sends_discover=False)
     after = await say(upstream, request(body=LIST))
-    assert before.answers[0].json == after.answers[0].json
+    assert before.answers[0].json["result"]["tools"] == after.answers[0].json["result"]["tools"]
     assert before.answers[0].body.index(b'"inputSchema"') > before.answers[0].body.index(b'"name"')
     assert after.answers[0].body.index(b'"inputSchema"') < after.answers[0].body.index(b'"name"')
     assert b"\n" in after.answers[0].body

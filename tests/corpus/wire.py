@@ -98,6 +98,17 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     return name, value.strip(b" \t")
 
 
+def announced_bytes(data: bytes | bytearray) -> int:
+    """How long the answer at the front of `data` will be as its Content-Length says; 0 where nothing says so."""
+    end = data.find(b"\r\n\r\n")
+    match = (
+        re.search(rb"(?i)\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", data[: end + 2])
+        if end >= 0
+        else None
+    )
+    return 0 if match is None else end + 4 + int(match[1])
+
+
 def read_message(
     data: bytes, *, answers: bool, closed: bool = False, bodiless: bool = False
 ) -> Message | None:

@@ -4,7 +4,7 @@
 A sentence nobody wrote a checker for is not found, and the case that holds it fails: it is never passed over.
 """
 
-from tests.corpus.checks import auth, config, http, limits, poisoning, rpc, sessions, ssrf
+from tests.corpus.checks import auth, config, http, kept, limits, poisoning, rpc, sessions, ssrf
 from tests.corpus.checks.common import Check, Judge, Pattern
 
 TABLE: dict[str, Check] = {
@@ -16,6 +16,7 @@ TABLE: dict[str, Check] = {
     **ssrf.TABLE,
     **poisoning.TABLE,
     **limits.TABLE,
+    **kept.TABLE,
 }
 PATTERNS: tuple[Pattern, ...] = (*http.PATTERNS, *rpc.PATTERNS, *poisoning.PATTERNS)
 
