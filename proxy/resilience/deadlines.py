@@ -88,10 +88,13 @@ class Deadlines:
         """What its caller asked for; infinite where it asked for nothing that can be understood."""
         if not self._client_may_shorten or call.is_open_ended:
             return math.inf
+        wished_ms = math.inf
         meta = call.params.get("_meta")
-        wished = [] if not isinstance(meta, dict) else [_milliseconds(meta.get(META_KEY))]
-        wished += map(_spelt, call.headers.all(HEADER))
-        return min(wished, default=math.inf) / 1000
+        if isinstance(meta, dict) and META_KEY in meta:
+            wished_ms = _milliseconds(meta[META_KEY])
+        if HEADER in call.headers:
+            wished_ms = min(wished_ms, *map(_spelt, call.headers.all(HEADER)))
+        return wished_ms / 1000
 
 
 def _milliseconds(value: object) -> float:

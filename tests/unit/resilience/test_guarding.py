@@ -568,6 +568,7 @@ async def test_the_job_sleeps_while_all_is_well() -> None:
     async def at_once(_: float) -> None:
         nonlocal pauses
         pauses += 1
+        await asyncio.sleep(0)
 
     async def connects() -> bool:
         raise AssertionError
