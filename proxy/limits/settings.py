@@ -315,8 +315,8 @@ class SharedStateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     local_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
     """Of each limit, for each replica during an outage: 0.5 for two replicas."""
 
-    timeout_s: Annotated[float, Meta(ge=0.001, le=5)] = 0.05
-    """How long a call waits for the store."""
+    timeout_s: Annotated[float, Meta(ge=0.001, le=5)] = 0.04
+    """How long a call waits for the store: less than the 50 ms that an outage may add, for a loop that is late."""
 
     @property
     def place(self) -> Place:

@@ -30,6 +30,11 @@ CLOSE_S: Final = 1.0
 """For the last words."""
 TROUBLES: Final = 5
 """So many in a row, and for so long, open the breaker."""
+MOMENT_S: Final = 0.1
+MOMENTS: Final = 10
+LATELY_S: Final = 5.0
+"""So do so many moments with more trouble than good answers, if they are most of late: a store that is mostly too slow
+is of no use. Counted in moments, because one pause makes hundreds of takes late."""
 PATIENCE_S: Final = 0.15
 """A pause of a store, or of a processor that many share, makes all takes of that moment late and is soon over."""
 
@@ -94,6 +99,32 @@ def _setter(future: asyncio.Future[object]) -> Callable[[object], None]:
     return tell
 
 
+class _Lately:
+    """Moments with more trouble than good answers, and the others, since a while ago."""
+
+    __slots__ = ("_bad", "_balance", "_good", "_moment", "_since")
+
+    def __init__(self) -> None:
+        self._good = self._bad = 0
+        self._moment = self._since = 0
+        self._balance = 0
+
+    def heard(self, now: float, *, is_good: bool) -> None:
+        moment = int(now / MOMENT_S)
+        if moment != self._moment:
+            self._good += self._balance > 0
+            self._bad += self._balance < 0
+            if moment - self._since > LATELY_S / MOMENT_S:
+                self._good = self._bad = 0
+                self._since = moment
+            self._moment, self._balance = moment, 0
+        self._balance += 1 if is_good else -1
+
+    @property
+    def is_mostly_bad(self) -> bool:
+        return self._bad >= max(MOMENTS, self._good)
+
+
 class Link:
     """The connection to the store; `run` keeps it up. Used inside one running loop."""
 
@@ -133,6 +164,7 @@ class Link:
         self._max_reply_bytes = max_reply_bytes
         self._troubles = 0
         self._trouble_since = 0.0
+        self._lately = _Lately()
         self._is_closed = False
         self._is_lost = False
         self._leaving: Wire | None = None
@@ -147,6 +179,7 @@ class Link:
 
     def went_well(self) -> None:
         self._troubles = 0
+        self._lately.heard(self._now(), is_good=True)
 
     def had_trouble(self, why: str) -> None:
         """The store was late, or refused. Again and again: it is left alone until it greets us properly."""
@@ -154,7 +187,9 @@ class Link:
         if not self._troubles:
             self._trouble_since = now
         self._troubles += 1
-        if self._troubles >= TROUBLES and now - self._trouble_since >= PATIENCE_S:
+        self._lately.heard(now, is_good=False)
+        is_late_each_time = self._troubles >= TROUBLES and now - self._trouble_since >= PATIENCE_S
+        if is_late_each_time or self._lately.is_mostly_bad:
             self.drop(why)
 
     def drop(self, why: str) -> None:
@@ -260,6 +295,7 @@ class Link:
     def _up(self, wire: Wire) -> None:
         self.wire = wire
         self._troubles = 0
+        self._lately = _Lately()
         self._is_lost = False
         if self.why_down is not None:
             self.why_down = None

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.limits.valkey_link import PATIENCE_S, TROUBLES, Ask, Link, Unusable, in_words
+from proxy.limits.valkey_link import MOMENT_S, MOMENTS, PATIENCE_S, TROUBLES, Ask, Link, Unusable, in_words
 from proxy.limits.valkey_script import packed
 from proxy.limits.valkey_url import Place
 from proxy.limits.valkey_wire import MAX_REPLY_BYTES
@@ -144,6 +144,31 @@ async def test_troubles_that_do_not_end_open_the_breaker(story: Story, store: Va
         assert (link.outages, link.why_down) == (1, "slow")
         await story.until("slow", 0.1, None)
         assert link.wire is not wire
+
+
+async def test_a_store_that_is_mostly_late_is_left_alone_too(story: Story, store: Valkey) -> None:
+    """Found by a benchmark: half of all calls waited for their timeout, as long as one in five came in time."""
+    async with linked(story, store.port) as link:
+        moments = 0
+        while not link.outages and moments < 2 * MOMENTS:
+            moments += 1
+            for _ in range(TROUBLES - 1):
+                link.had_trouble("slow")
+            link.went_well()
+            story.now += MOMENT_S
+        assert link.outages == 1
+        assert moments > MOMENTS / 2
+
+
+async def test_a_store_that_is_sometimes_late_is_not(story: Story, store: Valkey) -> None:
+    async with linked(story, store.port) as link:
+        for moment in range(4 * MOMENTS):
+            for _ in range(TROUBLES - 1 if moment % 3 == 0 else 0):
+                link.had_trouble("slow")
+            link.went_well()
+            story.now += MOMENT_S
+        assert link.wire is not None
+        assert link.outages == 0
 
 
 async def test_an_idle_store_that_hangs_is_noticed_before_a_call_waits(story: Story) -> None:
