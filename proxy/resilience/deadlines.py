@@ -14,6 +14,9 @@ What is timed, and from when:
     the stream of HTTP+SSE          nothing: it is the session, and ending it would end what its client has begun
     an answer on such a stream      until it is here, as said above
 
+A caller's wish for less time is heard until the head of an answer is here. What has begun is not cut off for it: that
+would look like a server that breaks off.
+
 Only the time is counted in which we wait for the server: how long a client takes to read is no fault of the server's.
 """
 
@@ -263,18 +266,19 @@ class Timed:
         return f"It had begun to answer, and was not done within {self._deadlines.allowed_s(permit):g} s."
 
     def _expect(self, permit: Permit, reply: Reply, overdue: Overdue) -> None:
-        """The answer arrives elsewhere, or its deadline does."""
-        left_s = self._deadlines(permit) - self._now()
+        """The answer arrives elsewhere, or its deadline does. What its caller wished for does not count any more: how
+        that reply ends is told to whoever counts failures, and a caller in a hurry can cancel."""
+        call = permit.call
+        seconds = self._deadlines.allowed_s(permit)
+        left_s = call.received + seconds - self._now()
         if left_s == math.inf:
             return
-        call = permit.call
-        limit, seconds = self._limit(permit)
         is_unknown, is_told = may_have_run(call, permit.rule), _is_cancelled_by_a_word(call)
         # A thousand of them may wait, and what they said is needed no more.
         permit = structs.replace(permit, call=structs.replace(call, params={}, body=b""))
 
         def is_over() -> None:
-            refused = self._refused(limit, _UNANSWERED.format(seconds), is_unknown=is_unknown)
+            refused = self._refused(CALL, _UNANSWERED.format(seconds), is_unknown=is_unknown)
             permit.call.journey.refused(refused)
             overdue(permit, refused)
             self._tell_server(permit, (permit.call,) if is_told else ())
