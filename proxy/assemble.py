@@ -183,7 +183,7 @@ class House:
         )
         self.capacity = Room(settings.capacity, deadline=self.resilience.deadline)
         serve = self.capacity.guarded(self.resilience.guarded(self.capacity.paced(serve)))
-        serve = caching.guarded(serve, forward.retell)
+        serve = caching.guarded(serve, forward.retell, self.resilience.deadline)
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
         journeys = Journeys((*sinks, log.call), failed=report)

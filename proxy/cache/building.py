@@ -16,7 +16,7 @@ from .forgetting import Forgetting, RuleOf
 from .layered import Layered, Second
 from .memory import Memory
 from .settings import CacheSettings
-from .stage import Cache, Teach
+from .stage import Cache, Deadline, Teach, never_ends
 from .store import Counts, Forget, Job, Seal, Store
 from .worth import Worth
 
@@ -56,8 +56,9 @@ class Caching:
         self._forgetting = Forgetting(self.store, rule_of)
         self.listen = self._forgetting.listen
 
-    def guarded(self, serve: Stage, teach: Teach) -> Stage:
-        """The stage that answers from what is kept, before `serve`. `teach` tells others of results from here."""
+    def guarded(self, serve: Stage, teach: Teach, deadline: Deadline = never_ends) -> Stage:
+        """The stage that answers from what is kept, before `serve`. `teach` tells others of results from here,
+        `deadline` when a call is over."""
         if self._settings is None or self.store is None:
             return serve
         forgetting = self._forgetting
@@ -75,6 +76,7 @@ class Caching:
             teach=retell,
             refresh=self._renew,
             wall=self._wall,
+            deadline=deadline,
         )
 
     @property

@@ -10,6 +10,9 @@ same; if the server says something else first, the stream passes as it is, becau
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -56,6 +59,13 @@ TAUGHT: Final = frozenset({"tools/list", "server/discover", "initialize"})
 
 Teach: TypeAlias = Callable[[Permit, bytes], None]
 """Tells the other rooms the JSON text of a result that its caller gets from here. Raises Refused."""
+Deadline: TypeAlias = Callable[[Permit], float]
+
+
+def never_ends(_: Permit) -> float:
+    return math.inf
+
+
 Refresh: TypeAlias = Callable[[Permit, Callable[[Permit], Awaitable[Reply | None]]], None]
 """Does something for a permit beside the calls, with a journey of its own, and ends the reply."""
 Name: TypeAlias = tuple[bytes, Mark]
@@ -96,9 +106,12 @@ class Cache:
         teach: Teach,
         refresh: Refresh,
         wall: Callable[[], float],
+        deadline: Deadline = never_ends,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`definition` is the hash of what the server says of the tool, "" where it said nothing. `wall` counts seconds
-        from 1970."""
+        from 1970. `deadline` says when a call is over, in the monotonic seconds of `now`: who waits for another's
+        answer has no less patience and no more than who asks for itself."""
         self._serve = serve
         self._worth = worth
         self._store = store
@@ -107,6 +120,8 @@ class Cache:
         self._teach = teach
         self._refresh = refresh
         self._wall = wall
+        self._deadline = deadline
+        self._now = now
         self._flights: Flights[Name, Landed] = Flights(Landed.left)
 
     async def __call__(self, permit: Permit) -> Reply:
@@ -173,9 +188,9 @@ class Cache:
                 if not self._flights.has(name):
                     return await self._lead(permit, asked, keys, name)
                 try:
-                    landed = await self._flights.join(name, _itself)
+                    landed = await self._joined(permit, name)
                 except Refused:
-                    if is_last:
+                    if is_last or self._deadline(permit) <= self._now():
                         raise
                     continue
                 kept = _meant(landed.kept, keys)
@@ -186,6 +201,17 @@ class Cache:
                 if is_last:
                     raise Refused(Reason.UPSTREAM_BROKE, _FAILED_TWICE)
         return _taken(await self._fetch(permit, asked, keys))
+
+    async def _joined(self, permit: Permit, name: Name) -> Landed:
+        """What the flight of another brings. Raises Refused where that failed, or takes too long for this caller."""
+        left_s = self._deadline(permit) - self._now()
+        try:
+            async with asyncio.timeout(None if left_s == math.inf else left_s) as limit:
+                return await self._flights.join(name, _itself)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Refused(Reason.DEADLINE, _STILL_ASKED, data={"limit": "resilience.timeout_s"}) from None
 
     async def _renew(self, permit: Permit, asked: Asked, keys: Keys) -> Reply | None:
         """A new answer for what is told meanwhile; None where somebody asks already."""
@@ -238,6 +264,9 @@ class Cache:
 
 _OUR_WORDS: Final = (b'"%b":{"reason":' % META_KEY.encode(), b'"data":{"origin":"proxy"')
 """What a refusal of ours has, as it is written; in a text of somebody's the quotation marks are escaped."""
+_STILL_ASKED: Final = (
+    "Somebody asked the same before, and that is not answered yet. The call can be repeated: it only reads."
+)
 _FAILED_TWICE: Final = "The server failed for others who asked the same at the same time, twice."
 _OLDEST_S: Final = 2**31
 """RFC 9111 section 1.2.2: what does not fit is told as this."""

@@ -318,6 +318,21 @@ async def test_whoever_leaves_takes_the_answer_from_nobody(
     await kept(upstream, await connect(side.port), call(revision=MODERN))
 
 
+async def test_whoever_waits_for_another_has_a_deadline_of_its_own(
+    side: Sidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 6, 5. How long a caller waits does not make its question another one."""
+    leader, follower = [await connect(side.port) for _ in range(2)]
+    leader.send(call())
+    exchange = await upstream.next()
+    sent = message("tools/call", LEGACY, id=2, name="read_doc", arguments={"doc": "x"})
+    follower.send(post(sent, LEGACY, key(ANN), ("Mcp-Sidecar-Timeout-Ms", "50")))
+    assert b'"reason":"deadline"' in (await follower.answer()).body
+    exchange.answer(result())
+    assert b"hello" in (await leader.answer()).body
+    assert len(upstream.seen) == 1
+
+
 async def test_when_the_first_fails_one_tries_again_for_all(
     side: Sidecar, connect: Connect, upstream: Upstream
 ) -> None:
