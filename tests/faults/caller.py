@@ -19,6 +19,8 @@ from msgspec import Struct
 from .http import dechunked, head_end, whole_length
 from .messages import LEGACY, answer_body, call, text_for
 
+FIRST_ID: Final = 1_000_000
+"""All ids are equally long, so that all answers are: else a sweep over their places would skip some."""
 META_KEY: Final = "dev.mcp-sidecar/refusal"
 RIGHT: Final = "right"
 DAMAGED: Final = "damaged"
@@ -251,7 +253,7 @@ class Crowd:
         self.nonces = Nonces(random)
         self.random = random
         self.told: list[Told] = []
-        self._ids: Iterator[int] = itertools.count(1)
+        self._ids: Iterator[int] = itertools.count(FIRST_ID)
 
     async def call(
         self,

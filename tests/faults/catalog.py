@@ -63,10 +63,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     must: tuple[str, ...] = ()
     """Ends that must have happened: a fault that harms nobody has not been there."""
 
-    @property
-    def sweeps(self) -> bool:
-        """Whether every place of a message is to be struck."""
-        return any(rule.sweeps for rule in self.rules)
+    is_complete: bool = False
+    """Every place of a message must have been struck, at full size."""
 
 
 def _broken_off(does: Literal["reset", "cut", "half_open"], *, counts: dict[str, int]) -> tuple[Fault, ...]:
@@ -76,6 +74,7 @@ def _broken_off(does: Literal["reset", "cut", "half_open"], *, counts: dict[str,
             rules=(Rule(does=does, sweeps=True, where="request" if tool == "" else "answer"),),
             tool=tool or "do",
             count=counts[what],
+            is_complete=True,
             revision=revision,
             may=(UNKNOWN, *(UNSAID if tool == "sse" else ())),
             must=(UNKNOWN,),
@@ -128,6 +127,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     *_broken_off("half_open", counts={"an answer": 4_000, "a stream": 4_000}),
     Fault(
         name="silent from every byte of an answer on",
+        is_complete=True,
         rules=(Rule(does="swallow", sweeps=True),),
         count=480,
         at_once=20,
@@ -138,6 +138,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     Fault(
         name="silent from every byte of a stream on",
+        is_complete=True,
         rules=(Rule(does="swallow", sweeps=True),),
         tool="sse",
         count=960,
@@ -149,6 +150,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     Fault(
         name="requests that are swallowed",
+        is_complete=True,
         rules=(Rule(does="swallow", where="request", sweeps=True),),
         count=480,
         at_once=20,
@@ -159,8 +161,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     Fault(
         name="every bit of an answer flipped",
+        is_complete=True,
         rules=(Rule(does="flip", sweeps=True),),
-        count=2_000,
+        count=2_400,
         at_once=20,
         patience_s=1,
         may=(DAMAGED, NONSENSE, UNKNOWN, LEFT),
@@ -168,9 +171,10 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     Fault(
         name="every bit of a stream flipped",
+        is_complete=True,
         rules=(Rule(does="flip", sweeps=True),),
         tool="sse",
-        count=4_000,
+        count=6_000,
         at_once=20,
         patience_s=1,
         may=(DAMAGED, NONSENSE, UNKNOWN, LEFT, *UNENDED_TOO, *UNSAID),
@@ -289,11 +293,11 @@ FAULTS: Final[tuple[Fault, ...]] = (
         )
         for name, rule, tool, also in (
             ("1 byte/s", Rule(does="bandwidth", bytes_per_s=1), "do", ()),
-            ("silent from every byte of an answer on", Rule(does="swallow", sweeps=True), "do", ()),
-            ("silent from every byte of a stream on", Rule(does="swallow", sweeps=True), "sse", ()),
+            ("silent from any byte of an answer on", Rule(does="swallow", sweeps=True), "do", ()),
+            ("silent from any byte of a stream on", Rule(does="swallow", sweeps=True), "sse", ()),
             ("requests that are swallowed", Rule(does="swallow", where="request", sweeps=True), "do", ()),
             ("tar pit", Rule(does="tar_pit"), "do", ()),
-            ("every bit of an answer flipped", Rule(does="flip", sweeps=True), "do", (DAMAGED, NONSENSE)),
+            ("bits of an answer flipped", Rule(does="flip", sweeps=True), "do", (DAMAGED, NONSENSE)),
         )
     ),
 )

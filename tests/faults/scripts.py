@@ -235,7 +235,7 @@ async def slow_readers(lab: Lab) -> Report:
         slow = [await connect(scene.sidecar.port, receive_bytes=4_096) for _ in range(lab.many(40, 10))]
         for number, each in enumerate(slow):
             each.pause()
-            each.write(call("big", number + 10**6, {"bytes": 4_000_000}))
+            each.write(call("big", number, {"bytes": 4_000_000}))
         others = await scene.crowd.calls("do", count=lab.many(1_000, 200), at_once=8)
         most = scene.sidecar.memory_bytes()
         await until(free(scene), 8)

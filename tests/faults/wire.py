@@ -42,7 +42,7 @@ async def run(fault: Fault, lab: Lab) -> Report:
         figures = {"per s": f"{len(told) / took_s:.0f}", **_places(scene.faulter.struck(), fault)}
         figures["longest"] = f"{max(each.took_s for each in scene.crowd.told[before:]):.2f} s"
         await finish(scene, report, expected, figures)
-        if fault.sweeps and lab.scale >= 1 and (missed := _missed(scene.faulter.struck())):
+        if fault.is_complete and lab.scale >= 1 and (missed := _missed(scene.faulter.struck())):
             report.broken.append(f"{missed} places were never struck")
         if fault.is_idempotent:
             asked = [(each.nonce, each.at_ns / 1e9) for each in scene.faulter.struck() if not each.does]
@@ -58,6 +58,6 @@ def _missed(struck: Sequence[Struck]) -> int:
 
 
 def _places(struck: Sequence[Struck], fault: Fault) -> dict[str, str]:
-    if not fault.sweeps:
+    if not any(rule.sweeps for rule in fault.rules):
         return {}
     return {"places": f"{len({each.place for each in struck if each.does})}"}
