@@ -304,6 +304,17 @@ async def test_a_caller_in_a_hurry_says_nothing_of_the_server(outcome: Outcome, 
     assert dict(scene.stage.timed_out) == {OWN_WISH: 1}
 
 
+async def test_a_caller_that_asks_for_no_time_is_not_sent() -> None:
+    scene = Scene()
+    told = await refused(scene.stage, scene.permit(wishing(0)))
+    assert (told.reason, told.data, scene.server.seen) == (Reason.DEADLINE, {"limit": OWN_WISH}, [])
+
+
+async def test_a_caller_that_asks_for_what_it_has_is_in_no_hurry() -> None:
+    scene = Scene(timeout_s=SHORT_S)
+    assert (await scene.hangs(scene.permit(wishing(1_000 * SHORT_S)))).data == {"limit": CALL}
+
+
 async def test_a_rule_may_give_more_time_than_the_settings() -> None:
     scene = Scene(timeout_s=0.001)
     go = asyncio.Event()
@@ -366,6 +377,7 @@ async def test_each_request_of_a_batch_is_cancelled_by_its_own_id() -> None:
 async def test_without_words_nobody_is_told() -> None:
     scene = Scene(timeout_s=SHORT_S, has_cancel=False)
     assert (await scene.hangs(scene.permit())).reason is Reason.OUTCOME_UNKNOWN
+    assert scene.stage.untold == 0
 
 
 async def test_the_caller_does_not_wait_for_the_goodbye() -> None:
