@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.corpus import cache_stand, checks, client, expectations, limit_stand, pressure
+from tests.corpus import cache_stand, checks, client, expectations, limit_stand, pressure, trouble_stand
 from tests.corpus.allowances import TRIES
 from tests.corpus.approved import Approved
 from tests.corpus.belongings import Belongings, named_in
@@ -57,6 +57,7 @@ CATEGORIES = frozenset(
         "tool-poisoning",
         "limits",
         "cache",
+        "upstream",
     }
 )
 """What this runner can run."""
@@ -339,12 +340,13 @@ class Arena:
             self._prober = self._prober or Prober()
             await self._prober.start(sidecar.operations_port)
         await stand.lead_in(case, script)
-        self._upstream.begin(script, sends_discover=b"server/discover" in sent)
+        upstream_of_it = stand.around.upstream
+        upstream_of_it.begin(script, sends_discover=b"server/discover" in sent)
         evidence = await self._sent(case, stand, sent, wanted)
         if is_watched and self._prober is not None:
             evidence = replace(evidence, loop_gap_s=await self._prober.stop())
         serves = await stand.barrier()
-        upstream, upstream_bytes = self._upstream.take()
+        upstream, upstream_bytes = upstream_of_it.take()
         metrics = (
             await fetch(sidecar.operations_port, "/metrics")
             if any("metric" in name for name in wanted)
@@ -441,7 +443,7 @@ def _kind(case: Case, names: frozenset[str]) -> type[Stand]:
 
 def _special(case: Case) -> type[Stand] | None:
     """One that is set up for cases like this."""
-    return limit_stand.stand_of(case) or cache_stand.stand_of(case)
+    return limit_stand.stand_of(case) or cache_stand.stand_of(case) or trouble_stand.stand_of(case)
 
 
 def _is_alone(case: Case) -> bool:

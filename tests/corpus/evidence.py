@@ -77,6 +77,18 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Before the answer came."""
 
 
+class Outage(Struct, frozen=True, kw_only=True):
+    """What became of calls while nobody listened upstream, and afterwards."""
+
+    length_s: float
+    """From when the server was left alone."""
+    outcomes: tuple[str, ...]
+    probes: int
+    """Attempts to reach it in that time."""
+    back_s: float | None
+    """From the moment when somebody listened again to the first call that passed; None: none did."""
+
+
 class ConfigRun(Struct, frozen=True, kw_only=True):
     """One start of the sidecar, or of its `check`, with a file that must not be accepted."""
 
@@ -203,6 +215,17 @@ class Evidence(Struct, frozen=True, kw_only=True):
     has_unpickled: bool | None = None
     """An object in the store came to life; None where nobody put one there."""
 
+    filtered: tuple[Message, ...] | None = None
+    """Answers to the same request from a sidecar that looks for what must not pass, where the server says it in the
+    form of the case; None where nobody asked."""
+    later: tuple[Message, ...] = ()
+    """What arrived upstream of calls after the case, by somebody else and by the same caller."""
+    replayed: Mapping[str, bytes] = MappingProxyType({})
+    """What callers received who went on with a stream of theirs, by their name."""
+    hanging: int | None = None
+    """Connections of calls that had ended on which upstream still answers; None where nobody looked."""
+    outage: Outage | None = None
+
     @property
     def number(self) -> str | None:
         """That of the first answer, None where it is no result of the server."""
@@ -223,15 +246,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     @property
     def log_entries(self) -> tuple[dict[str, Any], ...]:
         """The lines of the log that are JSON objects."""
-        found = []
-        for line in self.log.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                found.append(entry)
-        return tuple(found)
+        return entries_in(self.log)
 
     @property
     def status(self) -> int | None:
@@ -329,6 +344,19 @@ def number_of(answer: Message) -> str | None:
     meta = result.get("_meta") if isinstance(result, dict) else None
     number = meta.get(NUMBER) if isinstance(meta, dict) else None
     return None if number is None else str(number)
+
+
+def entries_in(log: bytes) -> tuple[dict[str, Any], ...]:
+    """The lines of a log that are JSON objects."""
+    found = []
+    for line in log.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return tuple(found)
 
 
 def tools_in(answers: tuple[Message, ...]) -> tuple[Mapping[str, Any], ...] | None:

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import socket
 import struct
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn
@@ -45,12 +46,30 @@ class FakeUpstream:
         self._barriers: dict[bytes, asyncio.Event] = {}
         self._fault: Exception | None = None
         self._cuts = itertools.cycle(_CUTS)
+        self._socket: socket.socket | None = None
         self.sent_bytes = 0
+        self.hanging = 0
+        """Connections on which an answer never ends."""
+        self.has_pushed = False
+        """An answer was sent that nobody had asked for; once for each case."""
+
+    def bind(self) -> None:
+        """Take a free port of 127.0.0.1, or the last one again; nobody listens there, so connections are refused."""
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", self.port))
+        self.port = self._socket.getsockname()[1]
 
     async def start(self) -> None:
-        """Listen on a free port of 127.0.0.1."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=256)
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Listen on a free port of 127.0.0.1, or on the one that is bound."""
+        if self._socket is None:
+            self.bind()
+        self._server = await asyncio.start_server(self._serve, sock=self._socket, backlog=256)
+
+    async def refuse(self) -> None:
+        """End every connection and refuse others, until `start`."""
+        await self.stop()
+        self.bind()
 
     async def stop(self) -> None:
         """Close every connection and the listener."""
@@ -62,6 +81,9 @@ class FakeUpstream:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        if self._socket is not None:
+            self._socket.close()
+        self._server = self._socket = None
 
     def begin(self, script: Script | None, *, sends_discover: bool) -> None:
         """Forget what was recorded; answer from `script` if given."""
@@ -74,6 +96,7 @@ class FakeUpstream:
             self._mcp.list_tools(listed, is_spaced=script.is_spaced, hints=script.hints)
         self._discover_is_ours = sends_discover
         self.sent_bytes = 0
+        self.has_pushed = False
 
     def take(self) -> tuple[tuple[Message, ...], bytes]:
         """Requests since `begin`, and all their bytes, unfinished ones included.
@@ -144,25 +167,54 @@ class FakeUpstream:
             script = self._script
             if script is not None and script.cuts:
                 await self._write(writer, next(self._cuts))
-                await _leave(reader, writer, "reset")
-            if (scripted := self._scripted(request)) is not None:
-                await self._write(writer, scripted)
-                if script is not None and script.then is not None:
-                    await _leave(reader, writer, script.then)
+                _reset(writer)
+            if script is not None and (scripted := self._scripted(script, request)) is not None:
+                await self._play(script, scripted, reader, writer)
                 return
         async for part in self._mcp.answer(request, writer.write):
             await self._write(writer, part)
         if barrier is not None:
             self._barriers.pop(barrier).set()
 
-    def _scripted(self, request: Message) -> bytes | None:
-        """The script's answer, where it has one of its own."""
-        script, document = self._script, request.json
-        if script is None or script.send is not None:
-            return None if script is None else script.send
+    def _scripted(self, script: Script, request: Message) -> Iterable[bytes] | None:
+        """The parts of the script's answer, where it has one of its own."""
+        document = request.json
+        if script.then == "hang" and isinstance(document, dict) and "id" not in document:
+            return None  # the word that nobody waits for the answer any more, which takes no time
+        if script.send is not None:
+            return [script.send] if isinstance(script.send, bytes) else script.send()
         if script.result is None or not isinstance(document, dict) or "id" not in document:
             return None
-        return as_json(200, {"jsonrpc": "2.0", "id": document["id"], "result": script.result})
+        return [as_json(200, {"jsonrpc": "2.0", "id": document["id"], "result": script.result})]
+
+    async def _play(
+        self,
+        script: Script,
+        parts: Iterable[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Write the parts, with a pause before each but the first, and do what the script does then."""
+        for number, part in enumerate(parts):
+            if number and script.pause_s:
+                await asyncio.sleep(script.pause_s)
+            await self._write(writer, part)
+        if script.then == "hang":
+            self.hanging += 1
+            try:
+                while await reader.read(65536):
+                    pass  # whatever else is said
+            finally:
+                self.hanging -= 1
+            raise ConnectionResetError
+        if script.then == "close":
+            raise ConnectionResetError
+        if script.then == "reset":
+            _reset(writer)
+        if script.pushes is not None and not self.has_pushed:
+            await asyncio.sleep(script.pushes.after_s)
+            await self._write(writer, script.pushes.answer)
+            self.has_pushed = True
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         for at in range(0, len(data), 65536):
@@ -171,13 +223,9 @@ class FakeUpstream:
             self.sent_bytes = max(self.sent_bytes, at + 65536 - writer.transport.get_write_buffer_size())
 
 
-async def _leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, how: str) -> NoReturn:
-    """End the connection after what was written. Raises ConnectionResetError: nothing more is answered on it."""
-    if how == "hang":
-        while await reader.read(65536):
-            pass  # whatever else is said
-    elif how == "reset":
-        sock: socket.socket = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+def _reset(writer: asyncio.StreamWriter) -> NoReturn:
+    """End the connection with RST. Raises ConnectionResetError: nothing more is answered on it."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
     raise ConnectionResetError

@@ -24,6 +24,8 @@ from tests.corpus.sidecar import Sidecar
 from tests.corpus.stand import Around, Listening, Stand, until
 from tests.valkey import Valkey
 
+NEVER_ALONE = {"breaker": {"enabled": False}}
+"""A thousand answers that are cut off are no reason here to leave the server alone."""
 CUTS = 1_000
 ENDLESS = {"n": 100_000}
 """Arguments of a stream that nobody waits for the end of."""
@@ -57,6 +59,7 @@ class LimitStand(Stand):
         return {
             "limits": limits(),
             "capacity": {"per_tenant": PER_TENANT},
+            "resilience": NEVER_ALONE,
             "local_state": {"file": str(self._state), "every_s": 0.1},
         }
 
@@ -148,7 +151,7 @@ class SharedStand(LimitStand):
     def sections(self) -> dict[str, Any]:
         # A busy machine makes no outage: longer than the 50 ms that are usual.
         store = {"url": self.store.url, "on_outage": "local", "local_share": LOCAL_SHARE, "timeout_s": 0.5}
-        return {"limits": limits(), "shared_state": store}
+        return {"limits": limits(), "shared_state": store, "resilience": NEVER_ALONE}
 
     async def stop(self, *, politely: bool = True) -> None:
         await super().stop(politely=politely)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from tests.corpus import cache_probes, limit_probes
+from tests.corpus import cache_probes, limit_probes, trouble_probes
 from tests.corpus.belongings import INITIALIZE
 from tests.corpus.cache_stand import SAME_KEY
 from tests.corpus.cases import CorpusError
@@ -21,6 +21,7 @@ from tests.corpus.poison_stand import PinStand, WatchStand
 from tests.corpus.pressure import repeated, timed
 from tests.corpus.stand import Stand
 from tests.corpus.tokens import claims_of
+from tests.corpus.trouble_stand import MEMORY
 from tests.corpus.wire import Fields
 
 Probe = Callable[[Stand, Evidence], Awaitable[dict[str, Any]]]
@@ -216,6 +217,15 @@ PROBES: Mapping[str, Probe] = {
     "value stored under a key that lacks inject": cache_probes.without_inject,
     "object unpickled": cache_probes.looks,
     SAME_KEY: cache_probes.almost_the_same,
+    MEMORY: trouble_probes.peak,
+    "slot, task or connection leak": trouble_probes.all_places,
+    "filters skipped because the type is unknown": trouble_probes.with_a_command,
+    "filter skipped": trouble_probes.with_a_command,
+    "event not seen by the filter but seen by the client": trouble_probes.with_a_command,
+    "filter and client disagree": trouble_probes.with_a_command,
+    "first event skips the filter": trouble_probes.with_a_command,
+    "cookie sent with the next request of Bob": trouble_probes.others_call,
+    "replay mixes streams": trouble_probes.goes_on,
 }
 
 
@@ -288,6 +298,8 @@ STEPS: Mapping[str, Step] = {
     "50 000": limit_probes.strangers,
     "10 000": limit_probes.flood,
     "100 000; cap 32 MiB": cache_probes.many_keys,
+    "Bob asks 400 ms later on the same pool": trouble_probes.bob_asks,
+    "100 rps meanwhile; then 200 within 2 s of recovery": trouble_probes.outage,
     "200 in parallel, one replica; again with two replicas and Redis": limit_probes.all_at_once,
     "send full burst 50 ms before and 50 ms after the boundary; count in sliding windows": (
         limit_probes.at_the_boundary

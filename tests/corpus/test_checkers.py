@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.corpus import checks, expectations, kept_pairs
+from tests.corpus import checks, expectations, kept_pairs, trouble_pairs
 from tests.corpus.allowances import LOCAL, OVERLAP, Moment
 from tests.corpus.arena import JUDGES
 from tests.corpus.evidence import PASSED, Round
@@ -206,6 +206,7 @@ ROTATED: Change = {
 
 PAIRS: dict[str, tuple[Change, Change]] = {
     **kept_pairs.PAIRS,
+    **trouble_pairs.PAIRS,
     # limits
     "bucket or Redis key created before auth": (
         STRANGERS,
@@ -535,6 +536,7 @@ PAIRS: dict[str, tuple[Change, Change]] = {
 
 ALSO_RED: tuple[tuple[str, Change], ...] = (
     *kept_pairs.ALSO_RED,
+    *trouble_pairs.ALSO_RED,
     (
         "request headers echoed",
         {
@@ -786,10 +788,19 @@ def test_every_branch_of_a_checker_can_turn_red(text: str, broken: Change) -> No
     assert check.judge(evidence(**broken))
 
 
+@pytest.mark.parametrize(("text", "honoured"), trouble_pairs.FINE)
+def test_a_sentence_can_be_honoured_in_several_ways(text: str, honoured: Change) -> None:
+    """Whoever refuses all of it passes nothing on."""
+    check = checks.find(text)
+    assert check is not None
+    assert check.judge(evidence(**honoured)) is None
+
+
 def test_no_checker_lacks_its_pair() -> None:
     """Every literal sentence has a pair, and every pattern at least one wording with a pair."""
     assert set(checks.TABLE) <= set(PAIRS)
     wordings = set(PAIRS) - set(checks.TABLE)
+    assert sum(map(len, checks.TABLES)) == len(checks.TABLE)
     for pattern, _ in checks.PATTERNS:
         assert any(pattern.fullmatch(text) for text in wordings), pattern.pattern
 

@@ -4,7 +4,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.corpus.made_up import CALL, LIMITS, request
 from tests.corpus.pressure import crowd_of
 from tests.corpus.prober import Prober
 from tests.corpus.run import OWN, chosen, report
-from tests.corpus.scripts import METADATA_URL, Script, read_script, rug_pull
+from tests.corpus.scripts import GENERATED, METADATA_URL, Script, read_script, rug_pull
 from tests.corpus.sidecar import (
     ABOVE_THE_BUCKET,
     BARRIER_TOOL,
@@ -108,7 +109,17 @@ def test_an_unknown_way_to_send_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [{"send": "", "then": "hang"}, {"tools": [], "result": {}}, {"tools": {}}, {"mode": "slow"}, {}]
+    "raw",
+    [
+        {"send": "", "then": "sulk"},
+        {"send": "", "then": "hang", "rate": "1 B/s"},
+        {"send": "", "rate": "split inside \\xc3\\xa9"},
+        {"send_gen": "something large"},
+        {"tools": [], "result": {}},
+        {"tools": {}},
+        {"mode": "slow"},
+        {},
+    ],
 )
 def test_a_script_the_fake_upstream_cannot_play_is_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(CorpusError):
@@ -316,6 +327,13 @@ async def test_of_an_answer_without_an_end_a_part_is_enough(upstream: FakeUpstre
         assert exchange.answered_at is not None
 
 
+async def leave(connection: client.Connection, collecting: asyncio.Task[None]) -> None:
+    """The reading ends first: a socket closed under it would confuse whoever gets its number."""
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    connection.close()
+
+
 @pytest.mark.parametrize(("then", "closes"), [("close", True), ("reset", True), ("hang", False)])
 async def test_after_a_scripted_answer_a_connection_ends_as_it_says(
     upstream: FakeUpstream, then: str, closes: bool
@@ -332,10 +350,119 @@ async def test_after_a_scripted_answer_a_connection_ends_as_it_says(
         assert await connection.news(until)
     if not closes:
         assert not await connection.news(time.monotonic() + 0.05)
-    collecting.cancel()
-    connection.close()
+    await leave(connection, collecting)
     assert connection.received == head
     assert len(upstream.take()[0]) == 1
+
+
+CLOSES = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+PARTS = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\xc3\xa9"
+
+
+@pytest.mark.parametrize(
+    ("raw", "then"),
+    [
+        ({"send": CLOSES}, "close"),
+        ({"send": CLOSES.replace("c", "C")}, "close"),
+        ({"send": "HTTP/1.1 200 OK\r\n\r\nConnection: close\r\n"}, None),
+        ({"send": "x", "then": "reset"}, "reset"),
+        ({"send": "x", "rate": "1 B/s"}, "hang"),
+    ],
+)
+def test_a_script_says_how_its_connection_ends(raw: dict[str, Any], then: str | None) -> None:
+    """A body that only the end of the connection ends is ended, whoever wrote the header."""
+    assert read_script(raw).then == then
+
+
+async def test_an_answer_comes_in_pieces(upstream: FakeUpstream) -> None:
+    """UP-002, UP-074: byte by byte, or split inside a character; each arrives by itself."""
+    slow = read_script({"send": "HTTP", "rate": "1 B/s"})
+    split = read_script({"send": PARTS, "rate": "split inside \\xc3\\xa9"})
+    for script, wanted in ((slow, [b"H", b"HT", b"HTT", b"HTTP"]), (split, [PARTS[:-1].encode("latin-1")])):
+        upstream.begin(script, sends_discover=False)
+        connection = client.Connection()
+        await connection.open(upstream.port)
+        await connection.send(CALLED)
+        collecting = asyncio.get_running_loop().create_task(connection.collect())
+        seen: list[bytes] = []
+        while len(seen) < len(wanted) and await connection.news(time.monotonic() + 5):
+            seen.append(bytes(connection.received))
+        await leave(connection, collecting)
+        assert seen == wanted
+
+
+async def test_an_answer_is_pushed_behind_another_once(upstream: FakeUpstream) -> None:
+    """UP-060: on the same connection, and not behind the next one."""
+    words = 'keepalive; after 10 ms push HTTP/1.1 200 OK {"id":1,"result":{"who":"evil"}}'
+    script = read_script({"send": "HTTP/1.1 204 No\r\n\r\n", "then": words})
+    upstream.begin(script, sends_discover=False)
+    connection = client.Connection()
+    await connection.open(upstream.port)
+    await connection.send(CALLED)
+    collecting = asyncio.get_running_loop().create_task(connection.collect())
+    until = time.monotonic() + 5
+    while not connection.received.endswith(b"}}"):
+        assert await connection.news(until)
+    await connection.send(CALLED + CALLED)
+    while connection.received.count(b" 204 ") < 3:
+        assert await connection.news(until)
+    await leave(connection, collecting)
+    answers, rest = read_answers(bytes(connection.received), closed=False)
+    assert [answer.status for answer in answers] == [204, 200, 204, 204]
+    assert answers[1].json == {"jsonrpc": "2.0", "id": 1, "result": {"who": "evil"}}
+    assert rest == b""
+
+
+async def test_a_server_that_refuses_is_back_on_its_port() -> None:
+    """Connections that were open end; there is nobody, and then there is."""
+    server = FakeUpstream()
+    server.bind()
+    port = server.port
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(CALLED)
+    await reader.readuntil(b"\r\n\r\n")
+    try:
+        await server.refuse()
+        with suppress(ConnectionError):
+            await reader.read()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        await server.start()
+        server.begin(None, sends_discover=False)
+        assert (await say(server, CALLED)).answers[0].status == 200
+        assert server.port == port
+    finally:
+        writer.close()
+        await server.stop()
+
+
+def test_what_is_only_described_is_made() -> None:
+    """UP-033, 035, 039, 089: as large, as deep and as many as it says."""
+    made = {words: read_script({"send_gen": words}).send for words in GENERATED}
+    bomb, huge, nested, flood = made.values()
+    assert isinstance(bomb, bytes)
+    assert isinstance(nested, bytes)
+    assert isinstance(flood, bytes)
+    assert callable(huge)
+    [packed] = read_answers(bomb, closed=False)[0]
+    assert len(packed.body) < 1_000_000
+    assert sum(len(part) for part in iter_gunzip(packed.body)) == 300_000_000
+    parts = huge()
+    announced = announced_bytes(next(iter(parts)))
+    assert 200_000_000 < announced < 200_000_400
+    assert sum(map(len, huge())) == announced
+    assert nested.count(b"[") == nested.count(b"]") == 100_000
+    assert flood.count(b"list_changed") == 10_000
+
+
+def iter_gunzip(data: bytes) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(31)
+    while data and not inflate.eof:
+        yield inflate.decompress(data, 1 << 20)
+        data = inflate.unconsumed_tail
 
 
 async def test_no_two_results_have_one_number(upstream: FakeUpstream) -> None:

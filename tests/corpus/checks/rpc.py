@@ -155,7 +155,6 @@ TABLE: dict[str, Check] = {
     "name used as a pattern": Check(not_accepted),
     "unanchored or prefix match": Check(nothing_forwarded),
     "metric label created": Check(name_not_recorded),
-    "forwarded": Check(nothing_forwarded),
     "prefix rule bypassed": Check(nothing_forwarded),
     "progress of Bob shown to Alice": Check(progress_stays_apart),
     "policy on the undecoded header": Check(nothing_forwarded),
