@@ -2,8 +2,8 @@
 
 Two calls have one name if, and only if, nothing is different that the server can see, or that decides who may see the
 answer: its material is a JSON text of all of it, written in one way only. Order of keys, blanks and escapes do not
-count; types do (`1`, `1.0`, `"1"` and `true` are four values, and an absent member is not null); numbers with a
-fraction or an exponent are compared as doubles, which is how they are read; texts code point by code point.
+count; types do (`1`, `1.0`, `"1"` and `true` are four values, and an absent member is not null); numbers are compared
+digit for digit, however they are written; texts code point by code point.
 
 Everything counts but what is known not to change answers: a request's id, and the lists below. A header or a member
 of `_meta` that nobody has heard of may be what a gateway says of the user.
@@ -13,9 +13,11 @@ Source: server/utilities/caching of 2026-07-28; protocol facts of the revisions 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
+import jiter
 import msgspec
 from msgspec import Struct
 
@@ -123,6 +125,7 @@ class Keying:
                     call.revision.name,
                     call.method,
                     params,
+                    _exactly(call, keep) if _has_float(params) else [],
                     _meta(call.params),
                     definition,
                     None if any_session else call.session,
@@ -170,6 +173,51 @@ def _written(value: object) -> bytes:
 
 def _key(material: bytes, tenant: str) -> Key:
     return Key(material, sha256(material).digest(), tenant)
+
+
+def _has_float(value: object) -> bool:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float):
+            return True
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return False
+
+
+def _exactly(call: Call, keep: Keep | None) -> list[str]:
+    """The numbers with a fraction or an exponent, digit for digit, in the order in which the material names them: 0.1
+    with 40 digits may be another number to the server. Raises ValueError where the body does not say."""
+    read: object = call.params
+    if call.body:
+        tree = jiter.from_json(call.body, float_mode="decimal")
+        read = tree.get("params") if isinstance(tree, dict) else None
+    if not isinstance(read, Mapping):
+        raise ValueError("this is no request")
+    found: list[str] = []
+    waiting: list[object] = [_params(read, keep)[0]]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Decimal | float):
+            found.append(_digits(Decimal(repr(one)) if isinstance(one, float) else one))
+        elif isinstance(one, dict):
+            waiting.extend(one[name] for name in sorted(one, reverse=True))
+        elif isinstance(one, list):
+            waiting.extend(reversed(one))
+    return found
+
+
+def _digits(number: Decimal) -> str:
+    """1.50 and 15e-1 are one number. Not Decimal.normalize, which rounds."""
+    sign, digits, exponent = number.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    kept = text.rstrip("0")
+    if not kept or not isinstance(exponent, int):
+        return f"{'-' if sign else ''}0"
+    return f"{'-' if sign else ''}{kept}e{exponent + len(text) - len(kept)}"
 
 
 def _params(params: Mapping[str, object], keep: Keep | None) -> tuple[Mapping[str, object], bool]:

@@ -75,12 +75,39 @@ def test_the_material_is_told_whole() -> None:
     text = own(call, definition="v1:0").material.decode()
     assert text == (
         '["mcp-sidecar key 1","http://127.0.0.1:8000/mcp","g1","2025-11-25","tools/call",'
-        '{"arguments":{"a":null,"b":1.0},"name":"read_doc"},{"x":1},"v1:0","s","q","",["r-1",false,[],null]]'
+        '{"arguments":{"a":null,"b":1.0},"name":"read_doc"},["1e0"],{"x":1},"v1:0","s","q","",["r-1",false,[],null]]'
         '["caller","https://idp.test","ann","acme",["staff","viewer"],["mail","tools"]]'
     )
 
 
 # What is the same
+
+
+def spelt(number: str) -> Key:
+    """A call with this number, as its client wrote it."""
+    params = f'{{"name":"t","arguments":{{"n":{number},"m":[0.5,{number}]}}}}'
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}'.encode()
+    return own(structs.replace(asked(params), body=body))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("0.1", "0.1000000000000000000000000000000000000001", False),
+        ("0.1", "0.1000000000000000055511151231257827", False),
+        ("9007199254740993.0", "9007199254740992.0", False),
+        ("0.1", "0.10", True),
+        ("0.1", "1e-1", True),
+        ("150.0", "1.5e2", True),
+        ("0.0", "0e5", True),
+        ("0.0", "-0.0", False),
+        ("-1.5", "1.5", False),
+        ("1.0", "1", False),
+    ],
+)
+def test_numbers_are_compared_digit_for_digit(one: str, other: str, is_same: bool) -> None:
+    """JSON-026: to a server that reads decimals exactly they are two numbers."""
+    assert (spelt(one) == spelt(other)) is is_same
 
 
 @pytest.mark.parametrize(
@@ -384,4 +411,4 @@ def test_the_material_is_json() -> None:
     text = own(asked('{"name":"t","arguments":{"a":"]["}}')).material.decode()
     common, end = decoder.raw_decode(text)
     scope, whole = decoder.raw_decode(text, end)
-    assert (len(common), len(scope), whole) == (12, 6, len(text))
+    assert (len(common), len(scope), whole) == (13, 6, len(text))
