@@ -256,6 +256,8 @@ class Verdict(StrEnum):
     OK = "ok"
     TOOL_ERROR = "tool_error"
     RPC_ERROR = "rpc_error"
+    UPSTREAM_ERROR = "upstream_error"
+    """An HTTP error of its own, without a word of JSON-RPC."""
 
 
 class Outcome(Enum):

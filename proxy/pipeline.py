@@ -20,6 +20,7 @@ from .model import (
     Kind,
     Lease,
     Limit,
+    Outcome,
     Permit,
     Principal,
     Reason,
@@ -64,7 +65,7 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         try:
             reply = await (self._admit_batch(call) if call.kind is Kind.BATCH else self._admit(call))
         except Exception as error:
-            refused = error if isinstance(error, Refused) else _closed(error)
+            refused = error if isinstance(error, Refused) else _closed(error, call)
             for each in call.parts or (call,):
                 each.journey.refused(refused)
             reply = self.explain(refused, call)
@@ -174,8 +175,16 @@ def _release(leases: list[Lease], ending: Ending) -> None:
         lease.release(ending)
 
 
-def _closed(error: Exception) -> Refused:
+def _closed(error: Exception, call: Call) -> Refused:
     """An unexpected exception on a deciding path refuses. What it says goes to our log, not to the client."""
-    refused = Refused(Reason.INTERNAL, "If it keeps happening, tell the operator the time of this call.")
+    if any(each.method == "tools/call" and _may_have_run(each) for each in call.parts or (call,)):
+        # It is our failure, and all the same nobody knows what the server did.
+        refused = Refused(Reason.OUTCOME_UNKNOWN, "The proxy failed behind it.")
+    else:
+        refused = Refused(Reason.INTERNAL, "If it keeps happening, tell the operator the time of this call.")
     refused.__cause__ = error
     return refused
+
+
+def _may_have_run(call: Call) -> bool:
+    return call.journey.outcome_at_server is not Outcome.NOT_REACHED

@@ -291,7 +291,9 @@ class Listener:
                     self._send(connection, head + reply.body)
                     if connection.is_slow:
                         await self._taken(connection)
-        except (Broken, ConnectionError):
+        except Broken as broken:
+            keep = keep and broken.told  # a last word was said, and the body has ended as it should
+        except ConnectionError:
             keep = False
         except Exception as error:
             # Too late for a status: the head is out. What is broken must look broken.

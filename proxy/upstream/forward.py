@@ -192,6 +192,9 @@ class Forward:
             raise lost(call) from error
         body = bytes(held)
         self._check_whole(call, answer.status, body, judge)
+        if answer.status >= 500:
+            for each in judge.waiting.values():
+                each.journey.answered(Verdict.UPSTREAM_ERROR)
         answer.close()
         return Reply(answer.status, fields, body)
 
@@ -310,7 +313,8 @@ class Forward:
             "The stream ended without an answer.",
         )
         if not judge.waiting:
-            if trouble is not None:
+            # Whoever has its answer has lost nothing.
+            if trouble is not None and (nonsensical or not call.wants_answer):
                 call.journey.refused(why)
             raise Broken(told=False)
         for each in judge.waiting.values():

@@ -132,7 +132,7 @@ class Session:
         self.say(refused, call)
         reply = self._give_up(id_key(call.id))
         if reply is not None:
-            reply.settle(Ending.of(refused))
+            reply.settle(Ending.UPSTREAM_BROKE)  # what was late is the server's fault
 
     def _give_up(self, key: IdKey) -> Acknowledged | None:
         if key not in self._waiting:

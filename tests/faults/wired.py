@@ -15,12 +15,12 @@ WIRED: Final[frozenset[str]] = (
     else frozenset()
 )
 
-UNSAID_CLOSE: Final = True
+UNSAID_CLOSE: Final = False
 """A stream that ends with the sidecar's own last word is followed by the end of its connection, which no head has
 announced: whoever calls again on it at once is cut, although nothing of the call was read."""
-ERROR_STATUS_IS_OK: Final = True
+ERROR_STATUS_IS_OK: Final = False
 """A call that the server answers with an HTTP error and no JSON-RPC is written down as "ok"."""
-DOUBTED_ANSWER: Final = True
+DOUBTED_ANSWER: Final = False
 """A stream that breaks behind the whole answer: the caller has it, and "outcome_unknown" is written down."""
 UNENDED_ANSWER: Final = True
 """An answer without its blank line at the proper end of a stream: clients drop it and are told nothing, and "ok" is
