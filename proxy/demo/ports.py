@@ -28,6 +28,14 @@ def free_address(wanted: str) -> str:
         return f"{host}:{probe.getsockname()[1]}"
 
 
+def two_free_addresses() -> tuple[str, str]:
+    """Two that are free at once: one after the other the system may name one port twice. Raises OSError."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}", f"127.0.0.1:{other.getsockname()[1]}"
+
+
 def accepts(address: str) -> bool:
     """Somebody accepts connections there."""
     host, _, port = address.rpartition(":")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy.demo.environment import python_environment
-from proxy.demo.ports import accepts, answers_ok, free_address
+from proxy.demo.ports import accepts, answers_ok, free_address, two_free_addresses
 from proxy.demo.processes import Child
 from proxy.demo.start import REQUIREMENTS
 from tests import ledger
@@ -104,7 +104,7 @@ def keys_for(folder: Path, *people: Person) -> Keys:
 @contextmanager
 def sidecar(upstream: str, folder: Path, name: str, **settings: object) -> Iterator[Guarded]:
     """Start a sidecar with these sections beside those it needs to stand there."""
-    listen, operations = free_address("127.0.0.1:0"), free_address("127.0.0.1:0")
+    listen, operations = two_free_addresses()
     file = folder / f"{name}.json"
     needed = {
         "version": 1,
