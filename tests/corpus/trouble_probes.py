@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from tests.corpus.cases import CorpusError
 from tests.corpus.evidence import PASSED, Evidence, Outage, entries_in, outcome
 from tests.corpus.poison_stand import WatchStand
 from tests.corpus.scripts import Script, script_of
@@ -31,6 +32,8 @@ _LENGTH = re.compile(rb"(?i)(\r\ncontent-length: *)(\d+)")
 async def with_a_command(stand: Stand, e: Evidence) -> dict[str, Any]:
     """The same request to a sidecar that masks commands, while the server says one in the form of the case."""
     other = await stand.around.stand(WatchStand, stand.form)
+    # Its tools are checked against what it has seen listed.
+    await other.settle(e.case)
     script = script_of(e.case, "")
     assert script is not None
     assert isinstance(script.send, bytes)
@@ -40,7 +43,10 @@ async def with_a_command(stand: Stand, e: Evidence) -> dict[str, Any]:
     more = len(said) - len(script.send)
     said = _LENGTH.sub(lambda match: match[1] + b"%d" % (int(match[2]) + more), said, count=1)
     other.around.upstream.begin(replace(script, send=said), sends_discover=False)
-    return {"filtered": (await other.say(e.sent)).answers}
+    answers = (await other.say(e.sent)).answers
+    if not other.around.upstream.take()[0]:
+        raise CorpusError("the server was not asked, and said nothing that must not pass")
+    return {"filtered": answers}
 
 
 async def peak(stand: Stand, e: Evidence) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def is_filtered(e: Evidence) -> str | None:
     answer = e.filtered[0]
     if COMMAND in answer.raw:
         return "what must not pass was passed on"
-    if answer.status == 200 and MASKED not in answer.body:
+    if 200 <= answer.status < 300 and MASKED not in answer.body:
         return f"neither masked nor refused: {answer.body[:80]!r}"
     return None
 
