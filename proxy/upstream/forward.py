@@ -355,7 +355,8 @@ def without_length(fields: Headers) -> Headers:
 def check_head(answer: Answer) -> None:
     """Raise Refused (upstream_nonsense) unless status and fields may be passed on."""
     status = answer.status
-    if not 200 <= status <= 599 or 300 <= status <= 399:
+    # 206 is a part of something, and nobody asked for a part.
+    if not 200 <= status <= 599 or 300 <= status <= 399 or status == 206:
         raise nonsense(f"Its HTTP status was {status}.")
     codings = answer.headers.all("content-encoding")
     if not {"", "identity"}.issuperset(codings):

@@ -24,6 +24,9 @@ be the server, or a request meets the closing and nobody knows whether it arrive
 _NOT_BY_ITSELF: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
+HTTP = b"HTTP/"
+
+
 class _Listening(ResponseHandler):
     """A connection that hears nothing between two requests.
 
@@ -32,13 +35,21 @@ class _Listening(ResponseHandler):
     """
 
     awaits_answer = False
+    _begin = b""
+    """How the answer begins, as far as it came: aiohttp takes any word for that of HTTP."""
 
     def set_response_params(self, **params: Any) -> None:
         self.awaits_answer = True
+        self._begin = b""
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         if self.awaits_answer:
+            if len(self._begin) < len(HTTP):
+                self._begin += data[: len(HTTP) - len(self._begin)]
+                if not HTTP.startswith(self._begin) and self.transport is not None:
+                    self.transport.abort()
+                    return
             super().data_received(data)
             # The end of a body gives the connection back while bytes behind it are still being parsed.
             planted = self._is_idle() and self.should_close
