@@ -179,6 +179,8 @@ class Cache:
         """Wait for whoever asks the same, or ask for all who come meanwhile. Where that one failed, one of those who
         waited tries again, once for all of them; where the answer was for that one alone, each asks for itself. Beside
         the answer: whether the server has failed."""
+        if not asked.may_join:
+            return _taken(await self._fetch(permit, asked, keys))
         digests = [_flight(asked, keys)]
         if digests[0] != keys.own.digest:
             digests.append(keys.own.digest)

@@ -56,6 +56,8 @@ class Asked(Struct, frozen=True):
     may_look: bool
     """Whether it may be answered from here, or with the answer to an equal call under way; else its client wants one of
     its own."""
+    may_join: bool
+    """Whether it may wait for the answer to an equal call: not where its client wants to be told on the way."""
     share: Share
     """Who else may be given the answer, if it agrees."""
     keep: Keep | None
@@ -106,7 +108,8 @@ class Worth:
         wishes = _cache_control(call.headers)
         if "no-store" in wishes:
             return None
-        return Asked(by, "no-cache" not in wishes and "max-age=0" not in wishes, share, keep)
+        may_look = "no-cache" not in wishes and "max-age=0" not in wishes
+        return Asked(by, may_look, may_look and not _wants_to_be_told(call.params), share, keep)
 
     def keys(self, permit: Permit, asked: Asked, definition: str = "") -> Keys | None:
         """The names of such a call (`Keying.keys`)."""
@@ -205,12 +208,16 @@ class _Found(Struct, frozen=True):
 
 
 def _may_be_kept(params: Mapping[str, object]) -> bool:
-    """Whether a request asks for one answer and nothing else: no task, no continuation, nothing told on the way. A
-    member that is null is there."""
-    if not _ASKS_FOR_MORE.isdisjoint(params):
-        return False
+    """Whether a request asks for one answer and nothing else: no task, no continuation. A member that is null is
+    there."""
+    return _ASKS_FOR_MORE.isdisjoint(params)
+
+
+def _wants_to_be_told(params: Mapping[str, object]) -> bool:
+    """Whether a client asks for progress or log lines. What is kept came without any, and so does what is told again.
+    Some SDKs ask with every call."""
     meta = params.get("_meta")
-    return not isinstance(meta, dict) or _TOLD_ON_THE_WAY.isdisjoint(meta)
+    return isinstance(meta, dict) and not _TOLD_ON_THE_WAY.isdisjoint(meta)
 
 
 def _cache_control(headers: Headers) -> frozenset[str]:

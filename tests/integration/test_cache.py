@@ -211,7 +211,6 @@ async def test_what_was_cut_or_failed_is_not_kept(
 @pytest.mark.parametrize(
     "more",
     [
-        {"_meta": {"progressToken": 1}},
         {"task": {"ttl": 1}},
         {"requestState": "s", "inputResponses": {}},
     ],
@@ -223,6 +222,24 @@ async def test_what_asks_for_more_than_an_answer_passes(
     await asked(upstream, client, call())
     for _ in range(2):
         await asked(upstream, client, call(**more))
+
+
+async def test_whoever_wants_to_hear_of_progress_may_have_what_came_without(
+    side: Sidecar, client: Client, connect: Connect, upstream: Upstream
+) -> None:
+    """protocol.md 7.2 and 7.4: it waits for nobody else's call; what came with progress is nobody else's."""
+    wanting = call(_meta={"progressToken": 1})
+    await asked(upstream, client, wanting)
+    await kept(upstream, client, wanting)
+    await kept(upstream, client, call())
+    one, other = await connect(side.port), await connect(side.port)
+    one.send(call(arguments={"doc": "y"}))
+    first = await upstream.next()
+    other.send(call(_meta={"progressToken": 2}, arguments={"doc": "y"}))
+    second = await upstream.next()
+    for exchange, who in ((first, one), (second, other)):
+        exchange.answer(result())
+        await who.answer()
 
 
 async def test_the_client_may_want_its_own(client: Client, upstream: Upstream) -> None:

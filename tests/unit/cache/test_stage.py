@@ -142,10 +142,9 @@ async def test_an_answer_is_told_until_it_is_old() -> None:
         make_permit(tool_class="dangerous"),
         make_permit(method="prompts/get"),
         make_permit(headers={"Cache-Control": "no-store"}),
-        make_permit(meta={"progressToken": 1}),
         make_permit(revision=LEGACY, method="tools/list", tool=None),
     ],
-    ids=["write", "dangerous", "prompt", "no-store", "progress", "legacy list"],
+    ids=["write", "dangerous", "prompt", "no-store", "legacy list"],
 )
 async def test_what_is_not_kept_passes_untouched(permit: Permit) -> None:
     """Not looked up, not waited for, not stored; its journey hears nothing of a cache."""

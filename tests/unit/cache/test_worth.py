@@ -122,7 +122,7 @@ def is_shared(what: Permit, text: bytes, **other: Any) -> bool:
 
 
 def test_a_tool_is_kept_where_its_rule_says_so() -> None:
-    assert asked(permit()) == Asked(by="rule", may_look=True, share="caller", keep=KEEP)
+    assert asked(permit()) == Asked(by="rule", may_look=True, may_join=True, share="caller", keep=KEEP)
 
 
 @pytest.mark.parametrize("tool_class", ["write", "dangerous"])
@@ -139,7 +139,7 @@ def test_a_tool_without_a_word_of_its_rule_is_not_kept() -> None:
 
 @pytest.mark.parametrize("method", HINTED)
 def test_the_hinted_methods_are_kept_by_hints(method: str) -> None:
-    assert asked(hinted(method)) == Asked(by="hints", may_look=True, share="all", keep=None)
+    assert asked(hinted(method)) == Asked(by="hints", may_look=True, may_join=True, share="all", keep=None)
     assert asked(hinted(method), honour_hints=False) is None
     assert asked(hinted(method, revision=LEGACY)) is None
 
@@ -147,7 +147,9 @@ def test_the_hinted_methods_are_kept_by_hints(method: str) -> None:
 @pytest.mark.parametrize("method", LISTS)
 def test_older_lists_are_kept_where_the_operator_says_so(method: str) -> None:
     what = hinted(method, revision=LEGACY)
-    assert asked(what, legacy_lists_ttl_s=5) == Asked(by="legacy", may_look=True, share="caller", keep=None)
+    assert asked(what, legacy_lists_ttl_s=5) == Asked(
+        by="legacy", may_look=True, may_join=True, share="caller", keep=None
+    )
     assert asked(what, legacy_lists_ttl_s=0) is None
     assert asked(hinted(method), legacy_lists_ttl_s=5, honour_hints=False) is None
 
@@ -204,13 +206,20 @@ def test_answers_on_another_stream_are_not_kept(revision: Any) -> None:
         {"task": None},
         {"inputResponses": {}},
         {"requestState": "s"},
-        {"_meta": {"progressToken": 0}},
-        {"_meta": {META_PREFIX + "logLevel": "debug"}},
     ],
 )
 def test_a_request_for_more_than_one_answer_is_not_kept(more: dict[str, object]) -> None:
     assert asked(permit(params={"name": "t", "arguments": {}} | more)) is None
     assert asked(hinted("resources/read", params={"uri": "u"} | more)) is None
+
+
+@pytest.mark.parametrize("meta", [{"progressToken": 0}, {META_PREFIX + "logLevel": "debug"}])
+def test_whoever_wants_to_be_told_on_the_way_waits_for_nobody(meta: dict[str, object]) -> None:
+    """protocol.md 7.2: kept only where nothing but the answer was seen, and then told again to anybody. Regression:
+    fastmcp asks for both with every call, and nothing was ever kept for it."""
+    found = asked(permit(params={"name": "t", "arguments": {}, "_meta": meta}))
+    assert found is not None
+    assert (found.may_look, found.may_join) == (True, False)
 
 
 def test_arguments_may_be_called_as_they_like() -> None:
