@@ -248,6 +248,9 @@ UPSTREAM_FAULTS: Final = frozenset(
         Reason.OUTCOME_UNKNOWN,
     }
 )
+OWN_WISH: Final = "resilience.client_may_shorten"
+"""`limit` in the data of a refusal whose deadline was the caller's wish: a caller in a hurry must not look like a
+server that fails, or one of them could spoil it for all."""
 
 
 class Verdict(StrEnum):

@@ -19,6 +19,8 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from ..model import (
+    OWN_WISH,
+    UPSTREAM_FAULTS,
     Broken,
     Cached,
     Ending,
@@ -41,18 +43,8 @@ from .key import Key, Keys
 from .store import Mark, Store
 from .worth import Asked, Worth, is_answer
 
-FAILURES: Final = frozenset(
-    {
-        Reason.UPSTREAM_UNREACHABLE,
-        Reason.UPSTREAM_BROKE,
-        Reason.UPSTREAM_NONSENSE,
-        Reason.OUTCOME_UNKNOWN,
-        Reason.DEADLINE,
-        Reason.BREAKER_OPEN,
-        Reason.QUARANTINED,
-        Reason.OVERLOADED,
-    }
-)
+_LEFT_ALONE: Final = frozenset({Reason.BREAKER_OPEN, Reason.QUARANTINED})
+FAILURES: Final = UPSTREAM_FAULTS | _LEFT_ALONE | {Reason.DEADLINE, Reason.OVERLOADED}
 """The server's troubles, after which an old answer is better than none where the rule says so."""
 TAUGHT: Final = frozenset({"tools/list", "server/discover", "initialize"})
 """Methods whose results other rooms learn from, also where they come from here."""
@@ -177,8 +169,8 @@ class Cache:
 
     async def _one_of_several(self, permit: Permit, asked: Asked, keys: Keys) -> tuple[Reply, bool]:
         """Wait for whoever asks the same, or ask for all who come meanwhile. Where that one failed, one of those who
-        waited tries again, once for all of them; where the answer was for that one alone, each asks for itself. Beside
-        the answer: whether the server has failed."""
+        waited tries again, once for all of them; where the answer, or the no, was for that one alone, each asks for
+        itself. Beside the answer: whether the server has failed."""
         if not asked.may_join:
             return _taken(await self._fetch(permit, asked, keys))
         digests = [_flight(asked, keys)]
@@ -191,8 +183,9 @@ class Cache:
                     return await self._lead(permit, asked, keys, name)
                 try:
                     landed = await self._joined(permit, name)
-                except Refused:
-                    if is_last or self._deadline(permit) <= self._now():
+                except Refused as refused:
+                    is_over = self._deadline(permit) <= self._now()
+                    if is_over or (is_last and _is_everybodys(refused)):
                         raise
                     continue
                 kept = _meant(landed.kept, keys)
@@ -282,10 +275,18 @@ def _taken(landed: Landed) -> tuple[Reply, bool]:
     return landed.take(), landed.has_failed
 
 
+def _is_everybodys(refused: Refused) -> bool:
+    """Whether a no says something of the server. What it says of its caller, who was in a hurry or had no place, is no
+    answer to others."""
+    is_fault = refused.reason in UPSTREAM_FAULTS or refused.reason in _LEFT_ALONE
+    return is_fault and refused.data.get("limit") != OWN_WISH
+
+
 def _flight(asked: Asked, keys: Keys) -> bytes:
     """For which answer equal calls wait together. Only a rule says beforehand that others may have it."""
-    is_shared = asked.by == "rule" and keys.shared is not None and keys.is_counted
-    return (keys.shared if is_shared and keys.shared is not None else keys.own).digest
+    if asked.by == "rule" and keys.shared is not None and keys.is_counted:
+        return keys.shared.digest
+    return keys.own.digest
 
 
 def _meant(kept: tuple[Key, Entry] | None, keys: Keys) -> Entry | None:

@@ -33,11 +33,24 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from ..model import Broken, Call, Ending, Kind, Outcome, Permit, Reason, Refused, Reply, Stage, Stream
+from ..model import (
+    OWN_WISH,
+    Broken,
+    Call,
+    Ending,
+    Kind,
+    Outcome,
+    Permit,
+    Reason,
+    Refused,
+    Reply,
+    Stage,
+    Stream,
+)
 from ..protocol.headers import media_type
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
-from .signals import OWN_WISH, may_have_run
+from .signals import may_have_run
 
 HEADER: Final = "mcp-sidecar-timeout-ms"
 META_KEY: Final = "dev.mcp-sidecar/timeout-ms"

@@ -13,7 +13,19 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from ..model import UPSTREAM_FAULTS, Call, Ending, Kind, Reason, Refused, Reply, Rule, Stream, Verdict
+from ..model import (
+    OWN_WISH,
+    UPSTREAM_FAULTS,
+    Call,
+    Ending,
+    Kind,
+    Reason,
+    Refused,
+    Reply,
+    Rule,
+    Stream,
+    Verdict,
+)
 from ..protocol.answers import HELD_BYTES, Malformed, read_answers, read_tree
 from ..protocol.sse import Splitter
 
@@ -27,10 +39,6 @@ class Signal(Enum):
     SILENT = "silent"
     """Nothing: its caller left, or the no was ours."""
 
-
-OWN_WISH: Final = "resilience.client_may_shorten"
-"""`limit` in the data of a refusal whose deadline was the caller's wish: a caller in a hurry must not look like a
-server that fails, or one of them could have it left alone for all."""
 
 INTERNAL_ERROR: Final = -32603
 FAILS: Final = frozenset({502, 503, 504})

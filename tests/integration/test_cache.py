@@ -350,6 +350,31 @@ async def test_whoever_waits_for_another_has_a_deadline_of_its_own(
     assert len(upstream.seen) == 1
 
 
+async def test_callers_in_a_hurry_spoil_nothing_for_others(
+    side: Sidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """Hostile: whoever asks first for what is shared decides how long; two in a hurry must not refuse a third."""
+
+    def within_ms(who: str, milliseconds: int) -> bytes:
+        sent = message("tools/call", LEGACY, id=1, name="pub_doc", arguments={"doc": "x"})
+        return post(sent, LEGACY, key(who), ("Mcp-Sidecar-Timeout-Ms", str(milliseconds)))
+
+    eve, bob, ann = [await connect(side.port) for _ in range(3)]
+    eve.send(within_ms(EVE, 100))
+    await upstream.next()
+    bob.send(within_ms(BOB, 300))
+    await until(lambda: side.house.listener.requests_under_way == 2)
+    ann.send(call("pub_doc", ANN, id=9))
+    await until(lambda: side.house.listener.requests_under_way == 3)
+    for hurried in (eve, bob):
+        assert b"dev.mcp-sidecar/refusal" in (await hurried.answer()).body
+    # Beside hers there are theirs, and what the server is told of those.
+    while b'"id": 9' not in (exchange := await upstream.next()).request.body:
+        pass
+    exchange.answer(result(9))
+    assert b"hello" in (await ann.answer()).body
+
+
 async def test_when_the_first_fails_one_tries_again_for_all(
     side: Sidecar, connect: Connect, upstream: Upstream
 ) -> None:

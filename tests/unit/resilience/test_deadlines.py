@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from proxy.model import (
+    OWN_WISH,
     Broken,
     Call,
     Ending,
@@ -41,7 +42,7 @@ from proxy.resilience.deadlines import (
     Deadlines,
     Timed,
 )
-from proxy.resilience.signals import OWN_WISH, Signal, signal_of
+from proxy.resilience.signals import Signal, signal_of
 from tests.fakes import Diary, FakeJourney, make_batch, make_call, make_headers
 from tests.unit.resilience.scripted import (
     LEGACY,

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from proxy.model import Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, Rule
+from proxy.model import OWN_WISH, Broken, Call, Ending, Headers, Kind, Permit, Reason, Refused, Reply, Rule
 from proxy.protocol.revisions import TWO_ENDPOINTS
 from proxy.refusals import explain
 from proxy.resilience.breaker import ALIVE_S, Breaker, State
 from proxy.resilience.guarding import LOOK_EVERY_S, Guarding, is_guarded
 from proxy.resilience.quarantine import Quarantine
-from proxy.resilience.signals import OWN_WISH
 from tests.fakes import make_batch, make_call
 from tests.unit.resilience.scripted import (
     INTERNAL_ERROR,

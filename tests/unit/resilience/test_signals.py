@@ -11,12 +11,11 @@ from typing import Any, Final
 
 import pytest
 
-from proxy.model import Call, Ending, Headers, Kind, Reason, Refused, Reply, Revision, Rule, Stream
+from proxy.model import OWN_WISH, Call, Ending, Headers, Kind, Reason, Refused, Reply, Revision, Rule, Stream
 from proxy.protocol.answers import HELD_BYTES
 from proxy.protocol.revisions import BY_NAME, REGISTER, TWO_ENDPOINTS
 from proxy.protocol.sse import message
 from proxy.resilience.signals import (
-    OWN_WISH,
     Repeat,
     Signal,
     may_have_run,
