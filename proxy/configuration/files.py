@@ -1,4 +1,4 @@
-"""What do small files hold? A path in, its bytes out, or Unfit: reading is capped and never waits."""
+"""What do small files hold? A path in, its bytes out, or Unfit: reading is capped and never waits. Writing replaces."""
 
 import os
 import stat
@@ -57,3 +57,32 @@ def _check_regular(mode: int) -> None:
 
 def _too_big(most_bytes: int) -> Unfit:
     return Unfit("is too big", f"at most {most_bytes} bytes are read", "is it the right file?")
+
+
+def replace_file(path: str, content: bytes, *, mode: int = 0o600, beside: str | None = None) -> None:
+    """Put the content in the place of the file, whole or not at all. Raises OSError. IO.
+
+    `beside`: where it is written first, in the same folder; a fixed name where only one process writes.
+    """
+    beside = beside or f"{path}.new"
+    # Left by a process that was killed, perhaps with our own number: in containers everybody is 1.
+    if os.path.lexists(beside):
+        os.unlink(beside)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(beside, flags, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        if os.path.lexists(beside):
+            os.unlink(beside)
+        raise
+    # The rename itself has to survive, too.
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
-from ..configuration.files import read_bounded
+from ..configuration.files import read_bounded, replace_file
 from ..configuration.mistakes import Unfit
 from .demand import Quota, Window
 from .local import LATEST_S, MOST_PLACES, Local
@@ -137,32 +137,6 @@ class StateFile:
         with self._turn:
             if number >= self._newest:
                 replace_file(self._path, content)
-
-
-def replace_file(path: str, content: bytes) -> None:
-    """Put the content in the place of the file, whole or not at all. Raises OSError. IO."""
-    beside = f"{path}.new"
-    # Left by a process that was killed, perhaps with our own number: in containers everybody is 1.
-    if os.path.lexists(beside):
-        os.unlink(beside)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(beside, flags, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.lexists(beside):
-            os.unlink(beside)
-        raise
-    # The rename itself has to survive, too.
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def counters_in(content: bytes, wall: float) -> list[tuple[str, Counter]]:

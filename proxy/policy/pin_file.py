@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, structs
 
 from ..configuration.documents import document_of, read_document
+from ..configuration.files import replace_file
 from ..configuration.mistakes import Unfit, shown
 from ..configuration.values import fit
 from .definitions import FORMAT, NAMELESS, PART_DIGITS, PARTS, Definition
@@ -217,15 +218,5 @@ def _escaped(character: str, *, keeps: bool) -> str:
 
 def write_pins(path: str, text: str) -> None:
     """Put the text in the place of the file, whole or not at all. Raises OSError. IO."""
-    beside = f"{path}.{os.getpid()}.new"
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.lexists(beside):
-            os.unlink(beside)
-        raise
+    # A name of its own: two people may write down their tools at once.
+    replace_file(path, text.encode("utf-8"), mode=0o644, beside=f"{path}.{os.getpid()}.new")

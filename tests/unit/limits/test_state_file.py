@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from proxy.configuration.files import replace_file
 from proxy.limits.demand import Demand, Granted, Quota, Rate, Window
 from proxy.limits.local import Local
 from proxy.limits.settings import LocalStateSettings
-from proxy.limits.state_file import AT_ONCE, StateFile, replace_file
+from proxy.limits.state_file import AT_ONCE, StateFile
 
 NOON = 1_770_724_800.0
 """2026-02-10, 12:00 UTC."""

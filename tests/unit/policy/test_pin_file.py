@@ -1,5 +1,6 @@
 """The lock file: what is written is read back, and a diff of it shows what changed."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,17 @@ def test_one_more_definition_of_a_tool() -> None:
 def test_a_diff_is_harmless_for_a_terminal() -> None:
     lines = list(differences(file_of(), file_of(tool(name="\x1b[31mx", description="\x1b]0;x\x07"))))
     assert all(line.isprintable() for line in lines)
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Hostile: in containers everybody has the same number, so the next one meets it; and it may be a link."""
+    path = tmp_path / "tools.lock"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("precious", encoding="ascii")
+    Path(f"{path}.{os.getpid()}.new").symlink_to(elsewhere)
+    write_pins(str(path), "new")
+    assert path.read_text(encoding="ascii") == "new"
+    assert elsewhere.read_text(encoding="ascii") == "precious"
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
