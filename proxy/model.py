@@ -365,6 +365,13 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
         return structs.replace(self, params={}, headers=_NO_HEADERS, body=b"")
 
     @property
+    def was_sent(self) -> bool:
+        """Whether the server may have heard of it, or of a part of it, by any attempt."""
+        return any(
+            each.journey.outcome_at_server is not Outcome.NOT_REACHED for each in self.parts or (self,)
+        )
+
+    @property
     def is_open_ended(self) -> bool:
         """Whether its stream ends only when somebody leaves."""
         return self.kind is Kind.LISTEN or self.method == "subscriptions/listen"
@@ -480,6 +487,15 @@ class Stage(Protocol):
     """Anything that can serve a permitted call; a stage holds the next one."""
 
     async def __call__(self, permit: Permit) -> Reply: ...
+
+
+Deadline: TypeAlias = Callable[[Permit], float]
+"""When a call is over whatever happens: seconds, monotonic; infinite where it has no end."""
+
+
+def never_ends(_: Permit) -> float:
+    """No deadline."""
+    return math.inf
 
 
 class Ear(Protocol):

@@ -20,7 +20,6 @@ from .model import (
     Kind,
     Lease,
     Limit,
-    Outcome,
     Permit,
     Principal,
     Reason,
@@ -177,14 +176,10 @@ def _release(leases: list[Lease], ending: Ending) -> None:
 
 def _closed(error: Exception, call: Call) -> Refused:
     """An unexpected exception on a deciding path refuses. What it says goes to our log, not to the client."""
-    if any(each.method == "tools/call" and _may_have_run(each) for each in call.parts or (call,)):
+    if any(each.method == "tools/call" and each.was_sent for each in call.parts or (call,)):
         # It is our failure, and all the same nobody knows what the server did.
         refused = Refused(Reason.OUTCOME_UNKNOWN, "The proxy failed behind it.")
     else:
         refused = Refused(Reason.INTERNAL, "If it keeps happening, tell the operator the time of this call.")
     refused.__cause__ = error
     return refused
-
-
-def _may_have_run(call: Call) -> bool:
-    return call.journey.outcome_at_server is not Outcome.NOT_REACHED

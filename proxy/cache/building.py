@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import structs
 
-from ..model import Cached, Ending, Listen, Permit, Refused, Reply, Stage
+from ..model import Cached, Deadline, Ending, Listen, Permit, Refused, Reply, Stage, never_ends
 from .file import File
 from .forgetting import Forgetting, RuleOf
 from .layered import Layered, Second
 from .memory import Memory
 from .settings import CacheSettings
-from .stage import Cache, Deadline, Teach, never_ends
+from .stage import Cache, Teach
 from .store import Counts, Forget, Job, Seal, Store
 from .worth import Worth
 

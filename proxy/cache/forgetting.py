@@ -18,7 +18,6 @@ from ..model import (
     Call,
     Ear,
     Ending,
-    Outcome,
     Permit,
     Principal,
     Reply,
@@ -181,7 +180,7 @@ class _Guarded:
         try:
             reply = await self._serve(permit)
         except BaseException:
-            if what and _may_have_run(call):
+            if what and call.was_sent:
                 self._forgetting.soon(*what)
             raise
         if what:
@@ -212,10 +211,6 @@ class _Guarded:
             if _says_unknown(chunk):
                 await self._forgetting.forget(doubted)
             yield chunk
-
-
-def _may_have_run(call: Call) -> bool:
-    return any(each.journey.outcome_at_server is not Outcome.NOT_REACHED for each in call.parts or (call,))
 
 
 def _says_unknown(text: bytes) -> bool:

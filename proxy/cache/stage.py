@@ -23,6 +23,7 @@ from ..model import (
     UPSTREAM_FAULTS,
     Broken,
     Cached,
+    Deadline,
     Ending,
     Headers,
     Permit,
@@ -33,6 +34,7 @@ from ..model import (
     Stage,
     Stream,
     Verdict,
+    never_ends,
 )
 from ..protocol.headers import media_type
 from ..protocol.sse import Splitter, TooLong
@@ -51,13 +53,6 @@ TAUGHT: Final = frozenset({"tools/list", "server/discover", "initialize"})
 
 Teach: TypeAlias = Callable[[Permit, bytes], None]
 """Tells the other rooms the JSON text of a result that its caller gets from here. Raises Refused."""
-Deadline: TypeAlias = Callable[[Permit], float]
-
-
-def never_ends(_: Permit) -> float:
-    return math.inf
-
-
 Refresh: TypeAlias = Callable[[Permit, Callable[[Permit], Awaitable[Reply | None]]], None]
 """Does something for a permit beside the calls, with a journey of its own, and ends the reply."""
 Name: TypeAlias = tuple[bytes, Mark]

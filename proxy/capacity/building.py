@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..configuration.folding import fold
-from ..model import Stage
+from ..model import Deadline, Stage, never_ends
 from .gradient import Gradient
 from .pace import Paced
 from .settings import CapacitySettings
 from .slots import Slots
-from .stage import Deadline, Roomy, never_ends
+from .stage import Roomy
 
 SMALLEST_SHARE = 8
 """Places never become fewer than one in so many, where no floor is written."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
 
-from ..model import Kind, Permit, Reason, Refused, Reply, Stage
-from .stage import Deadline, never_ends, takes_place
+from ..model import Deadline, Kind, Permit, Reason, Refused, Reply, Stage, never_ends
+from .stage import takes_place
 
 
 class Paced:

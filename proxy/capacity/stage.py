@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,13 @@ from typing import Final, TypeAlias
 
 from ..configuration.folding import fold
 from ..configuration.globs import Globs
-from ..model import Call, Ending, Kind, Permit, Reason, Refused, Reply, Stage
+from ..model import Call, Deadline, Ending, Kind, Permit, Reason, Refused, Reply, Stage, never_ends
 from .gradient import Gradient
 from .slots import Lack, Place, Pools, Slots, State
 from .turnover import Turnover
 
 Turn: TypeAlias = "tuple[Permit, asyncio.Future[Refused | None]]"
 """Of a call that waits; None when it has come."""
-Deadline: TypeAlias = Callable[[Permit], float]
-"""When a call is over whatever happens: seconds, monotonic; infinite where it has no end."""
 
 FREE: Final = frozenset({"initialize", "logging/setLevel", "ping", "server/discover", "subscriptions/listen"})
 """Requests that take no place; those about tasks do not either."""
@@ -54,10 +51,6 @@ def takes_place(call: Call) -> bool:
     if call.kind is Kind.NOTIFICATION:
         return not method.startswith("notifications/") and method not in FREE
     return call.kind is Kind.REQUEST and method not in FREE and not method.startswith("tasks/")
-
-
-def never_ends(_: Permit) -> float:
-    return math.inf
 
 
 class Roomy:

@@ -174,7 +174,7 @@ class Timed:
             if not limit.expired():
                 raise
             refused = self._late(permit)
-            if _was_sent(call):
+            if call.was_sent:
                 self._tell_server(permit, call.parts or (call,))
             raise refused from None
         if isinstance(reply.body, Stream):
@@ -201,7 +201,7 @@ class Timed:
         if call.is_open_ended:
             return self._refused(SILENCE, f"Nothing came for {self._idle_s:g} s.", is_unknown=False)
         limit, seconds = self._limit(permit)
-        if _was_sent(call):
+        if call.was_sent:
             is_unknown = may_have_run(call, permit.rule)
             return self._refused(limit, _UNANSWERED.format(seconds), is_unknown=is_unknown)
         self.timed_out[limit] += 1
@@ -318,11 +318,6 @@ class Timed:
                 await cancel(permit)
         except Exception:  # nobody waits for it, and the call was refused long ago
             self.untold += 1
-
-
-def _was_sent(call: Call) -> bool:
-    """Whether the server may have heard of it, by any attempt."""
-    return any(part.journey.outcome_at_server is not Outcome.NOT_REACHED for part in call.parts or (call,))
 
 
 def _is_answered(call: Call) -> bool:

@@ -15,17 +15,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final
 
-from ..model import Call, Ending, Kind, Permit, Reason, Refused, Reply, Stage
+from ..model import Call, Deadline, Ending, Kind, Permit, Reason, Refused, Reply, Stage
 from .backoff import asked_s, backoff_s
 from .budget import Budget
 from .idempotency import keyed
 from .settings import ResilienceSettings
 from .signals import Repeat, Signal, may_have_run, may_repeat, signal_of
-
-Deadline: TypeAlias = Callable[[Permit], float]
-"""When a call is over whatever happens: seconds, monotonic; infinite where it has no end."""
 
 LONGEST_WAIT_S: Final = 60.0
 """Whatever a server asks for: who waits holds a place. What is longer is for the caller to wait."""

@@ -10,8 +10,19 @@ import pytest
 from proxy.capacity.building import Room
 from proxy.capacity.pace import Paced
 from proxy.capacity.settings import CapacitySettings, PaceSettings
-from proxy.capacity.stage import Deadline, never_ends
-from proxy.model import Call, Headers, Kind, Permit, Principal, Reason, Refused, Reply, Rule
+from proxy.model import (
+    Call,
+    Deadline,
+    Headers,
+    Kind,
+    Permit,
+    Principal,
+    Reason,
+    Refused,
+    Reply,
+    Rule,
+    never_ends,
+)
 from tests.fakes import make_batch, make_call
 
 SECONDS = 5.0

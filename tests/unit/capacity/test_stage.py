@@ -13,10 +13,11 @@ import pytest
 
 from proxy.capacity.building import Room
 from proxy.capacity.settings import AdaptiveSettings, CapacitySettings
-from proxy.capacity.stage import Deadline, never_ends, takes_place
+from proxy.capacity.stage import takes_place
 from proxy.model import (
     Broken,
     Call,
+    Deadline,
     Ending,
     Headers,
     Kind,
@@ -28,6 +29,7 @@ from proxy.model import (
     Rule,
     Stage,
     Stream,
+    never_ends,
 )
 from proxy.protocol.revisions import TWO_ENDPOINTS
 from proxy.upstream.http_sse import Acknowledged
