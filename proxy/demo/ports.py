@@ -2,10 +2,14 @@
 
 import errno
 import http.client
+import secrets
 import socket
 
 ANSWER_S = 1.0
 """For one probe: a local process that is up answers in milliseconds."""
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+"""Below the range from which systems take ports of their own choice: those get in between, and a server that comes back
+would find its port taken."""
 
 
 def free_address(wanted: str) -> str:
@@ -24,16 +28,30 @@ def free_address(wanted: str) -> str:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+        else:
+            if int(port):
+                return wanted
+    return f"{host}:{free_ports(1, host)[0]}"
 
 
-def two_free_addresses() -> tuple[str, str]:
-    """Two that are free at once: one after the other the system may name one port twice. Raises OSError."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}", f"127.0.0.1:{other.getsockname()[1]}"
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Different ports nobody listens on, drawn by lot so that two who ask at once seldom meet. Raises OSError for a
+    host that is not ours."""
+    held: list[socket.socket] = []
+    try:
+        while len(held) < count:
+            probe = socket.socket()
+            held.append(probe)
+            try:
+                probe.bind((host, FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                held.pop().close()
+        return [probe.getsockname()[1] for probe in held]
+    finally:
+        for probe in held:
+            probe.close()
 
 
 def accepts(address: str) -> bool:

@@ -9,7 +9,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from asyncio.subprocess import Process
@@ -20,6 +19,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxy.demo.ports import free_ports
 from tests.conformance.processes import ProcessFailed, child, tail
 
 READY_TIMEOUT_S: Final = 20.0
@@ -106,7 +106,7 @@ async def holding(port: int, kind: str, count: int, logs: Path, token: str = "")
 async def sidecar(upstream_port: int, logs: Path, *settings: str) -> AsyncIterator[Running]:
     """Run the sidecar as a user starts it who has no configuration but `settings`, as `--set` takes them; its log
     lines go to a file, as in a pod."""
-    port, operations_port = _free_ports(2)
+    port, operations_port = free_ports(2)
     log = logs / "sidecar.log"
     command = [
         *(sys.executable, "-m", "proxy", "run"),
@@ -142,12 +142,3 @@ async def _is_ready(port: int) -> bool:
         return False
     finally:
         writer.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

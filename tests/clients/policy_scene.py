@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy.demo.environment import python_environment
-from proxy.demo.ports import accepts, answers_ok, free_address, two_free_addresses
+from proxy.demo.ports import accepts, answers_ok, free_address, free_ports
 from proxy.demo.processes import Child
 from proxy.demo.start import REQUIREMENTS
 from tests import ledger
@@ -104,7 +104,7 @@ def keys_for(folder: Path, *people: Person) -> Keys:
 @contextmanager
 def sidecar(upstream: str, folder: Path, name: str, **settings: object) -> Iterator[Guarded]:
     """Start a sidecar with these sections beside those it needs to stand there."""
-    listen, operations = two_free_addresses()
+    listen, operations = (f"127.0.0.1:{port}" for port in free_ports(2))
     file = folder / f"{name}.json"
     needed = {
         "version": 1,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from proxy.demo.ports import answers_ok, two_free_addresses
+from proxy.demo.ports import answers_ok, free_ports
 from proxy.demo.processes import Child
 from tests import ledger
 
@@ -28,7 +28,7 @@ def server(logs: Path, *options: str) -> Iterator[str]:
 @contextmanager
 def sidecar(upstream: str, logs: Path) -> Iterator[str]:
     """Start a sidecar with nothing but an upstream; yield the URL that stands for `upstream`."""
-    listen, operations = two_free_addresses()
+    listen, operations = (f"127.0.0.1:{port}" for port in free_ports(2))
     command = [sys.executable, "-m", "proxy", "run", "--upstream", upstream, "--listen", listen]
     command += ["--set", f"operations.address={operations}", "--set", "drain_s=1"]
     with Child("sidecar", command, logs / f"sidecar-{listen}.log", stop_s=STOP_S) as child:

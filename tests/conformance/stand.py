@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
@@ -15,13 +13,12 @@ from pathlib import Path
 
 import aiohttp
 
+from proxy.demo.ports import free_ports
+
 from .processes import ProcessFailed, child, tail
 
 START_TIMEOUT_S = 20
 POLL_S = 0.05
-
-FIRST_PORT, LAST_PORT = 20_000, 32_000
-"""Below the range the kernel takes outgoing ports from, so that none of those gets in between."""
 
 SidecarCommand = Callable[[str, int, int], list[str]]
 """(upstream URL, data port, operations port) -> the command that starts what is to be compared."""
@@ -77,7 +74,7 @@ async def everything(logs: Path, *options: str) -> AsyncIterator[str]:
 async def sidecar(upstream: str, logs: Path, command: SidecarCommand) -> AsyncIterator[str]:
     """Run the sidecar in front of ``upstream`` and give the URL that clients use."""
     log = logs / "sidecar.log"
-    port, operations_port = _free_ports(2)
+    port, operations_port = free_ports(2)
     # A developer's own settings must not take part in the comparison.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SIDECAR_")}
     async with child(command(upstream, port, operations_port), log=log, env=env) as process:
@@ -101,21 +98,3 @@ async def _ready(url: str, process: Process) -> None:
                 pass
             await asyncio.sleep(POLL_S)
     raise ProcessFailed(f"ended with {process.returncode}")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, drawn by lot so that two runs at once seldom meet."""
-    held: list[socket.socket] = []
-    try:
-        while len(held) < count:
-            probe = socket.socket()
-            try:
-                probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT)))
-            except OSError:
-                probe.close()
-            else:
-                held.append(probe)
-        return [probe.getsockname()[1] for probe in held]
-    finally:
-        for probe in held:
-            probe.close()

@@ -22,6 +22,8 @@ from typing import cast
 
 import msgspec
 
+from proxy.demo.ports import free_ports
+
 from .http import whole_length
 from .orders import obey
 from .rules import AT_THE_DOOR, IN_A_MANNER, NONCE, Order, Rule, Struck
@@ -89,11 +91,11 @@ class Faulter:
 
     async def open(self) -> None:
         """Listen on the port of the last time, where there was one."""
+        self.port = self.port or free_ports(1)[0]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             functools.partial(Link, self), "127.0.0.1", self.port, backlog=4_096
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _shut(self) -> None:
         if self._server is not None:

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from proxy.demo.ports import free_ports
 from tests.conformance.processes import end_with_parent
 
 from .caller import RIGHT, Crowd, Told
@@ -136,13 +137,12 @@ class Recorder(Program):
     """The server, which may be killed and comes back on its port."""
 
     def __init__(self, log: Path, *, port: int = 0) -> None:
-        super().__init__("server", "--port", str(port), "--log", str(log))
+        super().__init__("server", "--port", str(port or free_ports(1)[0]), "--log", str(log))
         self.log = log
 
     async def restart(self) -> None:
         """SIGKILL, and start again on the same port."""
         await self.close()
-        self._command[4] = str(self.port)
         self._turn = asyncio.Lock()
         await self.open()
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from proxy.demo.ports import free_ports
 from tests import ledger
 from tests.integration.waiting import LONGEST_S, within
 from tests.integration.wire import Fields, Request, read_request
@@ -136,9 +137,9 @@ class Upstream:
 
     async def open(self) -> None:
         """Listen; on the port of the last time, where there was one."""
+        self.port = self.port or free_ports(1)[0]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Link(self), "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Close the port and every connection."""
