@@ -140,7 +140,7 @@ class House:
             stops=stops,
             failed=report,
             wall=wall,
-            second=_second(settings, log, wall),
+            second=_second(settings, log, watch, wall),
         )
         listen = listening(identity.listen, *policy.listens, limiting.listen, caching.listen)
         forward = Forward(settings.upstream, self._transport, form, origin=origin, stops=stops, listen=listen)
@@ -304,44 +304,34 @@ def _limits(
     def warn(why: str) -> None:
         log.life("quotas are not as they were", "warning", why=why)
 
-    def told(why: str | None) -> None:
-        if why is None:
-            log.life("limits are shared")
-        else:
-            log.life("limits are not shared", "warning", why=why)
-
     if settings.shared_state is None or not settings.limits:
         return Limiting(settings.limits, local_state=settings.local_state, wall=wall, warn=warn), None
     from .limits.shared_building import share  # its library is an extra
 
     local = Local()
+    told = functools.partial(_tell_shared, log, "limits")
     shared = share(settings.shared_state, local, watch=watch, told=told, wall=wall, chance=random.random)
     return Limiting(settings.limits, shared=shared, local=local, wall=wall, warn=warn), shared
 
 
-def _second(settings: Settings, log: Log, wall: Callable[[], float]) -> Second | None:
+def _second(settings: Settings, log: Log, watch: _Watches, wall: Callable[[], float]) -> Second | None:
     """Where replicas share what they keep: on a connection of its own, or long answers would hold up limits."""
     shared, cache = settings.shared_state, settings.cache
     if shared is None or cache is None or not cache.shared or cache.secret is None:
         return None
-    from .cache.valkey_store import Greet, ValkeyStore  # its library is an extra
-    from .limits.shared_building import trusting
-    from .limits.valkey_link import Link
+    from .cache.valkey_store import ValkeyStore  # its library is an extra
+    from .limits.shared_building import link
 
     longest = cache.max_entry_bytes + LONGEST_WORDS_BYTES
-    place, tls = shared.place, trusting(shared.ca_file) if shared.place.is_encrypted else None
-
-    def told(why: str | None) -> None:
-        if why is None:
-            log.life("kept answers are shared")
-        else:
-            log.life("kept answers are not shared", "warning", why=why)
-
-    def link(greet: Greet) -> Link:
-        return Link(place, greet, told=told, chance=random.random, tls=tls, max_reply_bytes=longest)
-
     return ValkeyStore(
-        link,
+        functools.partial(
+            link,
+            shared,
+            watch=watch,
+            told=functools.partial(_tell_shared, log, "kept answers"),
+            chance=random.random,
+            max_reply_bytes=longest,
+        ),
         Seal(cache.secret, f"valkey {shared.namespace}", cache.compress_above_bytes),
         namespace=shared.namespace,
         max_entry_bytes=cache.max_entry_bytes,
@@ -351,6 +341,14 @@ def _second(settings: Settings, log: Log, wall: Callable[[], float]) -> Second |
         token=lambda: secrets.token_hex(16),
         timeout_s=shared.timeout_s,
     )
+
+
+def _tell_shared(log: Log, what: str, why: str | None) -> None:
+    """People hear when the store is not used, and when it is again."""
+    if why is None:
+        log.life(f"{what} are shared")
+    else:
+        log.life(f"{what} are not shared", "warning", why=why)
 
 
 def _enforced(settings: Settings) -> list[str]:

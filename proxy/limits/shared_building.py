@@ -1,7 +1,7 @@
-"""Settings → the limits that replicas share, whose password and authorities are read again when their files change.
+"""Settings → who uses the store that replicas share; password and authorities are read again when their files change.
 
-In: the `shared_state` section. Out: a `Shared`, not connected yet. Keeps nothing. Needs the extra [redis]; whoever has
-no shared state does not import this.
+In: the `shared_state` section. Out: a `Shared` or a `Link`, not connected yet. Keeps nothing. Needs the extra [redis];
+whoever has no shared state does not import this.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from ..configuration.mistakes import Position, Report, SettingsError, Unfit, shown
 from .settings import SharedStateSettings
 from .shared import Fallback, Shared
+from .valkey_link import Greet, Link
 from .valkey_url import Place
 
 Watch: TypeAlias = Callable[[tuple[str, ...], Callable[[], Awaitable[None] | None]], None]
@@ -37,10 +38,8 @@ def share(
 ) -> Shared:
     """`local` decides in outages; the others are as `Shared` has them. Raises SettingsError where the authorities of
     `ca_file` cannot be read. IO: reads that file."""
-    place = settings.place
-    password, ca_file = settings.password, settings.ca_file
     shared = Shared(
-        place,
+        settings.place,
         local,
         on_outage=settings.on_outage,
         local_share=settings.local_share,
@@ -50,22 +49,63 @@ def share(
         wall=wall,
         chance=chance,
         now=now,
-        tls=trusting(ca_file) if place.is_encrypted else None,
+        tls=_trusted(settings),
     )
+    _follow_files(settings, watch, move=shared.move, trust=shared.trust)
+    return shared
+
+
+def link(
+    settings: SharedStateSettings,
+    greet: Greet,
+    *,
+    watch: Watch,
+    told: Callable[[str | None], None],
+    chance: Callable[[], float],
+    max_reply_bytes: int,
+) -> Link:
+    """A connection beside the one of limits, for whoever else uses the store; words and errors as in `share`."""
+    own = Link(
+        settings.place,
+        greet,
+        told=told,
+        chance=chance,
+        tls=_trusted(settings),
+        max_reply_bytes=max_reply_bytes,
+    )
+
+    def move(place: Place) -> None:
+        own.place = place
+
+    def trust(authorities: ssl.SSLContext) -> None:
+        own.tls = authorities
+
+    _follow_files(settings, watch, move=move, trust=trust)
+    return own
+
+
+def _trusted(settings: SharedStateSettings) -> ssl.SSLContext | None:
+    return trusting(settings.ca_file) if settings.place.is_encrypted else None
+
+
+def _follow_files(
+    settings: SharedStateSettings,
+    watch: Watch,
+    *,
+    move: Callable[[Place], None],
+    trust: Callable[[ssl.SSLContext], None],
+) -> None:
+    """Whoever connects hears of a new password, and of new authorities, before it connects the next time."""
+    place, password, ca_file = settings.place, settings.password, settings.ca_file
 
     def renew_password() -> None:
         assert password is not None
-        renewed: Place = structs.replace(place, password=password.renewed())
-        shared.move(renewed)
-
-    def renew_authorities() -> None:
-        shared.trust(trusting(ca_file))
+        move(structs.replace(place, password=password.renewed()))
 
     if password is not None and password.files:
         watch(password.files, renew_password)
     if ca_file is not None:
-        watch((ca_file,), renew_authorities)
-    return shared
+        watch((ca_file,), lambda: trust(trusting(ca_file)))
 
 
 def trusting(ca_file: str | None) -> ssl.SSLContext:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests import ledger
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
+from tests.integration.house import Lines
 from tests.integration.upstream import Exchange, Upstream
 from tests.integration.waiting import within
 from tests.integration.wire import LEGACY, message, post, result, tool_call
@@ -157,3 +160,35 @@ async def test_two_sidecars_share_what_they_keep(
     async with within(2):
         while b"new" not in await said(other, "read"):
             pass
+
+
+PASSWORDS = [
+    ledger.secret(f"{each}-horse-battery-staple", "the store's password") for each in ("wrong", "correct")
+]
+
+
+@pytest.mark.parametrize("of", ["limits", "kept answers"])
+async def test_a_renewed_password_of_the_store_reaches_whoever_uses_it(
+    open_sidecar: OpenSidecar, store: Valkey, tmp_path: Path, of: str
+) -> None:
+    """Hostile: who starts before its secret is mounted. Regression: the cache's own connection was never told."""
+    wrong, correct = PASSWORDS
+    store.say("CONFIG", "SET", "requirepass", correct)
+    file = tmp_path / "password"
+    file.write_text(wrong, encoding="utf-8")
+    (tmp_path / "secret").write_text(
+        ledger.secret(secrets.token_hex(24), "the cache's secret"), encoding="utf-8"
+    )
+    cache = {"shared": True, "secret": f"${{file:{tmp_path / 'secret'}}}"}
+    chosen = settings(store, password=f"${{file:{file}}}")
+    if of == "kept answers":
+        chosen = [f"cache={json.dumps(cache)}", *chosen[1:]]
+    side = await open_sidecar(*chosen)
+
+    def is_said(words: str) -> Callable[[Lines], bool]:
+        return lambda seen: any(line["msg"] == words for line in seen.life)
+
+    await side.lines.when(is_said(f"{of} are not shared"))
+    file.write_text(correct, encoding="utf-8")
+    await side.house.watch.look()
+    await side.lines.when(is_said(f"{of} are shared"))

@@ -13,7 +13,8 @@ from proxy.limits.demand import Demand, Quota, Rate, Window
 from proxy.limits.local import Local
 from proxy.limits.settings import SharedStateSettings
 from proxy.limits.shared import Shared
-from proxy.limits.shared_building import share, trusting
+from proxy.limits.shared_building import link, share, trusting
+from proxy.limits.valkey_link import Ask, Link
 from proxy.limits.valkey_url import Place
 from proxy.model import Refused
 from proxy.secret import Secret
@@ -91,6 +92,43 @@ def test_nobody_is_asked_for_a_certificate_without_tls(files: Files) -> None:
 def test_names_of_certificates_are_checked() -> None:
     context = trusting(None)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+async def greet(ask: Ask) -> None:
+    pytest.fail("nobody connects")
+
+
+def linked(settings: SharedStateSettings, files: Files) -> Link:
+    return link(
+        settings,
+        greet,
+        watch=files.watch,
+        told=lambda why: None,
+        chance=lambda: 1.0,
+        max_reply_bytes=1_000,
+    )
+
+
+def test_whoever_else_uses_the_store_hears_of_a_new_password(tmp_path: Path, files: Files) -> None:
+    """Regression: kept answers stayed with the password of the start."""
+    file = tmp_path / "password"
+    file.write_text("old", encoding="utf-8")
+    settings = SharedStateSettings(url="redis://s:1/2", password=Secret("old", PasswordFile(file)))
+    own = linked(settings, files)
+    file.write_text("new", encoding="utf-8")
+    files.watched.pop((str(file),))()
+    assert (own.place, own.tls) == (Place(host="s", port=1, database=2, password=Secret("new")), None)
+
+
+def test_whoever_else_uses_the_store_hears_of_new_authorities(tmp_path: Path, files: Files) -> None:
+    """Regression: as above."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Authority("old").pem)
+    own = linked(SharedStateSettings(url="rediss://s", ca_file=str(file)), files)
+    file.write_bytes(Authority("new").pem)
+    files.watched.pop((str(file),))()
+    assert own.tls is not None
+    assert [each["subject"] for each in own.tls.get_ca_certs()] == [((("commonName", "new"),),)]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\xfe"])
