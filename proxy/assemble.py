@@ -1,59 +1,49 @@
-"""The only place that builds things. Reads from the outside in: settings, then the server's side, then the rooms
-in the order of the way, then the client's side, then the process around them.
+"""The only place that builds rooms. One reading of the settings → all that calls pass through, from the outside in:
+settings, then the server's side, then the rooms in the order of the way, then the client's side.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import gc
 import random  # noqa: TID251  here chance enters
 import secrets
-import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from aiohttp import web
-
 from .batches import merge, without
-from .cache.building import Caching
+from .cache.building import Caching, store_of
+from .cache.forgetting import Definitions
 from .cache.layered import Second
-from .cache.store import Seal
+from .cache.store import Seal, Store
 from .capacity.building import Room
-from .check import overriding
-from .configuration.files import read_bounded
-from .configuration.values import Address
-from .downstream.acceptor import BACKLOG, Acceptor
 from .downstream.listener import Endpoint, Listener, no_pages
 from .downstream.metadata import Metadata
-from .downstream.tls import Unusable
 from .identity.building import Identification
 from .identity.challenges import Challenges
-from .identity.settings import IntrospectionSettings, JwtSettings, in_words
-from .lifecycle.background import Background
-from .lifecycle.drain import drain
-from .lifecycle.probes import Health, operations
-from .lifecycle.watch import Changed, Watch
+from .identity.settings import IntrospectionSettings, JwtSettings
+from .lifecycle.probes import Part
+from .lifecycle.survivors import Generation
 from .limits.building import Limiting
 from .limits.local import Local
-from .model import Call, FindPage, Refused, Reply, Stage
+from .model import Call, Changed, FindPage, Refused, Reply, Stage, Thing, Watches
 from .pipeline import Pipeline
 from .policy.building import Policy
 from .policy.disguise import Disguise
-from .policy.packs import read_packs
 from .policy.pins import Drift, State
+from .policy.settings import PackSettings
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
 from .resilience.building import Resilience
 from .resilience.deadlines import Cancel, Overdue
 from .settings import Settings
-from .telemetry.journey import Journeys, Sink
+from .telemetry.journey import Journeys
 from .telemetry.logs import Log
+from .upstream.catalog import Catalog
 from .upstream.credentials import Stops
 from .upstream.ears import listening
 from .upstream.forward import Forward
-from .upstream.http_sse import TwoEndpoints
+from .upstream.http_sse import Session, TwoEndpoints
 from .upstream.oauth import Challenged, ServersOAuth
 from .upstream.origin import Origin
 from .upstream.probe import Probe
@@ -62,26 +52,32 @@ from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
+    from .identity.ownership import Ownership
     from .limits.shared import Shared
 
 LONGEST_NAME = 128
 """Of a tool, in a line: servers choose names."""
 LONGEST_WORDS_BYTES = 1_048_576
 """Of a reply of the shared store, beside the answer in it."""
-IDLE_S = 15.0
-"""How long the operations port waits for a request, also for the first one."""
 
 
-class House:
-    """A running sidecar."""
+class Rooms:
+    """What calls pass through, by one reading of the settings."""
 
-    def __init__(self, settings: Settings, log: Log, *, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        packs: Sequence[PackSettings],
+        log: Log,
+        generation: Generation,
+        journeys: Journeys,
+        report: Callable[[Exception], None],
+    ) -> None:
+        """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `report`
+        hears of what fails beside the calls. Raises SettingsError for files that cannot be read."""
         self.settings = settings
-        self._log = log
+        self.generation = generation
         form = settings.refusals
-
-        def report(error: Exception) -> None:
-            log.life("failed", "error", error=type(error).__name__)
 
         def found(pattern: str, action: str, count: int) -> None:
             log.life("found in what the server says", "warning", pattern=pattern, action=action, count=count)
@@ -102,27 +98,29 @@ class House:
                 principal=principal,
             )
 
-        self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
-        watch = functools.partial(_watch, self.watch, log)
+        def of_server(name: str, made_of: object, make: Callable[[], Thing]) -> Thing:
+            """What is known of one server says nothing of another."""
+            return generation(name, (settings.upstream.url, made_of), make)
+
+        watch = functools.partial(told, log, generation.watch)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
-        identity = Identification(settings.identity, watch=watch, wall=wall)
+        identity = self.identity = _identification(settings, log, generation, wall)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
             settings.policy,
-            read_packs(settings.policy),
+            packs,
             form=form,
             found=found,
             drifted=drifted,
             token=_unguessable,
+            shelve=of_server,
         )
         watch(policy.pin_files, policy.renew_pins)
         # How much they may have, here or with other replicas.
-        limiting, shared = _limits(settings, log, watch, wall)
+        limiting, shared = _limits(settings, log, generation, wall)
         # The server's side.
-        self._transport: Transport = AiohttpTransport(
-            settings.upstream.url, connect_timeout_s=settings.upstream.connect_timeout_s
-        )
+        transport = _transport(settings, generation)
         origin = Origin(settings.upstream)
         watch(tuple(origin.own.files), origin.own.renew)
         stops = Stops(
@@ -140,10 +138,19 @@ class House:
             stops=stops,
             failed=report,
             wall=wall,
-            second=_second(settings, log, watch, wall),
+            store=_store(settings, log, generation, wall),
+            definitions=of_server("tool definitions", None, Definitions),
         )
         listen = listening(identity.listen, *policy.listens, limiting.listen, caching.listen)
-        forward = Forward(settings.upstream, self._transport, form, origin=origin, stops=stops, listen=listen)
+        forward = Forward(
+            settings.upstream,
+            transport,
+            form,
+            origin=origin,
+            stops=stops,
+            listen=listen,
+            catalog=of_server("catalog", None, Catalog),
+        )
         serve: Stage = forward
         cancel: Cancel = forward.cancel
         overdue: Overdue | None = None
@@ -153,7 +160,10 @@ class House:
         ]
         if settings.upstream.is_http_sse:
             stream_path, messages_path = two_paths(settings.listen.path)
-            two = TwoEndpoints(settings.upstream, forward, messages_path, form, listen=listen)
+            sessions: dict[str, Session] = of_server("sessions of two endpoints", messages_path, dict)
+            two = TwoEndpoints(
+                settings.upstream, forward, messages_path, form, listen=listen, sessions=sessions
+            )
             serve, cancel, overdue = two, two.cancel, two.overdue
             explained = functools.partial(_explain_elsewhere, two=two, form=form)
             endpoints = [
@@ -164,29 +174,29 @@ class House:
         if _servers_own_oauth(settings):
             oauth = ServersOAuth(
                 PublicView(settings.upstream.url, settings.identity.resource or ""),
-                self._transport,
+                transport,
                 origin=origin,
                 stops=stops,
             )
             serve, pages = Challenged(serve, oauth), oauth.page
-        probe = Probe(settings.upstream, self._transport, origin)
+        self.probe = Probe(settings.upstream, transport, origin)
         # How long it may take, what is sent again, and when the server is left alone.
         self.resilience = Resilience(
             settings.resilience,
             form=form,
             cancel=cancel,
             overdue=overdue,
-            connects=probe.connects,
+            connects=self.probe.connects,
             token=lambda: secrets.token_hex(16),
             chance=random.random,
             wall=wall,
+            shelve=of_server,
         )
-        self.capacity = Room(settings.capacity, deadline=self.resilience.deadline)
+        self.capacity = Room(settings.capacity, deadline=self.resilience.deadline, shelve=of_server)
         serve = self.capacity.guarded(self.resilience.guarded(self.capacity.paced(serve)))
         serve = caching.guarded(serve, forward.retell, self.resilience.deadline)
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
-        journeys = Journeys((*sinks, log.call), failed=report)
         challenges = Challenges(settings.identity)
         hall = Pipeline(
             identify=identity.identify,
@@ -199,7 +209,7 @@ class House:
             without=without,
             disguise=Disguise(_unguessable),
         )
-        # The client's side, and the operator's.
+        # The client's side.
         self.listener = Listener(
             settings.listen,
             endpoints=endpoints,
@@ -211,81 +221,29 @@ class House:
             keys=identity.headers,
             who=identity.who,
         )
-        parts = (identity, self.resilience, *(() if shared is None else (shared,)))
-        self.health = Health(probe, *parts)
-        self._acceptor = Acceptor(settings.listen, self.listener.server, read_bounded)
-        self._operations: web.AppRunner | None = None
-        self.operations_address = settings.operations.address
-        # What runs meanwhile.
-        self._identity = identity
-        self._limiting = limiting
-        self._shared = shared
-        self._background = Background(report)
-        watch(self._acceptor.files, self._acceptor.renew)
+        self.parts: tuple[Part, ...] = (identity, self.resilience, *(() if shared is None else (shared,)))
+        """What calls depend on beside the server."""
 
-    @property
-    def data_address(self) -> Address:
-        """Where the data port is; once open, with the port that the system picked."""
-        return self._acceptor.address
+    def start(self) -> None:
+        """What runs beside the calls runs from now on."""
+        self.generation.start(*self.resilience.jobs)
 
-    async def open(self) -> None:
-        """Listen on both ports. Raises OSError naming the address that cannot be had, or `Unusable`."""
-        runner = web.AppRunner(
-            operations(self.health), access_log=None, handle_signals=False, keepalive_timeout=IDLE_S
-        )
-        await runner.setup()
-        self._operations = runner
-        where = self.settings.operations.address
-        site = web.TCPSite(runner, where.host, where.port, backlog=BACKLOG)
-        await site.start()
-        self.operations_address = _bound(runner.addresses[0][:2])
-        await self._acceptor.open()
-        shared = () if self._shared is None else self._shared.jobs
-        rooms = (
-            *self._identity.jobs,
-            *self._limiting.jobs,
-            *shared,
-            *self.caching.jobs,
-            *self.resilience.jobs,
-        )
-        for job in (*rooms, self.watch.run, self._tell_health):
-            self._background.start(job)
-        self.health.is_listening = True
+    def enter(self) -> None:
+        """Calls pass through here from now on. Raises nothing: whoever reloads has no way back."""
+        self.policy.enter()
 
-    async def _tell_health(self) -> None:
-        def tell(reasons: Sequence[str]) -> None:
-            if reasons:
-                self._log.life("degraded", "warning", reasons=list(reasons))
-            else:
-                self._log.life("recovered")
+    async def retire(self) -> None:
+        """Others have entered: finish the calls that have begun, and close what nobody else needs."""
+        await self.generation.retire()
+        await self.listener.finished()
+        await self.close()
 
-        await self.health.tell_changes(tell)
-
-    async def close(self, *, grace_s: float | None = None) -> int:
-        """Drain and come down. Returns how many requests were cut off."""
-
-        async def grace(seconds: float) -> None:
-            await asyncio.sleep(seconds if grace_s is None else grace_s)
-
-        cut_off = await drain(
-            self.listener,
-            self.health,
-            drain_s=self.settings.drain_s,
-            stop_accepting=self._acceptor.stop_accepting,
-            grace=grace,
-        )
-        await self._background.close()
-        await self.listener.server.shutdown(timeout=0.1)
-        await self._identity.close()
+    async def close(self) -> None:
+        """The calls have ended, or are cut off."""
+        await self.generation.retire()
         await self.resilience.close()
         await self.caching.close()
-        await self._limiting.close()
-        if self._shared is not None:
-            await self._shared.close()
-        await self._transport.close()
-        if self._operations is not None:
-            await self._operations.cleanup()
-        return cut_off
+        await self.generation.release()
 
 
 def _unguessable() -> str:
@@ -293,28 +251,83 @@ def _unguessable() -> str:
     return f"x{secrets.token_hex(16)}"
 
 
-_Watches: TypeAlias = Callable[[tuple[str, ...], Changed], None]
+_Wall: TypeAlias = Callable[[], float]
+
+
+def _identification(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Identification:
+    """The room goes on as it is while its section does: its keys were fetched, and are good."""
+    ownership: Ownership | None = None
+    if not settings.identity.is_anonymous:
+        from .identity.ownership import (
+            Ownership as Owned,  # where nobody proves anything, nobody owns anything
+        )
+
+        ownership = generation("ownership", settings.upstream.url, Owned)
+
+    def make(watch: Watches) -> Identification:
+        return Identification(
+            settings.identity, watch=functools.partial(told, log, watch), wall=wall, ownership=ownership
+        )
+
+    return generation.running("identity", (settings.identity, settings.upstream.url), make)
 
 
 def _limits(
-    settings: Settings, log: Log, watch: _Watches, wall: Callable[[], float]
+    settings: Settings, log: Log, generation: Generation, wall: _Wall
 ) -> tuple[Limiting, Shared | None]:
     """The room, and the store behind it where replicas share one."""
+    limits, state, place = settings.limits, settings.local_state, settings.shared_state
+    local = generation("buckets", None, Local)
+    shared: Shared | None = None
 
     def warn(why: str) -> None:
         log.life("quotas are not as they were", "warning", why=why)
 
-    if settings.shared_state is None or not settings.limits:
-        return Limiting(settings.limits, local_state=settings.local_state, wall=wall, warn=warn), None
-    from .limits.shared_building import share  # its library is an extra
+    if place is not None and limits:
+        from .limits.shared_building import share  # its library is an extra
 
-    local = Local()
-    told = functools.partial(_tell_shared, log, "limits")
-    shared = share(settings.shared_state, local, watch=watch, told=told, wall=wall, chance=random.random)
-    return Limiting(settings.limits, shared=shared, local=local, wall=wall, warn=warn), shared
+        shared = generation.running(
+            "shared limits",
+            place,
+            lambda watch: share(
+                place,
+                local,
+                watch=functools.partial(told, log, watch),
+                told=functools.partial(_tell_shared, log, "limits"),
+                wall=wall,
+                chance=random.random,
+            ),
+        )
+    return generation.running(
+        "limits",
+        (limits, state, place),
+        lambda _: Limiting(limits, local_state=state, shared=shared, local=local, wall=wall, warn=warn),
+    ), shared
 
 
-def _second(settings: Settings, log: Log, watch: _Watches, wall: Callable[[], float]) -> Second | None:
+def _transport(settings: Settings, generation: Generation) -> Transport:
+    url, timeout_s = settings.upstream.url, settings.upstream.connect_timeout_s
+    return generation.running(
+        "transport", (url, timeout_s), lambda _: AiohttpTransport(url, connect_timeout_s=timeout_s)
+    )
+
+
+def _store(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Store | None:
+    """Where answers are kept."""
+    cache = settings.cache
+    if cache is None:
+        return None
+    place = settings.shared_state if cache.shared else None
+
+    def make(watch: Watches) -> Store:
+        return store_of(
+            cache, wall=wall, second=_second(settings, log, functools.partial(told, log, watch), wall)
+        )
+
+    return generation.running("kept answers", (cache, place), make)
+
+
+def _second(settings: Settings, log: Log, watch: Watches, wall: _Wall) -> Second | None:
     """Where replicas share what they keep: on a connection of its own, or long answers would hold up limits."""
     shared, cache = settings.shared_state, settings.cache
     if shared is None or cache is None or not cache.shared or cache.secret is None:
@@ -351,15 +364,6 @@ def _tell_shared(log: Log, what: str, why: str | None) -> None:
         log.life(f"{what} are not shared", "warning", why=why)
 
 
-def _enforced(settings: Settings) -> list[str]:
-    """What is in force, in words for the first line of the log."""
-    policy = settings.policy
-    rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
-    limits = [f"limit {each.name}{', reported only' if each.report else ''}" for each in settings.limits]
-    cache = [] if settings.cache is None else ["cache"]
-    return ["caps", "protocol rules", *rules, *limits, *cache]
-
-
 def _our_pages(settings: Settings) -> FindPage:
     """The document about us where callers get tokens for us; nothing at its paths otherwise."""
     identity = settings.identity
@@ -382,7 +386,7 @@ def _servers_own_oauth(settings: Settings) -> bool:
     return forwards and not identity.uses_oauth and identity.resource is not None
 
 
-def _watch(watch: Watch, log: Log, paths: tuple[str, ...], changed: Changed) -> None:
+def told(log: Log, watch: Watches, paths: tuple[str, ...], changed: Changed) -> None:
     """Tell `changed` when one of the files changes, and people when it has worked."""
 
     async def reload() -> None:
@@ -392,7 +396,7 @@ def _watch(watch: Watch, log: Log, paths: tuple[str, ...], changed: Changed) -> 
         log.life("reloaded", files=list(paths))
 
     if paths:
-        watch.add(paths, reload)
+        watch(paths, reload)
 
 
 def two_paths(path: str) -> tuple[str, str]:
@@ -401,56 +405,5 @@ def two_paths(path: str) -> tuple[str, str]:
     return (path if last == "sse" else f"{base}/sse"), f"{base}/messages"
 
 
-async def serve(settings: Settings, log: Log) -> int:
-    """Run until TERM or INT. Returns the exit code."""
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    patient = True
-
-    def stop(is_patient: bool) -> None:
-        nonlocal patient
-        patient = is_patient
-        stopping.set()
-
-    loop.add_signal_handler(signal.SIGTERM, stop, True)
-    loop.add_signal_handler(signal.SIGINT, stop, False)
-    house = House(settings, log)
-    try:
-        await house.open()
-    except (OSError, Unusable) as error:
-        what = error.strerror if isinstance(error, OSError) else None
-        log.life("cannot listen", "error", error=what or type(error).__name__, why=str(error))
-        await house.close(grace_s=0)
-        return 2 if isinstance(error, Unusable) else 1
-    # What was built until now stays: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    log.life(
-        "started",
-        listen=f"{'http' if settings.listen.tls is None else 'https'}://{house.data_address}{settings.listen.path}",
-        operations=f"http://{house.operations_address}",
-        upstream=settings.upstream.url.partition("?")[0],  # what stands behind may be a key
-        identity=[in_words(each) for each in settings.identity.chosen],
-        enforces=_enforced(settings),
-    )
-    if tools := overriding(settings):
-        why = "a rule of the settings lifts what packs deny, for each of these"
-        log.life("packs are overridden", "warning", tools=tools, why=why)
-    if settings.upstream.forward_client_authorization:
-        why = "a token that reaches the server can be used by it elsewhere; every call that carries one is marked"
-        log.life("client authorization is forwarded", "warning", why=why)
-    await stopping.wait()
-    log.life("draining", drain_s=settings.drain_s, under_way=house.listener.requests_under_way)
-    # Whoever presses Ctrl-C has no load balancer that needs to hear of it first.
-    cut_off = await house.close(grace_s=None if patient else 0)
-    log.life("stopped", cut_off=cut_off)
-    return 0
-
-
 def _explain_elsewhere(refused: Refused, call: Call, *, two: TwoEndpoints, form: Form) -> Reply:
     return two.refuse(refused, call) or explain(refused, call, form)
-
-
-def _bound(where: Sequence[object]) -> Address:
-    host, port = where
-    return Address(str(host), int(str(port)))

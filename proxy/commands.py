@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .model import Journey
-    from .settings import Settings
+    from .settings import Loaded
 
 DESCRIPTION = "A transparent, JSON-RPC-aware reverse proxy that stands next to one MCP server."
 
@@ -130,18 +131,24 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .settings import SettingsError, load
+    from .settings import SettingsError, load_with_files
+
+    overrides = _overrides(options)
+
+    def read() -> Loaded:
+        return load_with_files(options.config, overrides=overrides, environ=os.environ)
 
     try:
-        return _serve(load(options.config, overrides=_overrides(options), environ=os.environ))
+        return _serve(read)
     except SettingsError as error:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)
         return 2
 
 
-def _serve(settings: Settings) -> int:
-    from .assemble import serve
+def _serve(read: Callable[[], Loaded]) -> int:
+    loaded = read()
+    from .house import serve
     from .telemetry.logs import Log
 
     log = Log()
@@ -150,8 +157,8 @@ def _serve(settings: Settings) -> int:
     except ImportError:
         import asyncio
 
-        return asyncio.run(serve(settings, log))
-    return uvloop.run(serve(settings, log))
+        return asyncio.run(serve(loaded, log, read))
+    return uvloop.run(serve(loaded, log, read))
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct, structs
 
@@ -673,3 +673,28 @@ class Page(Struct, frozen=True, kw_only=True):
 
 FindPage: TypeAlias = Callable[[str], Page | None]
 """The page at an exact path, or None."""
+
+
+Job: TypeAlias = Callable[[], Awaitable[None]]
+"""What runs beside the calls, until it is cancelled."""
+
+Changed: TypeAlias = Callable[[], Awaitable[None] | None]
+"""Called in the event loop; what takes its time may return an awaitable, which is awaited."""
+
+Watches: TypeAlias = Callable[[tuple[str, ...], Changed], None]
+"""Paths, and what to do when a file among them has changed."""
+
+Thing = TypeVar("Thing")
+
+
+class Shelve(Protocol):
+    """Gives what outlives a reload of the settings."""
+
+    def __call__(self, name: str, made_of: object, make: Callable[[], Thing]) -> Thing:
+        """The thing of this name that there is, where it is made of the same; else a new one."""
+        ...
+
+
+def shelve_nothing(name: str, made_of: object, make: Callable[[], Thing]) -> Thing:
+    """A `Shelve` for whoever is never reloaded."""
+    return make()

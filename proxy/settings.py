@@ -89,11 +89,26 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long calls in flight may finish after TERM; less than the pod's grace period (30 s by default)."""
 
 
+class Loaded(Struct, frozen=True):
+    """Settings, and where they came from."""
+
+    settings: Settings
+    files: tuple[str, ...]
+    """The file itself, the packs, and the files that values refer to: when one changes, the settings may be others."""
+
+
 def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> Settings:
     """Read the settings. Without a file the environment or the overrides must name the upstream.
 
     Raises SettingsError with every mistake, those in keys files too. IO: reads `file` and the files it names.
     """
+    return load_with_files(file, overrides=overrides, environ=environ).settings
+
+
+def load_with_files(
+    file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[str, str]
+) -> Loaded:
+    """The same, and which files were read for it."""
     report = Report()
     root = _without_file() if file is None else _read(file, report)
     base = Path() if file is None else file.parent
@@ -102,10 +117,12 @@ def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[s
     apply_environment(root, kind, environ, report)
     apply_sets(root, kind, overrides, report)
     settings: object = None
+    files: dict[str, None] = {}
     elsewhere: tuple[Mistake, ...] = ()
     if root is not None:
         converter = Converter(report, environ, read_bounded)
         settings = converter.read(root, kind, Spot(), root.at)
+        files = converter.files
         _check_across(converter.values, report)
         elsewhere = (
             *_check_keys_files(converter.values, environ, report),
@@ -113,7 +130,10 @@ def load(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[s
         )
     if report.has_mistakes or elsewhere or not isinstance(settings, Settings):
         raise SettingsError((*report.mistakes, *elsewhere))
-    return settings if settings.policy is None else _with_packs_located(settings, settings.policy, base)
+    if settings.policy is not None:
+        settings, packs = _with_packs_located(settings, settings.policy, base)
+        files.update(dict.fromkeys(packs))
+    return Loaded(settings, tuple(files if file is None else (str(file.absolute()), *files)))
 
 
 def schema() -> dict[str, object]:
@@ -216,10 +236,12 @@ def _check_packs(
     return tuple(mistakes)
 
 
-def _with_packs_located(settings: Settings, policy: PolicySettings, base: Path) -> Settings:
-    """Whoever reads the packs later need not know where the settings came from."""
+def _with_packs_located(
+    settings: Settings, policy: PolicySettings, base: Path
+) -> tuple[Settings, tuple[str, ...]]:
+    """Whoever reads the packs later need not know where the settings came from. And where the packs are."""
     packs = tuple(located(name, base) for name in policy.packs)
-    return structs.replace(settings, policy=structs.replace(policy, packs=packs))
+    return structs.replace(settings, policy=structs.replace(policy, packs=packs)), packs
 
 
 def _check_identity(values: Mapping[str, object], report: Report) -> None:

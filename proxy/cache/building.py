@@ -12,12 +12,12 @@ from msgspec import structs
 
 from ..model import Cached, Deadline, Ending, Listen, Permit, Refused, Reply, Stage, never_ends
 from .file import File
-from .forgetting import Forgetting, RuleOf
+from .forgetting import Definitions, Forgetting, RuleOf
 from .layered import Layered, Second
 from .memory import Memory
 from .settings import CacheSettings
 from .stage import Cache, Teach
-from .store import Counts, Forget, Job, Seal, Store
+from .store import Counts, Forget, Seal, Store
 from .worth import Worth
 
 MAX_RENEWALS = 256
@@ -37,23 +37,24 @@ class Caching:
         stops: Callable[[bytes], bool],
         failed: Callable[[Exception], None],
         wall: Callable[[], float],
-        second: Second | None = None,
+        store: Store | None = None,
+        definitions: Definitions | None = None,
     ) -> None:
         """`upstream` is the server's URL, `generation` names the policy in force, `rule_of` the rule of one message of
         a batch. `stops` tells which headers do not reach the server. `failed` hears what went wrong beside the calls.
-        `second` is the store that replicas share, where they do."""
+        `store` is what `store_of` made of these settings, whose jobs run and which is closed elsewhere; `definitions`
+        are those that were seen before a reload."""
         self.listen: Listen | None = None
         """Ears for exchanges."""
-        self.store: Store | None = None
+        self.store = store
         self._settings = settings
         self._failed = failed
         self._wall = wall
         self._renewals: set[asyncio.Task[None]] = set()
-        if settings is None:
+        if settings is None or store is None:
             return
         self._worth = Worth(settings, upstream=upstream, generation=generation, stops=stops)
-        self.store = self._store_of(settings, second)
-        self._forgetting = Forgetting(self.store, rule_of)
+        self._forgetting = Forgetting(store, rule_of, definitions)
         self.listen = self._forgetting.listen
 
     def guarded(self, serve: Stage, teach: Teach, deadline: Deadline = never_ends) -> Stage:
@@ -80,11 +81,6 @@ class Caching:
         )
 
     @property
-    def jobs(self) -> tuple[Job, ...]:
-        """What runs beside the calls."""
-        return () if self.store is None else self.store.jobs
-
-    @property
     def counts(self) -> Counts:
         """What happened to entries since the start."""
         return {} if self.store is None else self.store.counts
@@ -95,31 +91,12 @@ class Caching:
             await self.store.forget(Forget(tenant, ("tools/call",) if targets else (), targets))
 
     async def close(self) -> None:
-        """End what runs beside the calls, and write what is to be written; after the jobs have ended."""
+        """End what runs beside the calls."""
         for task in tuple(self._renewals):
             task.cancel()
         await asyncio.gather(*self._renewals, return_exceptions=True)
         if self.store is not None:
             await self._forgetting.close()
-            await self.store.close()
-
-    def _store_of(self, settings: CacheSettings, second: Second | None) -> Store:
-        memory = Memory(
-            max_bytes=settings.max_bytes,
-            max_entry_bytes=settings.max_entry_bytes,
-            per_tenant_share=settings.per_tenant_share,
-            wall=self._wall,
-            compress_above_bytes=settings.compress_above_bytes,
-        )
-        if settings.file is not None and settings.secret is not None:
-            return File(
-                memory,
-                settings.file,
-                Seal(settings.secret, "file", settings.compress_above_bytes),
-                max_bytes=settings.max_bytes,
-                max_entry_bytes=settings.max_entry_bytes,
-            )
-        return memory if second is None else Layered(memory, second)
 
     def _renew(self, permit: Permit, ask: Callable[[Permit], Awaitable[Reply | None]]) -> None:
         if len(self._renewals) >= MAX_RENEWALS:
@@ -151,3 +128,24 @@ class Caching:
                 return  # somebody asks already: there was no call to tell of
             reply.done(Ending.COMPLETE)
         journey.ended(Ending.COMPLETE)
+
+
+def store_of(settings: CacheSettings, *, wall: Callable[[], float], second: Second | None = None) -> Store:
+    """Where answers lie, by the settings. `second` is the store that replicas share, where they do; `wall` counts
+    seconds from 1970."""
+    memory = Memory(
+        max_bytes=settings.max_bytes,
+        max_entry_bytes=settings.max_entry_bytes,
+        per_tenant_share=settings.per_tenant_share,
+        wall=wall,
+        compress_above_bytes=settings.compress_above_bytes,
+    )
+    if settings.file is not None and settings.secret is not None:
+        return File(
+            memory,
+            settings.file,
+            Seal(settings.secret, "file", settings.compress_above_bytes),
+            max_bytes=settings.max_bytes,
+            max_entry_bytes=settings.max_entry_bytes,
+        )
+    return memory if second is None else Layered(memory, second)

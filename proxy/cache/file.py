@@ -23,10 +23,11 @@ from typing import Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from ..model import Job
 from .entry import Entry
 from .log_file import ENTRY, Broken, LogFile, NotOurs, Reading
 from .memory import Memory
-from .store import Counts, Forget, Job, Mark, Seal, read_forget, unpacked, written
+from .store import Counts, Forget, Mark, Seal, read_forget, unpacked, written
 
 PAUSE_S: Final = 10.0
 """After a disk did not do as it was told."""

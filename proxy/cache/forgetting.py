@@ -45,14 +45,18 @@ _UNKNOWN: Final = (b"-32020", b"-32601", b"-32602")
 RuleOf: TypeAlias = Callable[[Call, Principal], Rule]
 
 
+class Definitions(OrderedDict[str, str]):
+    """The hash of each tool's definition, by its name, in the order of the last sight."""
+
+
 class Forgetting:
     """Its `listen` fulfils `Listen`, its `guarded` makes a `Stage`."""
 
-    def __init__(self, store: Store, rule_of: RuleOf) -> None:
-        """`rule_of` names the rule of one message of a batch."""
+    def __init__(self, store: Store, rule_of: RuleOf, definitions: Definitions | None = None) -> None:
+        """`rule_of` names the rule of one message of a batch, `definitions` are those that were seen before."""
         self._store = store
         self._rule_of = rule_of
-        self._definitions: OrderedDict[str, str] = OrderedDict()
+        self._definitions = Definitions() if definitions is None else definitions
         self._under_way: set[asyncio.Task[None]] = set()
         self._is_retold = False
 

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from ..model import Job
 from .entry import Entry
 from .memory import Memory
-from .store import Counts, Forget, Job, Mark, Store
+from .store import Counts, Forget, Mark, Store
 
 
 class Second(Store, Protocol):

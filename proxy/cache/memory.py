@@ -19,9 +19,10 @@ from typing import Final
 from cachetools import TLRUCache
 from msgspec import Struct, structs
 
+from ..model import Job
 from .entry import Entry, is_over, lifetime_s
 from .forgotten import Forgotten
-from .store import Counts, Forget, Job, Mark
+from .store import Counts, Forget, Mark
 
 OVERHEAD_BYTES: Final = 1_600
 """Of an entry, beside its texts: structs, numbers, and five tables (test_memory.py measures it)."""

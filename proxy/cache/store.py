@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hmac
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
+from ..model import Job
 from ..secret import Secret
 from .entry import Entry, decode, encode
 
@@ -39,8 +40,6 @@ take it."""
 
 Counts: TypeAlias = Mapping[str, int]
 """Events since the start; what never happened is not there."""
-
-Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Forget(Struct, frozen=True):

@@ -35,9 +35,10 @@ from typing import Final, Protocol, TypeAlias
 import hiredis
 from msgspec import Struct, structs
 
+from ..model import Job
 from .entry import Entry, is_over, lifetime_s
 from .forgotten import Forgotten
-from .store import Counts, Forget, Job, Mark, Seal, read_forget, unpacked, written
+from .store import Counts, Forget, Mark, Seal, read_forget, unpacked, written
 
 TIMEOUT_S: Final = 0.05
 """For an answer of the store: a miss is better than a slow hit."""

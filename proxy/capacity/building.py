@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..configuration.folding import fold
-from ..model import Deadline, Stage, never_ends
+from ..model import Deadline, Shelve, Stage, never_ends, shelve_nothing
 from .gradient import Gradient
-from .pace import Paced
+from .pace import Paced, limiter_of
 from .settings import CapacitySettings
 from .slots import Slots
 from .stage import Roomy
@@ -29,17 +29,26 @@ class Room:
         settings: CapacitySettings,
         *,
         deadline: Deadline = never_ends,
+        shelve: Shelve = shelve_nothing,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline` says when a call is over whatever happens; `now` is monotonic, in seconds."""
+        """`deadline` says when a call is over whatever happens; `now` is monotonic, in seconds. `shelve` gives the
+        places of before a reload, with those who hold them: they count as long as the settings are the same."""
         self._settings = settings
         self._deadline = deadline
         self._now = now
+        self._shelve = shelve
         self._roomy: Roomy | None = None
         self._paced: Paced | None = None
 
     def guarded(self, serve: Stage) -> Stage:
         """The stage that has places. Stands before what repeats attempts."""
+        self._roomy = self._shelve("places", self._settings, lambda: self._places(serve)).before(
+            serve, self._deadline
+        )
+        return self._roomy
+
+    def _places(self, serve: Stage) -> Roomy:
         settings = self._settings
         gradient = _gradient(settings)
         slots = Slots(
@@ -49,7 +58,7 @@ class Room:
             depth=settings.depth,
             weights={fold(tenant): weight for tenant, weight in settings.weights.items()},
         )
-        self._roomy = Roomy(
+        return Roomy(
             serve,
             slots,
             max_wait_s=settings.max_wait_s,
@@ -59,7 +68,6 @@ class Room:
             deadline=self._deadline,
             now=self._now,
         )
-        return self._roomy
 
     def paced(self, serve: Stage) -> Stage:
         """The stage that keeps a pace, where there is one. Stands behind what repeats attempts: each of them counts."""
@@ -72,6 +80,7 @@ class Room:
             burst=pace.burst,
             max_wait_s=self._settings.max_wait_s,
             deadline=self._deadline,
+            limiter=self._shelve("pace", pace, lambda: limiter_of(pace.rate_per_s, pace.burst)),
             now=self._now,
         )
         return self._paced

@@ -16,6 +16,11 @@ from ..model import Deadline, Kind, Permit, Reason, Refused, Reply, Stage, never
 from .stage import takes_place
 
 
+def limiter_of(rate_per_s: float, burst: int) -> AsyncLimiter:
+    """So many at once, and so many a second."""
+    return AsyncLimiter(burst, burst / rate_per_s)
+
+
 class Paced:
     """Fulfils `Stage`. Used inside one running loop."""
 
@@ -27,10 +32,12 @@ class Paced:
         burst: int,
         max_wait_s: float,
         deadline: Deadline = never_ends,
+        limiter: AsyncLimiter | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`limiter` is one of the same pace that others use, too."""
         self._serve = serve
-        self._limiter = AsyncLimiter(burst, burst / rate_per_s)
+        self._limiter = limiter or limiter_of(rate_per_s, burst)
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._max_wait_s = max_wait_s

@@ -12,6 +12,7 @@ may hold an answer somebody waits for, and because keeping places free until the
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import time
 from collections import Counter
@@ -96,6 +97,12 @@ class Roomy:
         if place is None:
             return await self._serve(permit)
         return await self._held(permit, place)
+
+    def before(self, serve: Stage, deadline: Deadline) -> Roomy:
+        """The same places before another stage: whoever waits here has its turn also when a call there ends."""
+        twin = copy.copy(self)
+        twin._serve, twin._deadline = serve, deadline
+        return twin
 
     @property
     def in_flight(self) -> int:

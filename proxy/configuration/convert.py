@@ -52,6 +52,8 @@ class Converter:
         self._read_file = read_file
         self._referred = 0
         self.values: dict[str, object] = {}
+        self.files: dict[str, None] = {}
+        """What values refer to, each path once."""
 
     def read(self, node: Node, kind: kinds.Type, spot: Spot, at: Position) -> object:
         """The value of `node`, or FAILED. `at` is where its name stands: missing parts are missed there."""
@@ -232,6 +234,7 @@ class Converter:
     def _resolve(self, text: str, at: Position, spot: Spot) -> Resolved | None:
         """The text without references, or None and a mistake for each that cannot be resolved."""
         resolved = resolve(text, self._environ, self._read_file)
+        self.files.update(dict.fromkeys(resolved.files))
         for unfit in resolved.unfits:
             self._report.add_unfit(at, spot.path, unfit)
         if resolved.unfits:

@@ -18,7 +18,7 @@ from typing import Final
 
 from ..configuration.values import Address
 from .settings import ListenSettings
-from .tls import ReadFile, context_of, files_of
+from .tls import ReadFile, context_of
 
 BACKLOG: Final = 4_096
 
@@ -38,15 +38,10 @@ class Acceptor:
         self.address = settings.address
         """Where connections are accepted; once open, with the port that the system picked."""
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The paths whose change asks for `renew`; none without TLS."""
-        tls = self._settings.tls
-        return () if tls is None else files_of(tls)
-
     async def open(self) -> None:
         """Listen. Raises OSError naming the address that cannot be had, or `Unusable` naming the file."""
-        server = await self._serve(self._settings.address, self._context())
+        settings = self._settings
+        server = await self._serve(settings.address, settings, _context(settings, self._read))
         self._servers, self._is_open = [server], True
         host, port = server.sockets[0].getsockname()[:2]
         self.address = Address(str(host), int(port))
@@ -56,11 +51,14 @@ class Acceptor:
 
         Raises `Unusable` naming the file, or OSError when no descriptors are left: then all stays as it was.
         """
+        if self._settings.tls is not None:
+            await self.change(self._settings)
+
+    async def change(self, settings: ListenSettings) -> None:
+        """Accept by these settings from now on, at the same address. Raises as `renew` does."""
         async with self._renewing:
-            context = self._context()
-            if context is None:
-                return
-            fresh = await self._beside(context)
+            fresh = await self._beside(settings, _context(settings, self._read))
+            self._settings = settings
             if self._is_open:
                 fresh, self._servers = self._servers, fresh
             _close(fresh)  # the older ones; the new ones where accepting has stopped meanwhile
@@ -70,18 +68,14 @@ class Acceptor:
         self._is_open = False
         _close(self._servers)
 
-    def _context(self) -> ssl.SSLContext | None:
-        tls = self._settings.tls
-        return None if tls is None else context_of(tls, self._read)
-
-    async def _beside(self, context: ssl.SSLContext) -> list[asyncio.Server]:
+    async def _beside(self, settings: ListenSettings, context: ssl.SSLContext | None) -> list[asyncio.Server]:
         """Servers on duplicates of the sockets there are."""
         duplicates: list[socket.socket] = []
         fresh: list[asyncio.Server] = []
         try:
             for listening in [each for server in self._servers for each in server.sockets]:
                 duplicates.append(listening.dup())
-                fresh.append(await self._serve(duplicates[-1], context))
+                fresh.append(await self._serve(duplicates[-1], settings, context))
         except BaseException:
             _close(fresh)
             for each in duplicates:
@@ -89,11 +83,13 @@ class Acceptor:
             raise
         return fresh
 
-    async def _serve(self, where: Address | socket.socket, context: ssl.SSLContext | None) -> asyncio.Server:
+    async def _serve(
+        self, where: Address | socket.socket, settings: ListenSettings, context: ssl.SSLContext | None
+    ) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         # A handshake is the beginning of a head, and a farewell the end of an answer.
-        handshake_s = None if context is None else self._settings.head_timeout_s
-        farewell_s = None if context is None else self._settings.write_idle_timeout_s
+        handshake_s = None if context is None else settings.head_timeout_s
+        farewell_s = None if context is None else settings.write_idle_timeout_s
         if isinstance(where, Address):
             return await loop.create_server(
                 self._make,
@@ -112,6 +108,10 @@ class Acceptor:
             ssl_handshake_timeout=handshake_s,
             ssl_shutdown_timeout=farewell_s,
         )
+
+
+def _context(settings: ListenSettings, read: ReadFile) -> ssl.SSLContext | None:
+    return None if settings.tls is None else context_of(settings.tls, read)
 
 
 def _close(servers: Iterable[asyncio.Server]) -> None:

@@ -401,8 +401,9 @@ class Server(web.Server):
             request_factory=Incoming,  # type: ignore[arg-type]
             handler_cancellation=True,
         )
-        self._settings = settings
+        self.settings = settings
+        """What connections are made with."""
         self._refuse_unparsed = refuse_unparsed
 
     def __call__(self) -> Connection:
-        return Connection(self, self._settings, self._refuse_unparsed, self._loop)
+        return Connection(self, self.settings, self._refuse_unparsed, self._loop)

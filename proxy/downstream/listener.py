@@ -35,7 +35,7 @@ from ..model import (
     Who,
 )
 from ..protocol.reading import read_bodiless, read_post
-from .connection import CLOSE, KEEP, Connection, Done, Incoming, Server
+from .connection import CLOSE, KEEP, Connection, Done, Incoming
 from .gate import Gate, Target, too_large
 from .settings import ListenSettings
 
@@ -79,7 +79,7 @@ def no_pages(path: str) -> Page | None:
 
 
 class Listener:
-    """Serves the data port."""
+    """Answers requests by one reading of the settings."""
 
     def __init__(
         self,
@@ -117,7 +117,6 @@ class Listener:
         self._idle = asyncio.Event()
         self._idle.set()
         self._requests = 0
-        self.server = Server(settings, self, self._refuse_unparsed)
 
     async def __call__(self, incoming: Incoming) -> Done:
         received = self._now()
@@ -400,7 +399,7 @@ class Listener:
                     transport.abort()
                     raise ConnectionResetError("the client takes nothing") from None
 
-    def _refuse_unparsed(self, connection: Connection, refused: Refused) -> Done:
+    def refuse_unparsed(self, connection: Connection, refused: Refused) -> Done:
         """Answer what could not be parsed, or what nobody caught, and close."""
         journey = self._open_journey(self._now())
         journey.refused(refused)
@@ -416,11 +415,8 @@ class Listener:
         return CLOSE
 
     def refuse_new(self) -> None:
-        """From now on requests are refused, and idle connections closed."""
+        """From now on requests are refused."""
         self._refuses_new = True
-        for each in self.server.connections:
-            if isinstance(each, Connection) and each.is_idle:
-                each.force_close()
 
     def end_listening(self) -> None:
         """End the streams that would never end by themselves; their clients come back elsewhere."""

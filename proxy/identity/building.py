@@ -8,10 +8,10 @@ cryptography alone would cost a start 100 ms and 10 MB.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..model import Identify, Listen, Stage, Who
+from ..model import Identify, Job, Listen, Stage, Watches, Who
 from .anonymous import Anonymous
 from .attempts import Attempts
 from .credential import BEARER, Authenticator
@@ -28,12 +28,10 @@ from .settings import (
 if TYPE_CHECKING:
     from .introspection import Introspection
     from .jwt import Jwt
+    from .ownership import Ownership
     from .provider import Provider
 
 ProvingSettings: TypeAlias = JwtSettings | ApiKeySettings | IntrospectionSettings | MtlsSettings
-Job: TypeAlias = Callable[[], Awaitable[None]]
-Watch: TypeAlias = Callable[[tuple[str, ...], Callable[[], Awaitable[None] | None]], None]
-"""Paths, and what to do when a file among them has changed."""
 
 
 class Identification:
@@ -43,11 +41,13 @@ class Identification:
         self,
         settings: IdentitySettings,
         *,
-        watch: Watch,
+        watch: Watches,
+        ownership: Ownership | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
     ) -> None:
-        """`wall` counts seconds from 1970. Raises SettingsError for a keys file that cannot be read."""
+        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload. Raises SettingsError for
+        a keys file that cannot be read."""
         self._settings = settings
         self._now = now
         self._wall = wall
@@ -69,7 +69,7 @@ class Identification:
             return
         from .ownership import Ownership
 
-        self._ownership = Ownership()
+        self._ownership = ownership or Ownership()
         self.listen = self._ownership.listen
         room = Room(
             [self._way(each) for each in settings.chosen if not isinstance(each, AnonymousSettings)],

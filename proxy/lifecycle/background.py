@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final
 
-Job: TypeAlias = Callable[[], Awaitable[None]]
+from ..model import Job
 
 RESTART_S: Final = 1.0
 """After an exception nobody expected. Keys that are never fetched again would be worse than a repeated error."""

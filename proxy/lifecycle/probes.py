@@ -29,10 +29,14 @@ class Health:
     """What the probes are told from."""
 
     def __init__(self, upstream_answers: Callable[[], Awaitable[bool]], *parts: Part) -> None:
-        self._upstream_answers = upstream_answers
-        self._parts = parts
+        self.ask_others(upstream_answers, *parts)
         self.is_listening = False
         self.is_draining = False
+
+    def ask_others(self, upstream_answers: Callable[[], Awaitable[bool]], *parts: Part) -> None:
+        """Other settings are in force."""
+        self._upstream_answers = upstream_answers
+        self._parts = parts
 
     async def why_unready(self) -> str | None:
         """One word for an operator, or None when ready."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from ..configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from ..configuration.mistakes import Unfit
+from ..model import Changed
 
 POLL_S: Final = 2.0
 """As often as one may look at a few small files without being noticed; Kubernetes itself takes up to a minute."""
@@ -28,9 +29,6 @@ class Sight(Struct, frozen=True):
     leads_to: str
     digest: bytes
 
-
-Changed: TypeAlias = Callable[[], Awaitable[None] | None]
-"""Called in the event loop; what takes its time may return an awaitable, which is awaited."""
 
 Seen: TypeAlias = Mapping[str, Sight | None]
 """What one look saw of each path; None where nothing could be read."""
@@ -99,6 +97,15 @@ class Watch:
         paths = tuple(paths)
         self._groups.append((Group(paths, self._look_at(paths)), changed))
 
+    def remove(self, changed: Changed) -> None:
+        """Call it no more, whatever it was added for."""
+        self._groups = [each for each in self._groups if each[1] is not changed]
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """What is looked at."""
+        return frozenset(path for group, _ in self._groups for path in group.paths)
+
     async def run(self) -> None:
         """Look every `poll_s` seconds until cancelled."""
         while True:
@@ -116,7 +123,7 @@ class Watch:
             return
         seen = await asyncio.to_thread(self._look_at, paths)
         for group, changed in groups:
-            if group.has_changed(seen):
+            if group.has_changed(seen) and (group, changed) in self._groups:
                 try:
                     reaction = changed()
                     if reaction is not None:

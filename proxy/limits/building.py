@@ -6,18 +6,15 @@ In: settings. Out: a `Limiting`. Without limits there is nobody to ask, and noth
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
 
-from ..model import Limit, Listen
+from ..model import Job, Limit, Listen
 from .continuations import Continuations
 from .local import Local
 from .room import Limits, Store
 from .rules import Rules, Tally
 from .settings import LimitSettings, LocalStateSettings
 from .state_file import StateFile
-
-Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Limiting:
@@ -53,7 +50,7 @@ class Limiting:
         )
         if local_state is not None and shared is None:
             self._file = StateFile(local_state, self.local, wall=wall, warn=warn)
-            if local is None:
+            if not len(self.local):
                 self._file.load()
 
     @property

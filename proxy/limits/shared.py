@@ -20,19 +20,17 @@ import math
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol
 
 from msgspec import structs
 
-from ..model import Reason, Refused
+from ..model import Job, Reason, Refused
 from .demand import Demand, Denied, Granted, Quota, Rate
 from .shared_spent import Spent
 from .valkey_link import LONGEST_PAUSE_S, Ask, Link, Unusable, in_words
 from .valkey_script import Asking, Elsewhen, Nonsense, Taken, said
 from .valkey_url import Place
 from .valkey_wire import LOST, Error
-
-Job: TypeAlias = Callable[[], Awaitable[None]]
 
 MAX_UNDER_WAY: Final = 4_096
 """Commands without a reply. At 10,000 takes a second, 500 are under way within 50 ms."""

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Callable
 
 from msgspec import structs
 
 from ..configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from ..configuration.mistakes import Position, Report, SettingsError, Unfit, shown
+from ..model import Watches
 from .settings import SharedStateSettings
 from .shared import Fallback, Shared
 from .valkey_link import Greet, Link
 from .valkey_url import Place
-
-Watch: TypeAlias = Callable[[tuple[str, ...], Callable[[], Awaitable[None] | None]], None]
-"""Paths, and what to do when a file among them has changed."""
 
 LONGEST_SHOWN_PATH = 4_096
 
@@ -30,7 +27,7 @@ def share(
     settings: SharedStateSettings,
     local: Fallback,
     *,
-    watch: Watch,
+    watch: Watches,
     told: Callable[[str | None], None],
     wall: Callable[[], float],
     chance: Callable[[], float],
@@ -59,7 +56,7 @@ def link(
     settings: SharedStateSettings,
     greet: Greet,
     *,
-    watch: Watch,
+    watch: Watches,
     told: Callable[[str | None], None],
     chance: Callable[[], float],
     max_reply_bytes: int,
@@ -90,7 +87,7 @@ def _trusted(settings: SharedStateSettings) -> ssl.SSLContext | None:
 
 def _follow_files(
     settings: SharedStateSettings,
-    watch: Watch,
+    watch: Watches,
     *,
     move: Callable[[Place], None],
     trust: Callable[[ssl.SSLContext], None],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from ..configuration.globs import has_wildcard
-from ..model import Call, Listen, Principal, Rule, Stage
+from ..model import Call, Listen, Principal, Rule, Shelve, Stage, shelve_nothing
 from ..refusals import Form
 from .approvals import Approvals
 from .cleaning import Cleaning
@@ -44,33 +44,39 @@ class Policy:
         found: Tell,
         drifted: Callable[[Drift], None],
         token: Callable[[], str],
+        shelve: Shelve = shelve_nothing,
     ) -> None:
         """`form` is that of refusals; `found` hears what is found in what the server says, never its text; `drifted`
-        of tools that are not as they were approved; `token` gives 128 fresh random bits as printable text. Raises
-        SettingsError for a lock file that cannot be read."""
+        of tools that are not as they were approved; `token` gives 128 fresh random bits as printable text.
+        `shelve` gives what operators set and what the server taught before a reload; until `enter` that is as it was.
+        Raises SettingsError for a lock file that cannot be read."""
         self._settings = settings
         chosen = settings or PolicySettings()
         self.generation = generation_of(chosen, packs)
         """Names the policy in force."""
-        self.approvals = Approvals(chosen.approvals.approval_ttl_s, self.generation, token)
-        """What operators release, reject and set for tenants."""
-        self.modes = Modes(chosen.modes)
-        """What operators switch off."""
-        hints = HintTable()
-        # Each asks the other: which tools are validated, and why a call does not fit.
-        schemas = Schemas(self._validates)
-        is_watching = chosen.pins is not None or chosen.definitions is not None
-        self.pins = (
-            Pins(drifted, settings=chosen.pins, definitions=chosen.definitions) if is_watching else None
+        self._chosen = chosen
+        self.approvals = shelve(
+            "approvals", None, lambda: Approvals(chosen.approvals.approval_ttl_s, self.generation, token)
         )
-        self.renew_pins()
+        """What operators release, reject and set for tenants."""
+        self.modes = shelve("modes", None, lambda: Modes(chosen.modes))
+        """What operators switch off."""
+        hints = shelve("hints", None, HintTable)
+        # Each asks the other: which tools are validated, and why a call does not fit.
+        schemas = self._schemas = shelve("schemas", None, lambda: Schemas(self._validates))
+        self._pinned = None if chosen.pins is None else read_pins(chosen.pins.file)
+        is_watching = chosen.pins is not None or chosen.definitions is not None
+        self.pins = shelve("pins", None, lambda: self._compare(Pins(drifted))) if is_watching else None
         self.rules = Rules(settings, packs, hints.of, schemas.why_not, found, self._why_unpinned)
         self._redactions: Redactions | None = None
         self.listens: tuple[Listen, ...] = ()
         """Ears for exchanges, in the order in which they hear."""
         self._listing: Listing | None = None
+        self._repetition: Repetition | None = None
         if settings is None:
             return
+        if (repetition := settings.repetition) is not None:
+            self._repetition = shelve("repetition", repetition, lambda: Repetition(repetition))
         # Learnt before anything is cut out: a tool that one caller may not see has hints all the same.
         lessons = Lessons(
             tools=(hints.learn, schemas.heard, self._see_tools),
@@ -109,13 +115,12 @@ class Policy:
         """The stage behind modes, approvals and the repetition guard."""
         if self._settings is None:
             return serve
-        repetition = self._settings.repetition
         return Guarded(
             serve,
             rule_of=self.rule_of,
             modes=self.modes,
             approvals=self.approvals,
-            repetition=None if repetition is None else Repetition(repetition),
+            repetition=self._repetition,
             generation=self.generation,
         )
 
@@ -125,14 +130,26 @@ class Policy:
         pins = self._settings.pins if self._settings else None
         return () if pins is None else (pins.file,)
 
+    def enter(self) -> None:
+        """It is in force from now on, also for what was there before."""
+        chosen = self._chosen
+        self.approvals.begin(chosen.approvals.approval_ttl_s, self.generation)
+        self.modes.begin(chosen.modes)
+        self._schemas.follow(self._validates)
+        if self.pins is not None:
+            self._compare(self.pins)
+
     def renew_pins(self) -> None:
         """Compare with what the lock file says now. Raises SettingsError, and keeps the old pins, where it is none."""
-        settings = self._settings
-        if self.pins is None or settings is None:
-            return
-        known = [rule.match for rule in settings.tools if not has_wildcard(rule.match)]
-        pinned = None if settings.pins is None else read_pins(settings.pins.file)
-        self.pins.renew(pinned, settings.pins, settings.definitions, known)
+        if self.pins is not None and self._chosen.pins is not None:
+            self._pinned = read_pins(self._chosen.pins.file)
+            self._compare(self.pins)
+
+    def _compare(self, pins: Pins) -> Pins:
+        chosen = self._chosen
+        known = [rule.match for rule in chosen.tools if not has_wildcard(rule.match)]
+        pins.renew(self._pinned, chosen.pins, chosen.definitions, known)
+        return pins
 
     def _see_tools(self, principal: Principal, call: Call, page: Mapping[str, object]) -> None:
         tools = page.get("tools")

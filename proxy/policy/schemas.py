@@ -101,6 +101,10 @@ class Schemas:
         self._ready: OrderedDict[_Definition, None] = OrderedDict()
         self._ready_bytes = 0
 
+    def follow(self, validates: Callable[[str], bool]) -> None:
+        """Other rules are in force. What they validate and others did not is known after the next list."""
+        self._validates = validates
+
     def heard(self, principal: Principal, call: Call, result: object) -> None:
         """A list of tools has passed on its way to this principal; `call` asked for it, or opened the stream on which
         it came."""

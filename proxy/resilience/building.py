@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
 
-from ..model import Stage
+from ..model import Job, Shelve, Stage, shelve_nothing
 from ..refusals import Form
 from .breaker import Breaker
 from .budget import Budget
@@ -22,8 +21,6 @@ from .guarding import Guarding
 from .quarantine import Quarantine
 from .retrying import Retrying
 from .settings import ResilienceSettings
-
-Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Resilience:
@@ -40,12 +37,13 @@ class Resilience:
         token: Callable[[], str],
         chance: Callable[[], float],
         wall: Callable[[], float],
+        shelve: Shelve = shelve_nothing,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`cancel` and `overdue` are as `Timed` has them. `connects` tells whether the server takes connections, and
         sends nothing. `token` makes idempotency keys, `chance` lies in [0, 1), `wall` counts seconds from 1970, `now`
-        is monotonic."""
+        is monotonic. `shelve` gives what is known of the server since before a reload."""
         self._settings = settings
         self._form = form
         self._cancel = cancel
@@ -60,8 +58,9 @@ class Resilience:
             timeout_s=settings.timeout_s, client_may_shorten=settings.client_may_shorten
         )
         """When a call is over whatever happens."""
-        budget = settings.retry_budget
-        self.budget = Budget(ratio=budget.ratio, min_per_s=budget.min_per_s)
+        self.budget = shelve("retry budget", settings.retry_budget, lambda: _budget(settings))
+        self._breaker = shelve("breaker", settings.breaker, lambda: _breaker(settings))
+        self._quarantine = shelve("quarantine", settings.quarantine, lambda: _quarantine(settings))
         self.guarding: Guarding | None = None
         self.retrying: Retrying | None = None
         self._timed: Timed | None = None
@@ -81,8 +80,8 @@ class Resilience:
         )
         self.guarding = Guarding(
             self._timed,
-            _breaker(settings),
-            _quarantine(settings),
+            self._breaker,
+            self._quarantine,
             counts_internal_errors=settings.breaker.counts_internal_errors,
             now=self._now,
         )
@@ -118,6 +117,11 @@ class Resilience:
     async def _look_for_life(self) -> None:
         assert self.guarding is not None
         await self.guarding.look_for_life(self._connects)
+
+
+def _budget(settings: ResilienceSettings) -> Budget:
+    budget = settings.retry_budget
+    return Budget(ratio=budget.ratio, min_per_s=budget.min_per_s)
 
 
 def _breaker(settings: ResilienceSettings) -> Breaker | None:

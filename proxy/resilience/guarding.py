@@ -68,6 +68,8 @@ class Guarding:
         self._is_down = False
         """No connection could be made, last time somebody tried."""
         self._may_be_open = asyncio.Event()
+        if self.state is not State.CLOSED:
+            self._may_be_open.set()  # since before a reload
         self.refused: Counter[str] = Counter()
         """Calls refused since the start, by why: "breaker", "quarantine"."""
 

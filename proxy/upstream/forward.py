@@ -60,11 +60,13 @@ class Forward:
         origin: Origin | None = None,
         stops: Stops | None = None,
         listen: Listen | None = None,
+        catalog: Catalog | None = None,
     ) -> None:
         """`stops` says which fields of a request end here; by default those that end here whoever calls. `listen`
-        hears what becomes the caller's; absent where callers are not told apart."""
+        hears what becomes the caller's; absent where callers are not told apart. `catalog` is what lists taught
+        before."""
         self._settings = settings
-        self._catalog = Catalog()
+        self._catalog = catalog or Catalog()
         self._transport = transport
         self._form = form
         self._listen = listen

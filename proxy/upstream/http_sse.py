@@ -209,14 +209,16 @@ class TwoEndpoints:
         form: Form,
         *,
         listen: Listen | None = None,
+        sessions: dict[str, Session] | None = None,
     ) -> None:
-        """`listen` hears what becomes the caller's; absent where callers are not told apart."""
+        """`listen` hears what becomes the caller's; absent where callers are not told apart. `sessions` are those that
+        are open since before a reload."""
         self._settings = settings
         self._forward = forward
         self._messages_path = messages_path
         self._form = form
         self._listen = listen
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, Session] = {} if sessions is None else sessions
         self._origin = Origin(settings)
 
     async def __call__(self, permit: Permit) -> Reply:

@@ -229,7 +229,7 @@ async def test_a_gated_call_runs_once_when_a_person_agrees(
         clients.connected("mcp 2.3 auto", url, keys.of["bea"]) as bea,
         clients.connected("mcp 2.3 auto", url, keys.of["zoe"]) as zoe,
     ):
-        approvals = side.house.policy.approvals
+        approvals = side.house.rooms.policy.approvals
 
         async def pays(session: Session, amount: int = 5) -> Said:
             return await session.call("pay", amount=amount, to="bob")
@@ -259,7 +259,7 @@ async def test_what_an_operator_sets_for_one_tenant_is_nothing_to_others(
         clients.connected("mcp 1.30", url, keys.of["ann"]) as ann,
         clients.connected("mcp 2.3 auto", url, keys.of["zoe"]) as zoe,
     ):
-        policy, now = side.house.policy, time.monotonic()
+        policy, now = side.house.rooms.policy, time.monotonic()
 
         async def both(tool: str, **arguments: object) -> list[str]:
             answers = [await session.call(tool, **arguments) for session in (ann, zoe)]

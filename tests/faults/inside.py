@@ -191,10 +191,10 @@ class Indoors:
         """Places held, calls that wait, requests under way, connections."""
         house = self.side.house
         return (
-            house.capacity.in_flight,
-            house.capacity.waiting + house.capacity.held_back,
-            house.listener.requests_under_way,
-            len(house.listener.server.connections),
+            house.rooms.capacity.in_flight,
+            house.rooms.capacity.waiting + house.rooms.capacity.held_back,
+            house.requests_under_way,
+            len(house.connections),
         )
 
     async def settled(self) -> list[str]:
@@ -325,7 +325,7 @@ async def _holding(room: Indoors) -> asyncio.Future[Told]:
 async def _queued(room: Indoors, asking: asyncio.Future[Told]) -> None:
     """Wait until a call waits for its place, or is over."""
     async with asyncio.timeout(PATIENCE_S):
-        while not room.side.house.capacity.waiting and not asking.done():  # noqa: ASYNC110  # as above
+        while not room.side.house.rooms.capacity.waiting and not asking.done():  # noqa: ASYNC110  # as above
             await asyncio.sleep(0)
 
 

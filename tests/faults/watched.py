@@ -14,7 +14,7 @@ import sys
 from typing import cast
 
 from proxy.__main__ import main
-from proxy.assemble import House
+from proxy.house import House
 
 
 class Window(asyncio.Protocol):
@@ -27,10 +27,10 @@ class Window(asyncio.Protocol):
         house = self._house
         said = {
             "tasks": len(asyncio.all_tasks()),
-            "places": house.capacity.in_flight,
-            "waiting": house.capacity.waiting + house.capacity.held_back,
-            "requests": house.listener.requests_under_way,
-            "connections": len(house.listener.server.connections),
+            "places": house.rooms.capacity.in_flight,
+            "waiting": house.rooms.capacity.waiting + house.rooms.capacity.held_back,
+            "requests": house.requests_under_way,
+            "connections": len(house.connections),
             "fds": len(os.listdir("/proc/self/fd")),
         }
         # Counted while this connection is there: it is there each time.

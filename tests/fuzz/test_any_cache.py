@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
-from proxy.cache.building import Caching
+from proxy.cache.building import Caching, store_of
 from proxy.cache.entry import MARK
 from proxy.cache.settings import CacheSettings
 from proxy.configuration.globs import fits
@@ -139,6 +139,7 @@ class World:
             stops=lambda name: False,
             failed=self.mistakes.append,
             wall=lambda: self.wall,
+            store=store_of(CacheSettings(), wall=lambda: self.wall),
         )
         self.hall = Pipeline(
             identify=self._identify,

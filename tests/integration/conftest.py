@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from tests.integration.client import Client, connected
-from tests.integration.house import Sidecar, sidecar
+from tests.integration.house import Sidecar, never, sidecar
 from tests.integration.upstream import Upstream
 from tests.integration.waiting import LONGEST_S
 
@@ -45,10 +46,19 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 def open_sidecar(_closing: AsyncExitStack, upstream: Upstream) -> OpenSidecar:
-    """Opens a sidecar before `upstream`; words are settings as `--set` takes them."""
+    """Opens a sidecar before `upstream`; words are settings as `--set` takes them, `file` is a settings file that
+    may change."""
 
-    async def opened(*overrides: str, url: str | None = None, drain_s: float = 1.0) -> Sidecar:
-        return await _closing.enter_async_context(sidecar(url or upstream.url, *overrides, drain_s=drain_s))
+    async def opened(
+        *overrides: str,
+        url: str | None = None,
+        drain_s: float = 1.0,
+        file: Path | None = None,
+        sleep: Callable[[float], Awaitable[object]] = never,
+    ) -> Sidecar:
+        return await _closing.enter_async_context(
+            sidecar(url or upstream.url, *overrides, drain_s=drain_s, file=file, sleep=sleep)
+        )
 
     return opened
 

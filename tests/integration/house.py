@@ -9,13 +9,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from proxy.assemble import House
-from proxy.settings import load
+from proxy.house import House
+from proxy.settings import Loaded, load_with_files
 from proxy.telemetry.logs import Log
 from tests import ledger
 from tests.integration.client import Client, connected
@@ -60,6 +60,11 @@ class Lines:
         return self.calls
 
 
+async def never(_: float) -> None:
+    """A moment that does not come."""
+    await asyncio.Event().wait()
+
+
 class Sidecar:
     """A running `House`."""
 
@@ -85,21 +90,38 @@ async def probe(port: int, path: str) -> Answer:
 
 
 @asynccontextmanager
-async def sidecar(url: str, *overrides: str, drain_s: float = 1.0) -> AsyncIterator[Sidecar]:
-    """A house on free ports, closed at the end."""
-    settings = load(
-        None,
-        overrides=[
-            f"upstream.url={url}",
-            "listen.address=127.0.0.1:0",
-            "operations.address=127.0.0.1:0",
-            f"drain_s={drain_s}",
-            *overrides,
-        ],
-        environ={},
-    )
+async def sidecar(
+    url: str,
+    *overrides: str,
+    drain_s: float = 1.0,
+    file: Path | None = None,
+    sleep: Callable[[float], Awaitable[object]] = never,
+) -> AsyncIterator[Sidecar]:
+    """A house on free ports, closed at the end. With a settings file it can be reloaded; `sleep` is how it waits for
+    that file to hold still, by default for ever: then it is reloaded when the test says so."""
+
+    def read() -> Loaded:
+        return load_with_files(
+            file,
+            overrides=[
+                f"upstream.url={url}",
+                "listen.address=127.0.0.1:0",
+                "operations.address=127.0.0.1:0",
+                f"drain_s={drain_s}",
+                *overrides,
+            ],
+            environ={},
+        )
+
+    loaded = read()
     lines = Lines()
-    house = House(settings, Log(lines.write))
+    house = House(
+        loaded.settings,
+        Log(lines.write),
+        files=loaded.files,
+        read=None if file is None else read,
+        sleep=sleep,
+    )
     await house.open()
     try:
         yield Sidecar(house, lines)
@@ -172,4 +194,15 @@ def run_words(url: str, *overrides: str) -> list[str]:
     return ["run", *(word for each in settings for word in ("--set", each))]
 
 
-__all__ = ["Client", "Lines", "Process", "Sidecar", "connected", "probe", "process", "run_words", "sidecar"]
+__all__ = [
+    "Client",
+    "Lines",
+    "Process",
+    "Sidecar",
+    "connected",
+    "never",
+    "probe",
+    "process",
+    "run_words",
+    "sidecar",
+]

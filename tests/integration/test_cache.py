@@ -297,7 +297,7 @@ async def test_five_hundred_at_once_are_one_call(side: Sidecar, connect: Connect
     for id, client in enumerate(clients):
         client.send(call(id=id))
     exchange = await upstream.next()
-    await until(lambda: side.house.listener.requests_under_way == 500)
+    await until(lambda: side.house.requests_under_way == 500)
     exchange.answer(result(json.loads(exchange.request.body)["id"]))
     async with within(30):
         for id, client in enumerate(clients):
@@ -318,7 +318,7 @@ async def test_whoever_leaves_takes_the_answer_from_nobody(
     leader.send(call(revision=MODERN))
     exchange = await upstream.next()
     follower.send(call(revision=MODERN, id=2))
-    await until(lambda: side.house.listener.requests_under_way == 2)
+    await until(lambda: side.house.requests_under_way == 2)
     if leaves != "follower":
         leader.reset()
         await side.lines.next_calls(1)
@@ -363,9 +363,9 @@ async def test_callers_in_a_hurry_spoil_nothing_for_others(
     eve.send(within_ms(EVE, 100))
     await upstream.next()
     bob.send(within_ms(BOB, 300))
-    await until(lambda: side.house.listener.requests_under_way == 2)
+    await until(lambda: side.house.requests_under_way == 2)
     ann.send(call("pub_doc", ANN, id=9))
-    await until(lambda: side.house.listener.requests_under_way == 3)
+    await until(lambda: side.house.requests_under_way == 3)
     for hurried in (eve, bob):
         assert b"dev.mcp-sidecar/refusal" in (await hurried.answer()).body
     # Beside hers there are theirs, and what the server is told of those.
@@ -383,7 +383,7 @@ async def test_when_the_first_fails_one_tries_again_for_all(
     for client in clients:
         client.send(call())
     first = await upstream.next()
-    await until(lambda: side.house.listener.requests_under_way == 20)
+    await until(lambda: side.house.requests_under_way == 20)
     first.link.reset()
     (await upstream.next()).answer(result())
     async with within(10):
@@ -399,7 +399,7 @@ async def test_when_it_fails_twice_everybody_is_told(
     for client in clients:
         client.send(call())
     first = await upstream.next()
-    await until(lambda: side.house.listener.requests_under_way == 20)
+    await until(lambda: side.house.requests_under_way == 20)
     first.link.reset()
     (await upstream.next()).link.reset()
     async with within(10):
@@ -664,6 +664,6 @@ async def test_what_is_kept_in_a_file_outlives_a_restart(
 
 async def loaded(side: Sidecar) -> None:
     """Wait until the file was read."""
-    store: Any = side.house.caching.store
+    store: Any = side.house.rooms.caching.store
     async with within():
         await store.loaded()

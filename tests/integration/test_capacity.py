@@ -38,7 +38,7 @@ async def is_overloaded(client: Client, sent: bytes) -> bool:
 
 async def waits(side: Sidecar, count: int) -> None:
     """Until so many calls wait for a place."""
-    await until(lambda: side.house.capacity.waiting == count)
+    await until(lambda: side.house.rooms.capacity.waiting == count)
 
 
 async def test_a_slow_stream_holds_its_place_until_it_ends(
@@ -60,7 +60,7 @@ async def test_a_slow_stream_holds_its_place_until_it_ends(
     other.send(post(tool_call()))
     (await upstream.next()).answer(result())
     assert (await other.answer()).body == result()
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 async def test_a_call_may_wait_for_its_turn(
@@ -193,7 +193,7 @@ async def test_whoever_leaves_takes_nothing_along(
         came.append(exchange)
 
     upstream.follow(keep)
-    room = side.house.capacity
+    room = side.house.rooms.capacity
     for _ in range(LEAVERS // 16):
         leavers = [await connect(side.port) for _ in range(16)]
         for client in leavers:
@@ -222,7 +222,7 @@ async def test_a_server_that_dies_frees_every_place(
         for client in clients:
             assert b"overloaded" not in (await client.answer()).body
     await turns()
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 async def test_calls_leave_at_a_pace(open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream) -> None:
@@ -235,7 +235,7 @@ async def test_calls_leave_at_a_pace(open_sidecar: OpenSidecar, connect: Connect
         assert (await client.answer()).body == result()
     assert await is_overloaded(client, post(tool_call()))
     assert len(upstream.seen) == 2
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 @pytest.mark.parametrize("held", [3, 2])
@@ -254,4 +254,4 @@ async def test_a_batch_takes_a_place_for_each_of_its_calls(
     else:
         assert b"overloaded" in (await client.answer()).body
         assert upstream.seen == []
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0

@@ -338,12 +338,12 @@ async def test_a_drain_waits_for_answers_that_arrive_on_the_stream(
     poster.send(to(uri, tool_call()))
     (await upstream.next()).answer(b"", status="202 Accepted", kind="")
     assert (await poster.answer()).status == 202
-    side.house.listener.refuse_new()
-    side.house.listener.end_listening()
+    side.house.refuse_new()
+    side.house.end_listening()
     stream.chunk(event(result()))
     assert await client.until(b"\n\n") == event(result())
     assert await client.rest() == b""  # and ended properly, now that nothing is awaited
-    await side.house.listener.finished()
+    await side.house.finished()
 
 
 async def test_leaving_the_post_is_not_leaving_the_session(

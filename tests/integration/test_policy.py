@@ -286,7 +286,7 @@ async def test_a_gated_call_runs_once_when_a_person_agrees(
     id = await refused(call)
     assert await refused(call) == id
     assert upstream.seen == []
-    side.house.policy.approvals.release(id, by="operator", now=time.monotonic())
+    side.house.rooms.policy.approvals.release(id, by="operator", now=time.monotonic())
     assert await refused(call.replace(b"hello", b"hallo")) != id
     client.send(post(call))
     (await upstream.next()).answer(result())

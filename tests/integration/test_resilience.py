@@ -78,7 +78,10 @@ async def test_a_server_that_comes_back_is_found_by_any_call(
     await upstream.close()
     client.send(post(tool_call(tool=tool)))
     await until(
-        lambda: side.house.resilience.retrying is not None and side.house.resilience.retrying.repeated > 0
+        lambda: (
+            side.house.rooms.resilience.retrying is not None
+            and side.house.rooms.resilience.retrying.repeated > 0
+        )
     )
     await upstream.open()
     try:
@@ -140,7 +143,7 @@ async def test_a_call_has_so_long_and_no_longer(
     client.send(post(tool_call(tool="other", id=2)))
     (await upstream.next()).answer(result(2))
     assert (await client.answer()).body == result(2)
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 @pytest.mark.parametrize("by", ["header", "meta"])
@@ -214,7 +217,7 @@ async def test_an_answer_that_would_have_come_elsewhere_is_refused_there(
     stream.chunk(event(result()))
     stream.chunk(event(b'{"jsonrpc":"2.0","method":"notifications/still/here"}'))
     await listener.until(b"still/here")
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 async def test_a_server_that_keeps_failing_is_left_alone_and_tried_again(
@@ -285,6 +288,6 @@ async def test_no_more_is_repeated_than_the_budget_has(
         client.send(post(tool_call(tool="again")))
         assert (await client.answer()).status == 503
     assert 300 < len(upstream.seen) <= 300 + 100 + 60
-    retrying = side.house.resilience.retrying
+    retrying = side.house.rooms.resilience.retrying
     assert retrying is not None
     assert retrying.withheld["budget"] > 0

@@ -260,7 +260,7 @@ async def test_a_slow_reader_slows_the_server_down(side: Sidecar, upstream: Upst
         hand.pause()
         pouring = asyncio.ensure_future(pour(exchange, sent := [0]))
         await stalled(exchange, sent)
-        [connection] = side.house.listener.server.connections
+        [connection] = side.house.connections
         assert connection.transport is not None
         assert MAX_UNSENT_BYTES <= connection.transport.get_write_buffer_size() < 4 * MAX_UNSENT_BYTES
         hand.resume()
@@ -322,7 +322,7 @@ async def test_a_client_that_takes_nothing_and_leaves_without_farewell_is_notice
         exchange.chunk(event(NOTE))
         await hand.until(NOTE)
         hand.pause()
-        [connection] = side.house.listener.server.connections
+        [connection] = side.house.connections
         transport = connection.transport
         assert transport is not None
         async with within():
@@ -340,7 +340,7 @@ async def test_a_client_that_takes_nothing_and_leaves_without_farewell_is_notice
 async def test_idle_connections_are_closed_when_the_process_ends(side: Sidecar, client: Client) -> None:
     """Drain: a kept connection that waits for nothing is told so."""
     assert (await client.asked(request("GET", "/nothing"))).status == 404
-    side.house.listener.refuse_new()
+    side.house.refuse_new()
     assert await client.ended() == b""
 
 

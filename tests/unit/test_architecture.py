@@ -29,6 +29,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "demo": set(),
     # Where everything is put together.
     "assemble": {""},
+    "house": {""},
     "commands": {""},
     "__main__": {""},
 }

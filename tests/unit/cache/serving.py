@@ -10,11 +10,12 @@ from typing import Any
 
 from proxy.cache.entry import Entry
 from proxy.cache.memory import Memory
-from proxy.cache.store import Counts, Forget, Job, Mark
+from proxy.cache.store import Counts, Forget, Mark
 from proxy.model import (
     Broken,
     Ending,
     Headers,
+    Job,
     Keep,
     Permit,
     Principal,

@@ -12,12 +12,12 @@ from typing import Final
 
 import pytest
 
-from proxy.cache.building import MAX_RENEWALS, Caching
+from proxy.cache.building import MAX_RENEWALS, Caching, store_of
 from proxy.cache.file import File
 from proxy.cache.memory import Memory
 from proxy.cache.settings import CacheSettings
-from proxy.cache.store import Forget, Job
-from proxy.model import Ending, Keep, Permit, Principal, Reason, Refused, Rule, Stage
+from proxy.cache.store import Forget
+from proxy.model import Ending, Job, Keep, Permit, Principal, Reason, Refused, Rule, Stage
 from proxy.secret import Secret
 from tests.fakes import FakeJourney
 
@@ -44,14 +44,17 @@ class Room:
         self.clock = Clock()
         self.server = Server()
         self.mistakes: list[Exception] = []
+        settings = settings or CacheSettings()
+        self.store = store_of(settings, wall=self.clock)
         self.caching = Caching(
-            settings or CacheSettings(),
+            settings,
             upstream="u",
             generation="g",
             rule_of=lambda call, principal: Rule(id="none"),
             stops=lambda name: False,
             failed=self.mistakes.append,
             wall=self.clock,
+            store=self.store,
         )
         self.stage: Stage = self.caching.guarded(self.server, self._teach)
 
@@ -222,19 +225,20 @@ async def test_closing_waits_for_what_is_being_forgotten(tmp_path: Path) -> None
     assert ear is not None
     ear.notification("notifications/tools/list_changed", {})
     await first.caching.close()
+    await first.store.close()
     again = Room(settings)
     jobs = await loading(again)
     await again.keep(listing, "asked")
     await _end(jobs)
-    await again.caching.close()
+    await again.store.close()
 
 
 async def loading(room: Room) -> list[asyncio.Task[None]]:
     """Its jobs, when the file was read."""
-    assert isinstance(room.caching.store, File)
-    jobs = [asyncio.get_running_loop().create_task(_run(job)) for job in room.caching.jobs]
+    assert isinstance(room.store, File)
+    jobs = [asyncio.get_running_loop().create_task(_run(job)) for job in room.store.jobs]
     async with asyncio.timeout(10):
-        await room.caching.store.loaded()
+        await room.store.loaded()
     return jobs
 
 
@@ -316,7 +320,7 @@ async def test_what_the_settings_leave_out_is_not_there() -> None:
         wall=Clock(),
     )
     assert caching.guarded(server, lambda permit, text: None) is server
-    assert (caching.listen, caching.store, caching.jobs, caching.counts) == (None, None, (), {})
+    assert (caching.listen, caching.store, caching.counts) == (None, None, {})
     await caching.forget()
     await caching.close()
 

@@ -8,7 +8,8 @@ import pytest
 
 from proxy.cache.entry import Entry
 from proxy.cache.layered import Layered
-from proxy.cache.store import Counts, Forget, Job, Mark
+from proxy.cache.store import Counts, Forget, Mark
+from proxy.model import Job
 from tests.unit.cache.entries import Clock, digest_of, make_entry
 from tests.unit.cache.stores import make_memory
 

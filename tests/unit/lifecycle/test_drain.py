@@ -39,13 +39,14 @@ class House:
     async def grace(self, seconds: float) -> None:
         self.diary.append(("grace", seconds, await self.health.why_unready()))
 
-    async def drained(self, drain_s: float) -> int:
+    async def drained(self, drain_s: float, hurry: asyncio.Event | None = None) -> int:
         return await drain(
             self,
             self.health,
             drain_s=drain_s,
             stop_accepting=lambda: self.diary.append("stop accepting"),
             grace=self.grace,
+            hurry=hurry,
         )
 
 
@@ -78,3 +79,28 @@ async def test_an_end_that_is_called_off_goes_on() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("waits_in", ["grace", "drain"])
+async def test_whoever_is_in_a_hurry_does_not_wait(waits_in: str) -> None:
+    """Issue 7: a second TERM is faster, whatever is being waited for."""
+    hurry, waiting = asyncio.Event(), asyncio.Event()
+
+    class Slow(House):
+        async def grace(self, seconds: float) -> None:
+            await super().grace(seconds)
+            if waits_in == "grace":
+                waiting.set()
+                await asyncio.Event().wait()
+
+        async def finished(self) -> None:
+            waiting.set()
+            await super().finished()
+
+    house = Slow(ends=False, under_way=2)
+    draining = asyncio.ensure_future(house.drained(3600, hurry))
+    async with asyncio.timeout(5):
+        await waiting.wait()
+        hurry.set()
+        assert await draining == 2
+    assert house.diary[1:4] == AFTER_GRACE[:3]
