@@ -217,6 +217,19 @@ class Broken(Exception):
         self.told = told
 
 
+async def first_held(
+    held: list[bytes], rest: AsyncIterator[bytes], broken: Broken | None = None
+) -> AsyncIterator[bytes]:
+    """What was held back of a stream, which is given up here, and then the rest of it; or how it broke meanwhile."""
+    for chunk in held:
+        yield chunk
+    held.clear()
+    if broken is not None:
+        raise broken
+    async for chunk in rest:
+        yield chunk
+
+
 class Ending(Enum):
     """How a reply stopped."""
 
@@ -248,6 +261,9 @@ UPSTREAM_FAULTS: Final = frozenset(
         Reason.OUTCOME_UNKNOWN,
     }
 )
+TIMEOUT_HEADER: Final = "mcp-sidecar-timeout-ms"
+TIMEOUT_META_KEY: Final = "dev.mcp-sidecar/timeout-ms"
+"""Where a caller says how long it will wait, in milliseconds: from when the call was received. The shorter counts."""
 OWN_WISH: Final = "resilience.client_may_shorten"
 """`limit` in the data of a refusal whose deadline was the caller's wish: a caller in a hurry must not look like a
 server that fails, or one of them could spoil it for all."""

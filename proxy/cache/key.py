@@ -21,7 +21,7 @@ import jiter
 import msgspec
 from msgspec import Struct
 
-from ..model import Call, Keep, Permit, Principal
+from ..model import TIMEOUT_HEADER, TIMEOUT_META_KEY, Call, Keep, Permit, Principal
 from ..protocol.canonical import canonical
 from ..protocol.headers import HOP_BY_HOP
 from ..protocol.jsonrpc import META_PREFIX, META_VERSION
@@ -36,7 +36,7 @@ META_NOT_COUNTED: Final = frozenset(
         META_VERSION,  # the revision counts
         META_PREFIX + "clientInfo",  # "SHOULD NOT be relied upon": what a client calls itself
         META_PREFIX + "logLevel",  # calls that have it are not kept, like those with the next one
-        "dev.mcp-sidecar/timeout-ms",  # how long this caller waits
+        TIMEOUT_META_KEY,  # how long this caller waits
         "progressToken",
         "traceparent",
         "tracestate",
@@ -61,7 +61,7 @@ _HEADERS_NOT_COUNTED: Final = frozenset(
         ),
         # The same as in the body, which the reader has compared, or in the key as themselves.
         *("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "last-event-id"),
-        "mcp-sidecar-timeout-ms",
+        TIMEOUT_HEADER,
         # Tracing.
         *("traceparent", "tracestate", "baggage", "b3", "sentry-trace", "uber-trace-id", "x-amzn-trace-id"),
         *("x-cloud-trace-context", "x-correlation-id", "x-request-id", "request-id"),

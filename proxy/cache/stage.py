@@ -34,6 +34,7 @@ from ..model import (
     Stage,
     Stream,
     Verdict,
+    first_held,
     never_ends,
 )
 from ..protocol.headers import media_type
@@ -320,7 +321,7 @@ async def _text_of(reply: Reply, id: RequestId | None, most_bytes: int) -> tuple
     except BaseException:
         body.close()
         raise
-    reply.body = Stream(_again(held, source, broken), body.close)
+    reply.body = Stream(first_held(held, source, broken), body.close)
     return text, broken is not None
 
 
@@ -360,15 +361,3 @@ async def _first_message(
         if size > most_bytes:
             return None  # comments for ever would be held for ever
     return None
-
-
-async def _again(
-    held: list[bytes], rest: AsyncIterator[bytes], broken: Broken | None
-) -> AsyncIterator[bytes]:
-    for chunk in held:
-        yield chunk
-    held.clear()
-    if broken is not None:
-        raise broken
-    async for chunk in rest:
-        yield chunk

@@ -11,7 +11,7 @@ back to, is held to all redactions there are. Bodies that would pass piece by pi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from msgspec import structs
@@ -32,6 +32,7 @@ from ..model import (
     RequestId,
     Stage,
     Stream,
+    first_held,
     id_key,
 )
 from ..protocol.answers import Malformed, read_tree
@@ -181,7 +182,7 @@ class _Guarded:
         self._redactions.tell(UNSEARCHED, "block" if may_change else "log", 1)
         if may_change:
             raise withheld()
-        reply.body = Stream(_again(held, chunks), stream.close)
+        reply.body = Stream(first_held(held, chunks), stream.close)
         return False
 
     def _one(self, call: Call, redaction: Redaction | None, body: bytes) -> bytes:
@@ -305,10 +306,3 @@ def _answered(value: object) -> RequestId | None:
 def _is_stream_of_events(reply: Reply) -> bool:
     kind, _ = media_type(reply.headers.get("content-type"))
     return kind == "text/event-stream"
-
-
-async def _again(held: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for chunk in held:
-        yield chunk
-    async for chunk in rest:
-        yield chunk

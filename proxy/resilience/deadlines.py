@@ -35,6 +35,8 @@ from msgspec import structs
 
 from ..model import (
     OWN_WISH,
+    TIMEOUT_HEADER,
+    TIMEOUT_META_KEY,
     Broken,
     Call,
     Ending,
@@ -51,10 +53,6 @@ from ..protocol.headers import media_type
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
 from .signals import may_have_run
-
-HEADER: Final = "mcp-sidecar-timeout-ms"
-META_KEY: Final = "dev.mcp-sidecar/timeout-ms"
-"""Where a caller says how long it will wait, in milliseconds: from when the call was received. The shorter counts."""
 
 TELL_S: Final = 5.0
 """How long it may take to tell the server that a call is over."""
@@ -106,10 +104,10 @@ class Deadlines:
             return math.inf
         wished_ms = math.inf
         meta = call.params.get("_meta")
-        if isinstance(meta, dict) and META_KEY in meta:
-            wished_ms = _milliseconds(meta[META_KEY])
-        if HEADER in call.headers:
-            wished_ms = min(wished_ms, *map(_spelt, call.headers.all(HEADER)))
+        if isinstance(meta, dict) and TIMEOUT_META_KEY in meta:
+            wished_ms = _milliseconds(meta[TIMEOUT_META_KEY])
+        if TIMEOUT_HEADER in call.headers:
+            wished_ms = min(wished_ms, *map(_spelt, call.headers.all(TIMEOUT_HEADER)))
         return wished_ms / 1000
 
 

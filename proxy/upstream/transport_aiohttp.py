@@ -24,7 +24,8 @@ be the server, or a request meets the closing and nobody knows whether it arrive
 _NOT_BY_ITSELF: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
-HTTP = b"HTTP/"
+HTTP: Final = b"HTTP/"
+"""How every answer begins."""
 
 
 class _Listening(ResponseHandler):

@@ -16,6 +16,8 @@ from msgspec import structs
 
 from proxy.model import (
     OWN_WISH,
+    TIMEOUT_HEADER,
+    TIMEOUT_META_KEY,
     Broken,
     Call,
     Ending,
@@ -34,10 +36,8 @@ from proxy.refusals import Form, explain
 from proxy.resilience.deadlines import (
     CALL,
     ENDED,
-    HEADER,
     LONGEST,
     MAX_TELLING,
-    META_KEY,
     SILENCE,
     Deadlines,
     Timed,
@@ -76,8 +76,8 @@ def wishing(
     meta: object = None, *fields: str, method: str = "tools/call", revision: Any = LEGACY, **more: Any
 ) -> Call:
     """A call whose caller says how long it will wait."""
-    params = {} if meta is None else {"_meta": {META_KEY: meta}}
-    headers = Headers((HEADER.encode(), each.encode()) for each in fields)
+    params = {} if meta is None else {"_meta": {TIMEOUT_META_KEY: meta}}
+    headers = Headers((TIMEOUT_HEADER.encode(), each.encode()) for each in fields)
     return make_call(method=method, revision=revision, params=params, headers=headers, target="t", **more)
 
 
