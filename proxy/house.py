@@ -211,6 +211,7 @@ class House:
         self.rooms = rooms
         self._door.let_in(settings.listen, rooms.listener)
         self.health.ask_others(rooms.probe, *rooms.parts, self.reloads)
+        before.generation.look_away()
         retiring = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[retiring] = before
         retiring.add_done_callback(self._retired)

@@ -90,9 +90,13 @@ class Generation:
         for job in jobs:
             self._background.start(job)
 
+    def look_away(self) -> None:
+        """Hear of files no more."""
+        self._own_watch.end()
+
     async def retire(self) -> None:
         """Calls that have begun go on; what ran beside new ones ends."""
-        self._own_watch.end()
+        self.look_away()
         await self._background.close()
 
     async def release(self) -> None:
