@@ -37,6 +37,7 @@ from .catalog import Catalog
 from .credentials import Stops
 from .judge import Foreign, Judge, look
 from .origin import Origin
+from .progress import tokens_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, Transport, Unreached
 
@@ -164,6 +165,7 @@ class Forward:
         judge = Judge(
             call.parts or (call,),
             any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
+            tokens=tokens_of(call),
             heard=functools.partial(self._catalog.heard, permit.principal),
             ear=None if self._listen is None else self._listen(permit, _handed_out(call, answer)),
         )
@@ -276,7 +278,8 @@ class Forward:
                 released: list[bytes] = []
                 try:
                     for event in splitter.feed(chunk):
-                        released.append(await judge.event_in_turns(event))
+                        if passed := await judge.event_in_turns(event):
+                            released.append(passed)
                     if splitter.is_full:
                         raise TooLong
                 except (Malformed, Foreign, TooLong, Refused) as error:
@@ -289,7 +292,7 @@ class Forward:
                 rest = splitter.rest()
                 if rest is not None:
                     last_bytes = await judge.event_in_turns(rest)
-                    if not judge.waiting:
+                    if last_bytes and not judge.waiting:
                         yield last_bytes  # else it would run into our last word; clients drop it anyway
         except (Malformed, Foreign, Refused) as error:
             trouble = _trouble(error)

@@ -10,12 +10,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..model import Call, Ear, Ending, IdKey, Kind, Refused, RequestId, id_key
+from msgspec import structs
+
+from ..model import Call, Ear, Ending, IdKey, Kind, Reason, Refused, RequestId, id_key
 from ..protocol.answers import HELD_BYTES, Malformed, Said, Tail, read_answers
+from ..protocol.batch import join_array, split_array
 from ..protocol.sse import Event, with_data
+from .progress import DROPPED, Token, is_foreign
 
 SLICE_BYTES: Final = 16_384
 """Of a large answer looked at before other calls have their turn: 10 ms at the worst, of brackets alone."""
+
+_BLANK_LINE: Final = b"\n"
 
 
 async def look(tail: Tail, piece: bytes) -> None:
@@ -59,6 +65,17 @@ def tell_ear(ear: Ear, said: Said, id: RequestId | None) -> None:
         ear.notification(said.method, said.params)
 
 
+def _without(event: Event, said: Sequence[Said], ours: Sequence[Said]) -> Event:
+    """The event with `ours` of the messages of its array. Raises Refused where it is too large to be taken apart."""
+    assert event.data is not None
+    if len(event.data) > HELD_BYTES:
+        raise Refused(Reason.UPSTREAM_NONSENSE, "Among many messages it told of another request.")
+    kept = {id(each) for each in ours}
+    texts = zip(split_array(event.data), said, strict=True)
+    data = join_array(text for text, each in texts if id(each) in kept)
+    return structs.replace(event, raw=with_data(event, data), data=data)
+
+
 class Foreign(Exception):
     """An answer to a request that this exchange did not carry, or a second one to the same."""
 
@@ -75,6 +92,7 @@ class Judge:
         calls: Sequence[Call],
         *,
         any_answer: bool = False,
+        tokens: frozenset[Token] | None = None,
         heard: Callable[[Call, object], None] | None = None,
         ear: Ear | None = None,
     ) -> None:
@@ -88,6 +106,11 @@ class Judge:
         }
         self._any_answer = any_answer
         """A resumed stream brings answers to requests that other connections carried."""
+        self._tokens = tokens
+        """Whose progress may pass on the stream; None: anybody's."""
+        self._journeys = [call.journey for call in calls]
+        self._has_dropped = False
+        self._is_at_start = True
         self.saw_event_id = False
         """The client can come back for the rest, where the revision is resumable."""
 
@@ -101,20 +124,26 @@ class Judge:
     def event(self, event: Event) -> list[Said]:
         """Judge one event, whatever its name: a client might not look at it. Raises Malformed, Foreign or
         Refused."""
-        if event.id:
-            self._note(event.id)
-        return self.whole(event.data) if event.data is not None and speaks(event.data) else []
+        said = [] if event.data is None or not speaks(event.data) else read_answers(event.data)
+        self._hear(event, said)
+        return said
 
     async def event_in_turns(self, event: Event) -> bytes:
-        """The same, and other calls have their turns while a large one is read. What the client gets of it."""
+        """The same, and other calls have their turns while a large one is read. What the client gets of it: nothing
+        where it is about another's request."""
         waiting = None if self.ear is None else self.waiting.copy()
-        if event.data is None or len(event.data) <= HELD_BYTES:
-            self.event(event)
-        else:
-            if event.id:
-                self._note(event.id)
-            for each in await messages_of(event):
-                self.see(each)
+        is_first, self._is_at_start = self._is_at_start, False
+        said = await messages_of(event)
+        if self._tokens is not None:
+            ours = [each for each in said if not is_foreign(each, self._tokens)]
+            if len(ours) < len(said):
+                self._tell_dropped()
+                if not ours:
+                    # With its id: the client does not see that, and cannot come back to it. Nothing may become the
+                    # start of the stream that was not: there a mark of order would be none.
+                    return _BLANK_LINE if is_first else b""
+                event, said = _without(event, said, ours), ours
+        self._hear(event, said)
         if self.ear is None or waiting is None:
             return event.raw
         try:
@@ -124,10 +153,19 @@ class Judge:
             self.waiting = waiting
             raise
 
-    def _note(self, event_id: bytes) -> None:
-        self.saw_event_id = True
-        if self.ear is not None:
-            self.ear.event_id(event_id)
+    def _hear(self, event: Event, said: Sequence[Said]) -> None:
+        if event.id:
+            self.saw_event_id = True
+            if self.ear is not None:
+                self.ear.event_id(event.id)
+        for each in said:
+            self.see(each)
+
+    def _tell_dropped(self) -> None:
+        if not self._has_dropped:
+            self._has_dropped = True  # once: a server could fill the record with the same word
+            for journey in self._journeys:
+                journey.altered(DROPPED)
 
     def see(self, said: Said) -> None:
         """Judge one message. Raises Foreign, or Refused when it is somebody else's."""

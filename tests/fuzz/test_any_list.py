@@ -158,7 +158,7 @@ def test_a_list_in_an_event_follows_too_and_what_stands_around_it_stays(dice: Di
     other = dice.some(["event: message", "id: 7", "retry: 5", "unknown"], 2)
     at = dice.one(range(len(other) + 1))
     lines = [*other[:at], *data, *other[at:]]
-    progress = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"tools":[{"name":"no1"}]}}'
+    progress = '{"jsonrpc":"2.0","method":"notifications/message","params":{"tools":[{"name":"no1"}]}}'
     before = dice.one(["", f": ping{end}{end}", f"id: 1{end}data:{end}{end}", f"data: {progress}{end}{end}"])
     behind = dice.one(["", f": bye{end}{end}"])
     event = end.join(lines) + end + end

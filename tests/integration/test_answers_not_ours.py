@@ -191,6 +191,48 @@ async def test_requests_of_the_server_pass_on_a_stream(
     assert await client.rest() == event(result())
 
 
+def progress(token: object) -> bytes:
+    params = {"progressToken": token, "progress": 1}
+    return json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}).encode()
+
+
+@pytest.mark.parametrize("revision", [LEGACY, MODERN])
+@pytest.mark.parametrize("token", ["p-alice", 7, None])
+async def test_progress_of_another_request_is_taken_out_of_a_stream(
+    side: Sidecar, client: Client, upstream: Upstream, revision: str, token: str | int | None
+) -> None:
+    """UP-088, promise 3: nobody sees what another is told; the call goes on, and the record says so."""
+    call = json.loads(tool_call(revision))
+    if token is not None:
+        call["params"].setdefault("_meta", {})["progressToken"] = token
+    client.send(post(json.dumps(call).encode(), revision))
+    exchange = await upstream.next()
+    exchange.begin()
+    exchange.chunk(event(progress("p-bob"), id="1"))
+    exchange.chunk(event(progress(token)) + event(progress(str(token) + "x")) + event(NOTE))
+    exchange.chunk(event(progress("p-bob")))
+    exchange.chunk(event(result()))
+    exchange.end()
+    await client.head()
+    got = events(await client.rest())
+    assert got == [*([] if token is None else [progress(token)]), NOTE, result()]
+    (line,) = await side.lines.next_calls()
+    assert (line["outcome"], line["altered"]) == ("ok", ["progress of another request"])
+
+
+@pytest.mark.parametrize("fields", [(), (("Last-Event-ID", "a-7"),)])
+async def test_a_get_stream_may_tell_of_any_progress(
+    side: Sidecar, client: Client, upstream: Upstream, fields: tuple[tuple[str, str], ...]
+) -> None:
+    """There the requests of other connections are told of."""
+    client.send(listen(*fields))
+    exchange = await upstream.next()
+    exchange.begin()
+    exchange.chunk(event(progress("p-bob"), id="a-8"))
+    exchange.end()
+    assert (await client.answer()).body == event(progress("p-bob"), id="a-8")
+
+
 async def test_a_foreign_answer_on_a_listening_stream_cuts_it(
     side: Sidecar, client: Client, upstream: Upstream
 ) -> None:

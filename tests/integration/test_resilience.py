@@ -116,7 +116,7 @@ async def test_what_was_answered_is_final(client: Client, upstream: Upstream) ->
     client.send(post(tool_call(tool="again")))
     exchange = await upstream.next()
     exchange.begin()
-    exchange.chunk(event(b'{"jsonrpc":"2.0","method":"notifications/progress","params":{}}'))
+    exchange.chunk(event(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'))
     exchange.link.close()
     await client.answer()
     assert len(upstream.seen) == 2
