@@ -194,6 +194,7 @@ class Rooms:
         )
         self.capacity = Room(settings.capacity, deadline=self.resilience.deadline, shelve=of_server)
         serve = self.capacity.guarded(self.resilience.guarded(self.capacity.paced(serve)))
+        serve = self.resilience.worded(serve)
         serve = caching.guarded(serve, forward.retell, self.resilience.deadline)
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.

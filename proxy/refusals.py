@@ -67,7 +67,7 @@ ROWS: Final[Mapping[Reason, Row]] = {
     Reason.BREAKER_OPEN: Row(503, "The server keeps failing and is left alone for a while."),
     Reason.QUARANTINED: Row(503, "This tool keeps failing and is left alone for a while."),
     Reason.UPSTREAM_UNREACHABLE: Row(502, "The server cannot be reached; nothing was sent to it."),
-    Reason.UPSTREAM_BROKE: Row(502, "The server broke off its answer."),
+    Reason.UPSTREAM_BROKE: Row(502, "The server did not serve this request."),
     Reason.UPSTREAM_NONSENSE: Row(502, "The server's answer was not acceptable."),
     Reason.OUTCOME_UNKNOWN: Row(
         502,
@@ -91,7 +91,7 @@ ROWS: Final[Mapping[Reason, Row]] = {
 
 _JSON: Final = (b"Content-Type", b"application/json")
 _PLAIN: Final = (b"Content-Type", b"text/plain; charset=utf-8")
-_FALLS_BACK: Final = frozenset({"initialize", "server/discover"})
+FALLS_BACK: Final = frozenset({"initialize", "server/discover"})
 """Requests whose failure decides which revision a client speaks for good: a plain 5xx, nothing it could read as
 "this server is older"."""
 _STANDS_FOR_OUTAGE: Final = frozenset({502, 503, 504, 500})
@@ -112,7 +112,7 @@ def explain(refused: Refused, call: Call | None, form: Form) -> Reply:
         # Nobody waits for an answer. Taken and dropped for policy and quota: a 4xx ends the sessions of Python
         # 1.x clients. An outage is told, because what was lost may have been `notifications/initialized`.
         return _over_http(refused, status, None) if status in _STANDS_FOR_OUTAGE else Reply(202, Headers())
-    if call.method in _FALLS_BACK:
+    if call.method in FALLS_BACK:
         failed = status if status in _STANDS_FOR_OUTAGE else 503
         return Reply(failed, _fields(_PLAIN, refused), _sentence(refused).encode())
     if form == "http":

@@ -11,6 +11,7 @@ attempts were repeated.
     budget.py        how many there may be: pure
     idempotency.py   one key for all attempts of a call
     deadlines.py     when a call is over, and the stage that ends it
+    worded.py        a stage: an error without a word gets some
     guarding.py      a stage: leaves a failing server, or a failing tool, alone
     breaker.py       when is it left alone, and when tried again? pure
     quarantine.py    the same for one tool: pure

@@ -3,7 +3,8 @@
 In: settings, and how the server is spoken to. Out: a `Resilience`, which puts its stages before the server's side.
 
 The order of the stages is that of what they count: one call has one deadline and several attempts (`Retrying`), each
-attempt is one that the breaker hears of (`Guarding`), and what an attempt may take is part of it (`Timed`).
+attempt is one that the breaker hears of (`Guarding`), and what an attempt may take is part of it (`Timed`). What came
+of all that is put into words where it has none (`Worded`), around the places calls take: those learn from replies.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .guarding import Guarding
 from .quarantine import Quarantine
 from .retrying import Retrying
 from .settings import ResilienceSettings
+from .worded import Worded
 
 
 class Resilience:
@@ -97,6 +99,10 @@ class Resilience:
             sleep=self._sleep,
         )
         return self.retrying
+
+    def worded(self, serve: Stage) -> Stage:
+        """`serve`, whose errors without a word get some. Around everything that looks at replies."""
+        return Worded(serve, wall=self._wall)
 
     @property
     def jobs(self) -> tuple[Job, ...]:

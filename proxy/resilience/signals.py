@@ -45,6 +45,8 @@ FAILS: Final = frozenset({502, 503, 504})
 """HTTP statuses of a server that is not there, or that cannot."""
 CANNOT: Final = frozenset({501, 505})
 """It does not know the method or the version, and never will: as 405."""
+TAKES_NOTHING: Final = frozenset({429, 503})
+"""It takes nothing on at the moment, and says so before it has begun (RFC 6585 section 4, RFC 9110 section 15.6.4)."""
 
 _SPELT: Final = b"-32603"
 
@@ -200,9 +202,12 @@ def may_repeat(call: Call, rule: Rule) -> Repeat:
     return Repeat.ALWAYS if _is_harmless(call, rule) else Repeat.IF_UNREACHED
 
 
-def may_have_run(call: Call, rule: Rule) -> bool:
+def may_have_run(call: Call, rule: Rule, status: int | None = None) -> bool:
     """Whether it matters what became of a call that was sent and got no answer: then its refusal is
-    `outcome_unknown`. It does not where doing it twice is as good as once."""
+    `outcome_unknown`. It does not where doing it twice is as good as once. `status` is that of an HTTP error without a
+    word, where that is all that came: some say that nothing was begun."""
+    if status in TAKES_NOTHING or status in CANNOT:
+        return False
     if call.kind is Kind.BATCH:
         return any(part.method == "tools/call" for part in call.parts)
     return call.method == "tools/call" and not _is_harmless(call, rule)

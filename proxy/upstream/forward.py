@@ -169,7 +169,7 @@ class Forward:
             heard=functools.partial(self._catalog.heard, permit.principal),
             ear=None if self._listen is None else self._listen(permit, _handed_out(call, answer)),
         )
-        if kind == "text/event-stream":
+        if kind == "text/event-stream" and not _is_empty_error(answer):
             return self._streamed(call, answer, fields, judge)
         if status < 300 and call.wants_answer:
             if kind not in ("application/json", ""):
@@ -345,6 +345,11 @@ def _handed_out(call: Call, answer: Answer) -> str | None:
     if answer.status >= 300 or call.kind is Kind.END:
         return None
     return answer.headers.get("mcp-session-id") or None
+
+
+def _is_empty_error(answer: Answer) -> bool:
+    """Whether there is nothing to wait for, whatever type it is of."""
+    return answer.status >= 400 and answer.headers.get("content-length") == "0"
 
 
 def passed_on(answer: Answer) -> Headers:

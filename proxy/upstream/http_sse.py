@@ -357,7 +357,8 @@ class TwoEndpoints:
         fields = passed_on(answer)
         session.cancel(call)
         if call.kind is not Kind.REQUEST or answer.status >= 300:
-            session.forget(call)
+            # A gateway that lost the acknowledgement says 502: the answer may come all the same.
+            (session.give_up if answer.status >= 500 else session.forget)(call)
             return Reply(answer.status, fields, body)
         reply = Acknowledged(answer.status, fields, body)
         session.acknowledge(call, reply)

@@ -400,3 +400,34 @@ async def test_a_cancelled_call_makes_room_in_its_session(
         await poster.answer()
     asked = [each for each in upstream.seen if b'"ping"' in each.body]
     assert len(asked) == 1_025
+
+
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "502 Bad Gateway"])
+async def test_an_error_without_a_word_is_told_on_the_stream(
+    side: Sidecar, client: Client, upstream: Upstream, connect: Connect, status: str
+) -> None:
+    """UP-055: the client looks there; an answer that comes all the same ends nobody's session."""
+    stream, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+    poster.send(to(uri, tool_call(REVISION)))
+    (await upstream.next()).answer(b"", status=status, kind="")
+    assert (await poster.answer()).status == 202
+    (said,) = events(await client.until(b"\n\n"))
+    assert reason_of(said) == ("upstream_broke" if status.startswith("503") else "outcome_unknown")
+    stream.chunk(event(result()) + event(NOTE))
+    assert await client.until(NOTE + b"\n\n") == event(result()) + event(NOTE)
+
+
+async def test_whoever_has_its_answer_is_told_of_the_error_where_it_belongs(
+    side: Sidecar, client: Client, upstream: Upstream, connect: Connect
+) -> None:
+    """JSON-RPC: a request has one answer, also where the POST fails behind it."""
+    stream, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+    poster.send(to(uri, tool_call(REVISION)))
+    posted = await upstream.next()
+    stream.chunk(event(result()))
+    assert await client.until(b"\n\n") == event(result())
+    posted.answer(b"", status="503 Service Unavailable", kind="")
+    answer = await poster.answer()
+    assert (answer.status, answer.body) == (503, b"")

@@ -16,7 +16,7 @@ from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar
 from tests.integration.upstream import Exchange, Upstream, fields_of
 from tests.integration.waiting import until, within
-from tests.integration.wire import LEGACY, MODERN, Answer, event, message, post, result, tool_call
+from tests.integration.wire import LEGACY, MODERN, Answer, event, listen, message, post, result, tool_call
 
 REVISION = "2024-11-05"
 QUICK = "resilience.backoff_s=0.001"
@@ -103,7 +103,8 @@ async def test_a_server_that_asks_for_patience_gets_it(client: Client, upstream:
     assert (await client.answer()).body == result()
     client.send(post(tool_call(tool="again")))
     (await upstream.next()).answer(b"", "Retry-After: 999999999", status="429 Too Many Requests", kind="")
-    assert (await client.answer()).status == 429
+    said = refusal_of(await client.answer())
+    assert (said["reason"], said["retryAfterMs"]) == ("upstream_broke", 86_400_000)
     assert len(upstream.seen) == 3
 
 
@@ -286,8 +287,117 @@ async def test_no_more_is_repeated_than_the_budget_has(
     client = await connect(side.port)
     for _ in range(300):
         client.send(post(tool_call(tool="again")))
-        assert (await client.answer()).status == 503
+        assert refusal_of(await client.answer())["reason"] == "upstream_broke"
     assert 300 < len(upstream.seen) <= 300 + 100 + 60
     retrying = side.house.rooms.resilience.retrying
     assert retrying is not None
     assert retrying.withheld["budget"] > 0
+
+
+BUSY = "503 Service Unavailable"
+
+
+@pytest.mark.parametrize("form", ["result", "http"])
+@pytest.mark.parametrize(
+    ("tool", "status", "reason"),
+    [
+        ("pay", BUSY, "upstream_broke"),
+        ("pay", "429 Too Many Requests", "upstream_broke"),
+        ("pay", "502 Bad Gateway", "outcome_unknown"),
+        ("again", "502 Bad Gateway", "upstream_broke"),
+    ],
+)
+async def test_an_error_without_a_word_gets_some(
+    open_sidecar: OpenSidecar,
+    connect: Connect,
+    upstream: Upstream,
+    form: str,
+    tool: str,
+    status: str,
+    reason: str,
+) -> None:
+    """UP-054, UP-055: a model can read it; its status is the server's where a status is asked for."""
+    side = await open_sidecar(POLICY, QUICK, f"refusals={form}", "resilience.attempts=1")
+    client = await connect(side.port)
+    client.send(post(tool_call(tool=tool)))
+    (await upstream.next()).answer(b"", "Retry-After: 7", status=status, kind="")
+    answer = await client.answer()
+    assert answer.status == (200 if form == "result" else int(status[:3]))
+    assert json.loads(answer.body)["id"] == 1
+    assert f"HTTP {status[:3]} and nothing else".encode() in answer.body
+    told = None if reason == "outcome_unknown" else 7
+    said = refusal_of(answer)
+    assert (said["reason"], said.get("retryAfterMs")) == (reason, told and told * 1_000)
+    assert answer.get("retry-after") == (None if told is None else str(told))
+    (line,) = await side.lines.next_calls()
+    assert (line["reason"], line["altered"]) == (reason, ["words for an empty error"])
+    assert side.house.capacity.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(message("initialize", LEGACY, protocolVersion=LEGACY)),
+        post(message("server/discover", MODERN), MODERN),
+        post(message("notifications/initialized", LEGACY, None)),
+        listen(),
+    ],
+)
+async def test_what_a_client_reads_by_its_status_passes(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, sent: bytes
+) -> None:
+    """Trap 40: a handshake picks the revision by it; nobody waits for the others' answers."""
+    side = await open_sidecar(POLICY, "resilience.attempts=1")
+    client = await connect(side.port)
+    client.send(sent)
+    (await upstream.next()).answer(b"", "Retry-After: -1e9", "X-Busy: very", status=BUSY, kind="")
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (503, b"")
+    assert (answer.get("retry-after"), answer.get("x-busy")) == ("-1e9", "very")
+
+
+@pytest.mark.parametrize("status", ["400 No", "401 No", "403 No", "404 Not Found", "405 No", "410 Gone"])
+async def test_an_empty_error_of_the_clients_passes(
+    side: Sidecar, client: Client, upstream: Upstream, status: str
+) -> None:
+    """A lost session must stay a 404, or its client would never begin a new one."""
+    client.send(post(tool_call(tool="pay")))
+    (await upstream.next()).answer(b"", status=status, kind="")
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (int(status[:3]), b"")
+
+
+@pytest.mark.parametrize("body", [b" ", b"busy", b"<h1>busy</h1>"])
+async def test_words_of_the_servers_own_pass(
+    side: Sidecar, client: Client, upstream: Upstream, body: bytes
+) -> None:
+    """Promise 1: byte for byte, with its own Retry-After."""
+    client.send(post(tool_call(tool="pay")))
+    (await upstream.next()).answer(body, "Retry-After: soon", status=BUSY, kind="text/plain")
+    answer = await client.answer()
+    assert (answer.status, answer.body, answer.get("retry-after")) == (503, body, "soon")
+
+
+async def test_an_empty_error_may_call_itself_a_stream(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """Whatever type nothing is of."""
+    client.send(post(tool_call(tool="pay")))
+    (await upstream.next()).answer(b"", status=BUSY, kind="text/event-stream")
+    assert refusal_of(await client.answer())["reason"] == "upstream_broke"
+
+
+async def test_each_request_of_a_batch_is_told(side: Sidecar, client: Client, upstream: Upstream) -> None:
+    """2025-03-26: one body for all of them, and no word to the notification."""
+    parts = [
+        tool_call(id=1, tool="pay"),
+        message("tools/list", LEGACY, "2"),
+        message("notifications/x", LEGACY, None),
+    ]
+    client.send(post(b"[" + b",".join(parts) + b"]", "2025-03-26"))
+    (await upstream.next()).answer(b"", "Retry-After: 7", status=BUSY, kind="")
+    answer = await client.answer()
+    said = json.loads(answer.body)
+    assert (answer.status, [each["id"] for each in said]) == (200, [1, "2"])
+    assert said[0]["result"]["_meta"]["dev.mcp-sidecar/refusal"]["reason"] == "upstream_broke"
+    assert said[1]["error"]["data"]["retryAfterMs"] == 7_000

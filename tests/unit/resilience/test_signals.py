@@ -318,3 +318,17 @@ def test_a_batch_is_repeated_only_where_all_of_it_asks() -> None:
 )
 def test_when_it_matters_what_became_of_a_call(call: Call, rule: Rule, expected: bool) -> None:
     assert may_have_run(call, rule) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        *((each, False) for each in (429, 501, 503, 505)),
+        *((each, True) for each in (500, 502, 504, 507, 599)),
+    ],
+)
+def test_what_an_empty_error_says_of_that(status: int, expected: bool) -> None:
+    """429 and 503 come before anything was begun, 501 and 505 instead of it; a gateway may have lost the rest."""
+    assert may_have_run(request("tools/call"), RULE, status) is expected
+    assert not may_have_run(request("tools/call"), IDEMPOTENT, status)
+    assert not may_have_run(request("tools/list"), RULE, status)
