@@ -46,6 +46,7 @@ from .upstream.forward import Forward
 from .upstream.http_sse import Session, TwoEndpoints
 from .upstream.oauth import Challenged, ServersOAuth
 from .upstream.origin import Origin
+from .upstream.own_credential import OwnCredential
 from .upstream.probe import Probe
 from .upstream.public_view import PublicView
 from .upstream.transport import Transport
@@ -195,6 +196,8 @@ class Rooms:
         self.capacity = Room(settings.capacity, deadline=self.resilience.deadline, shelve=of_server)
         serve = self.capacity.guarded(self.resilience.guarded(self.capacity.paced(serve)))
         serve = self.resilience.worded(serve)
+        own = _own_credential(settings, serve, log)
+        serve = own or serve
         serve = caching.guarded(serve, forward.retell, self.resilience.deadline)
         serve = policy.guarded(identity.guarded(policy.shown(serve)))
         # The rooms, in the order of the way. What is off is not here.
@@ -222,7 +225,8 @@ class Rooms:
             keys=identity.headers,
             who=identity.who,
         )
-        self.parts: tuple[Part, ...] = (identity, self.resilience, *(() if shared is None else (shared,)))
+        parts = (identity, self.resilience, *(each for each in (own, shared) if each is not None))
+        self.parts: tuple[Part, ...] = parts
         """What calls depend on beside the server."""
 
     def start(self) -> None:
@@ -385,6 +389,20 @@ def _servers_own_oauth(settings: Settings) -> bool:
     identity = settings.identity
     forwards = settings.upstream.forward_client_authorization
     return forwards and not identity.uses_oauth and identity.resource is not None
+
+
+def _own_credential(settings: Settings, serve: Stage, log: Log) -> OwnCredential | None:
+    """What the server says of credentials is about ours, where callers prove themselves to us and not to it."""
+    if settings.identity.is_anonymous or settings.upstream.forward_client_authorization:
+        return None
+
+    def refused(calls: int) -> None:
+        why = (
+            "the server, or a proxy before it, answers 401 or 407: upstream.headers must hold what it accepts"
+        )
+        log.life("own credential is refused", "warning", why=why, calls=calls)
+
+    return OwnCredential(serve, refused=refused)
 
 
 def told(log: Log, watch: Watches, paths: tuple[str, ...], changed: Changed) -> None:
