@@ -178,6 +178,7 @@ class Rooms:
                 transport,
                 origin=origin,
                 stops=stops,
+                passing=forward.passing,
             )
             serve, pages = Challenged(serve, oauth), oauth.page
         self.probe = Probe(settings.upstream, transport, origin)

@@ -37,6 +37,7 @@ from .catalog import Catalog
 from .credentials import Stops
 from .judge import Foreign, Judge, look
 from .origin import Origin
+from .passing import Passing
 from .progress import tokens_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, Transport, Unreached
@@ -44,7 +45,6 @@ from .transport import Answer, Lost, Transport, Unreached
 HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
 MAX_REDIRECTS: Final = 3
 
-_NEVER_DOWN: Final = frozenset({b"set-cookie", b"set-cookie2"})
 _SPLITS_LINES: Final = re.compile(rb"[\x00\r\n]")
 _SAME_METHOD: Final = frozenset({307, 308})
 
@@ -71,6 +71,8 @@ class Forward:
         self._transport = transport
         self._form = form
         self._listen = listen
+        self.passing = Passing(settings.hide_headers)
+        """The fields of an answer that the client gets."""
         self._origin = origin or Origin(settings)
         self._stops = stops or Stops(
             replaced=(name for name, _ in self._origin.own.fields),
@@ -161,7 +163,7 @@ class Forward:
         status = answer.status
         check_head(answer)
         kind, charset = media_type(answer.headers.get("content-type"))
-        fields = passed_on(answer)
+        fields = self.passing(answer, call)
         judge = Judge(
             call.parts or (call,),
             any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
@@ -350,11 +352,6 @@ def _handed_out(call: Call, answer: Answer) -> str | None:
 def _is_empty_error(answer: Answer) -> bool:
     """Whether there is nothing to wait for, whatever type it is of."""
     return answer.status >= 400 and answer.headers.get("content-length") == "0"
-
-
-def passed_on(answer: Answer) -> Headers:
-    """The fields of an answer that the client gets."""
-    return Headers(end_to_end(answer.headers, _NEVER_DOWN.__contains__))
 
 
 def without_length(fields: Headers) -> Headers:

@@ -34,7 +34,7 @@ from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
 from .cancelling import cancellation
-from .forward import Forward, check_head, lost, nonsense, passed_on, without_length
+from .forward import Forward, check_head, lost, nonsense, without_length
 from .judge import heard_by, messages_of, tell_ear
 from .origin import Origin
 from .settings import UpstreamSettings
@@ -258,7 +258,9 @@ class TwoEndpoints:
             check_head(answer)
             if answer.status >= 400:
                 # A challenge, for example: there is no session yet that an HTTP error could end.
-                return Reply(answer.status, passed_on(answer), await _short_body(call, answer))
+                return Reply(
+                    answer.status, self._forward.passing(answer, call), await _short_body(call, answer)
+                )
             kind, _ = media_type(answer.headers.get("content-type"))
             if answer.status != 200 or kind != "text/event-stream":
                 raise nonsense(f"Its HTTP status was {answer.status}, and no stream of events came.")
@@ -270,7 +272,7 @@ class TwoEndpoints:
         stream = Stream(self._events(permit, answer.chunks, session), answer.close)
         stream.awaited = session.is_awaited
         session.stream = stream
-        reply = Reply(200, without_length(passed_on(answer)), stream)
+        reply = Reply(200, without_length(self._forward.passing(answer, call)), stream)
         reply.when_done(lambda ending: self._close(session, ending))
         return reply
 
@@ -354,7 +356,7 @@ class TwoEndpoints:
         body = await _short_body(call, answer)
         check_head(answer)
         _check_acknowledgement(call, body)
-        fields = passed_on(answer)
+        fields = self._forward.passing(answer, call)
         session.cancel(call)
         if call.kind is not Kind.REQUEST or answer.status >= 300:
             # A gateway that lost the acknowledgement says 502: the answer may come all the same.

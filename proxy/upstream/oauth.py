@@ -24,8 +24,9 @@ from ..protocol.answers import Malformed, read_tree
 from ..protocol.headers import end_to_end, media_type
 from .challenge import with_param
 from .credentials import Stops
-from .forward import MAX_REDIRECTS, check_head, nonsense, passed_on
+from .forward import MAX_REDIRECTS, check_head, nonsense
 from .origin import Origin
+from .passing import Passing
 from .public_view import PublicView, is_about_issuer
 from .transport import Answer, Lost, Transport, Unreached
 
@@ -79,6 +80,7 @@ class ServersOAuth:
         *,
         origin: Origin,
         stops: Stops,
+        passing: Passing | None = None,
         document_timeout_s: float = DOCUMENT_TIMEOUT_S,
         endpoint_timeout_s: float = ENDPOINT_TIMEOUT_S,
     ) -> None:
@@ -89,6 +91,7 @@ class ServersOAuth:
         self._origin = origin
         self._endpoint_of_mcp = _folded(origin.target.partition("?")[0])
         self._stops = stops
+        self._passing = passing or Passing()
         self._resources = _Paths()
         """Documents that challenges have named."""
         self._endpoints = _Paths()
@@ -143,7 +146,7 @@ class ServersOAuth:
         answer, body = await self._fetched(self._target(request))
         if answer.status >= 300:
             check_head(answer)
-            return Reply(answer.status, self._challenged(passed_on(answer)), body)
+            return Reply(answer.status, self._challenged(self._passing(answer)), body)
         kind, _ = media_type(answer.headers.get("content-type"))
         if answer.status != 200 or not (kind == "application/json" or kind.endswith("+json")):
             raise Refused(Reason.PATH_UNKNOWN)  # web applications answer every path with their start page
@@ -157,7 +160,7 @@ class ServersOAuth:
         if required == "issuer":
             self._learn_endpoints(document)
         seen = self._view.document(document)
-        fields = Headers(pair for pair in passed_on(answer).pairs if pair[0].lower() in _KEPT)
+        fields = Headers(pair for pair in self._passing(answer).pairs if pair[0].lower() in _KEPT)
         return Reply(200, fields, body if seen == document else json.dumps(seen).encode("ascii"))
 
     def _target(self, request: PageRequest) -> str:
@@ -213,7 +216,7 @@ class ServersOAuth:
         )
         is_redirect = 300 <= answer.status <= 399
         check_head(structs.replace(answer, status=200) if is_redirect else answer)
-        headers = passed_on(answer)
+        headers = self._passing(answer)
         return Reply(answer.status, self._returning(headers) if is_redirect else headers, said)
 
     def _returning(self, headers: Headers) -> Headers:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from ..configuration.globs import fits
 from ..configuration.mistakes import Unfit
 from ..configuration.values import check_http_url, fit, url_path
 from ..protocol.headers import HOP_BY_HOP, TOKEN
@@ -52,6 +53,37 @@ def check_headers(headers: Mapping[str, Secret]) -> None:
         seen.add(name.lower())
 
 
+def check_hidden_field(name: str) -> None:
+    """Raise Unfit unless answers may lose the fields that `name`, or a pattern, fits."""
+    if not TOKEN.fullmatch(name.replace("?", "x")):
+        raise Unfit(
+            "is no header name",
+            "RFC 9110 allows letters, digits and !#$%&'*+-.^_`|~; * is any text, ? one character",
+            "rename it",
+        )
+    folded = name.lower()
+    needed = next((each for each in NEEDED_FIELDS if fits(folded, each.lower())), None)
+    if needed is not None:
+        raise Unfit("cannot be hidden", f"clients need {needed}, which it fits", "name less")
+    if folded.startswith("mcp-"):
+        raise Unfit("cannot be hidden", "clients need what the protocol has", "remove it")
+
+
+NEEDED_FIELDS: Final = (
+    "Allow",
+    "Cache-Control",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Location",
+    "MCP-Protocol-Version",
+    "Mcp-Session-Id",
+    "Retry-After",
+    "WWW-Authenticate",
+)
+"""Of an answer: without one of these a client reads it wrongly, or does not know how to go on."""
+
+HiddenField = Annotated[str, Meta(max_length=256), fit(check_hidden_field)]
 HeaderName = Annotated[str, fit(check_header_name)]
 HeaderValue = Annotated[Secret, Meta(extra={"fit": check_header_value})]
 Headers = Annotated[Mapping[HeaderName, HeaderValue], Meta(extra={"fit": check_headers})]
@@ -74,6 +106,9 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     forward_client_authorization: bool = False
     """true: the client's Authorization header goes upstream. false: it stops here."""
+
+    hide_headers: tuple[HiddenField, ...] = ()
+    """Header fields of answers that clients do not get: names, or patterns of them, in any case."""
 
     max_answer_bytes: Annotated[int, Meta(ge=1, le=4_294_967_296)] = 67_108_864
     """Longest answer that is not a stream."""

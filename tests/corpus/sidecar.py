@@ -223,6 +223,8 @@ def configuration(
             "connect_timeout_s": 1,
             "headers": {**dict(CREDENTIALS), "Authorization": f"${{{_SECRET_VARIABLE}}}"},
             "forward_client_authorization": False,
+            # What names the server's software and pods (UP-062). Without a word of ours it passes: we are transparent.
+            "hide_headers": ["Server", "X-Internal-*"],
             **sections.get("upstream", {}),
         },
         "identity": dict(identity),

@@ -6,7 +6,7 @@ from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar
 from tests.integration.upstream import Upstream
-from tests.integration.wire import LEGACY, MODERN, Fields, fields_for, post, request, result, tool_call
+from tests.integration.wire import LEGACY, MODERN, Fields, event, fields_for, post, request, result, tool_call
 
 STOP = [
     "Cookie",
@@ -179,6 +179,55 @@ async def test_what_ends_here_on_the_way_back(side: Sidecar, client: Client, ups
         ("Cache-Control", "no-cache, no-transform"),
         ("WWW-Authenticate", "Bearer"),
     ]
+
+
+HIDES = 'upstream.hide_headers=["Server", "X-Internal-*"]'
+TELLING = ("Server: uvicorn/0.3", "x-internal-pod: 10.0.0.1", "X-Internal-Zone: a", "X-Other: 1")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", "an error"])
+async def test_what_settings_hide_ends_here_on_the_way_back(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, kind: str
+) -> None:
+    """UP-062: the software and the pod of a server are nobody's business; the record counts each."""
+    side = await open_sidecar(HIDES)
+    client = await connect(side.port)
+    client.send(post(tool_call()))
+    exchange = await upstream.next()
+    if kind == "text/event-stream":
+        exchange.begin(*TELLING)
+        exchange.chunk(event(result()))
+        exchange.end()
+    elif kind == "an error":
+        exchange.answer(b"no", *TELLING, status="404 Not Found", kind="text/plain")
+    else:
+        exchange.answer(result(), *TELLING)
+    answer = await client.answer()
+    names = {name.lower() for name, _ in answer.fields}
+    assert {"server", "x-internal-pod", "x-internal-zone"}.isdisjoint(names)
+    assert answer.get("x-other") == "1"
+    (line,) = await side.lines.next_calls()
+    assert line["altered"] == ["header hidden"] * 3
+
+
+async def test_they_are_hidden_on_both_ends_of_http_sse(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """2024-11-05: the stream and the messages."""
+    side = await open_sidecar(HIDES, url=f"http://127.0.0.1:{upstream.port}/sse")
+    client, poster = await connect(side.port), await connect(side.port)
+    client.send(request("GET", "/sse", [("Accept", "text/event-stream")]))
+    stream = await upstream.next()
+    stream.begin(*TELLING)
+    stream.chunk(b"event: endpoint\ndata: /messages?s=1\n\n")
+    head = await client.head()
+    uri = (await client.until(b"\n\n")).decode().split("data: ")[1].strip()
+    poster.send(request("POST", uri, [("Content-Type", "application/json")], tool_call()))
+    (await upstream.next()).answer(b"", *TELLING, status="202 Accepted", kind="")
+    for fields in (head.fields, (await poster.answer()).fields):
+        names = [name.lower() for name, _ in fields]
+        assert "x-other" in names
+        assert {"server", "x-internal-pod", "x-internal-zone"}.isdisjoint(names)
 
 
 async def test_interim_answers_are_not_passed_on(side: Sidecar, client: Client, upstream: Upstream) -> None:

@@ -98,6 +98,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             connect_timeout_s=1.0,
             headers=MappingProxyType({}),
             forward_client_authorization=False,
+            hide_headers=(),
             max_answer_bytes=67_108_864,
             max_event_bytes=16_777_216,
         ),
@@ -347,6 +348,44 @@ def test_a_header_cannot_break_a_message_or_show_a_secret(tmp_path: Path, header
     found = mistakes(tmp_path, text, environ={"V": "hunter2", "LINES": "a\nhunter2"})
     assert [one.removeprefix("F:").partition(", ")[0] for one in found] == [mistake]
     assert "hunter2" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "what"),
+    [
+        *((f"'{each}'", "is no header name") for each in ("", "X Y", "X-Ä", "X:", "?\u00a0")),
+        *(
+            (f"'{each}'", "cannot be hidden")
+            for each in ("*", "Mcp-Session-Id", "mcp-session-id", "M*", "mcp-x")
+        ),
+        *(
+            (f"'{each}'", "cannot be hidden")
+            for each in ("Content-Type", "content-*", "*-type", "CONTENT-LENGTH")
+        ),
+        *(
+            (f"'{each}'", "cannot be hidden")
+            for each in ("WWW-Authenticate", "Retry-?fter", "*r*y-A*", "Allow")
+        ),
+        *((f"'{each}'", "cannot be hidden") for each in ("Mcp-Param-*", "Cache-Control", "Location", "*c*")),
+        (f"'{'x' * 257}'", "is too long"),
+        ("5", "is a number"),
+    ],
+)
+def test_no_setting_hides_what_clients_need(tmp_path: Path, hidden: str, what: str) -> None:
+    """UP-062: a pattern that fits too much is a mistake now, not a session that nobody can go on with."""
+    text = f"version: 1\nupstream:\n  url: http://127.0.0.1:8000/mcp\n  hide_headers: [Server, {hidden}]\n"
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith(f"F:4:26: upstream.hide_headers[1]: {what}")
+
+
+def test_what_a_hidden_header_would_take_away_is_said(tmp_path: Path) -> None:
+    """A mistake names the thing, why, and the remedy."""
+    text = UPSTREAM.replace("}", ", hide_headers: ['X-*', '*-Id']}")
+    assert mistakes(tmp_path, text) == [
+        "F:2:66: upstream.hide_headers[1]: cannot be hidden, clients need Mcp-Session-Id, which it fits, name less"
+    ]
+    fine = UPSTREAM.replace("}", ", hide_headers: [Server, 'X-*', 'x-?-b', Via, '*-pod']}")
+    assert read(tmp_path, fine).upstream.hide_headers == ("Server", "X-*", "x-?-b", "Via", "*-pod")
 
 
 def test_every_wrong_header_is_told(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from proxy.upstream.oauth import (
     ServersOAuth,
 )
 from proxy.upstream.origin import Origin
+from proxy.upstream.passing import Passing
 from proxy.upstream.public_view import PublicView
 from proxy.upstream.settings import UpstreamSettings
 from proxy.upstream.transport import Answer, Lost, Unreached
@@ -72,7 +73,9 @@ def document(**members: object) -> Answer:
     return answer(json.dumps(members).encode(), JSON)
 
 
-def make(*answers: Answer | Exception, timeout_s: float = 5.0) -> tuple[ServersOAuth, FakeTransport]:
+def make(
+    *answers: Answer | Exception, timeout_s: float = 5.0, hide: Sequence[str] = ()
+) -> tuple[ServersOAuth, FakeTransport]:
     settings = UpstreamSettings(
         url=f"{SERVER}/v1/mcp", headers={"X-Own": Secret("ours")}, forward_client_authorization=True
     )
@@ -82,6 +85,7 @@ def make(*answers: Answer | Exception, timeout_s: float = 5.0) -> tuple[ServersO
         transport,
         origin=Origin(settings),
         stops=Stops(replaced=(), forward_authorization=True),
+        passing=Passing(hide),
         document_timeout_s=timeout_s,
         endpoint_timeout_s=timeout_s,
     )
@@ -468,3 +472,11 @@ async def test_an_endpoint_that_answers_nonsense_is_refused(given: Answer) -> No
 )
 def test_nothing_else_is_served(path: str) -> None:
     assert make()[0].page(path) is None
+
+
+@pytest.mark.parametrize(("path", "status"), [("/token", 200), ("/authorize", 302), (WELL_KNOWN, 404)])
+async def test_pages_hide_what_answers_hide(path: str, status: int) -> None:
+    """UP-062: the server's software is named on no page of it; where to go on is."""
+    fields = ((b"Server", b"uvicorn"), (b"Location", b"https://client.example/cb"))
+    oauth, _ = make(answer(b"", *fields, status=status), hide=["server"])
+    assert (await ask(oauth, path)).headers == Headers(fields[1:])
