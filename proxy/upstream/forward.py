@@ -294,7 +294,7 @@ class Forward:
                 rest = splitter.rest()
                 if rest is not None:
                     last_bytes = await judge.event_in_turns(rest)
-                    if last_bytes and not judge.waiting:
+                    if not judge.waiting:
                         yield last_bytes  # else it would run into our last word; clients drop it anyway
         except (Malformed, Foreign, Refused) as error:
             trouble = _trouble(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from ..model import Call, Kind
+from ..model import Call
 from ..protocol.answers import Said
 
 PROGRESS: Final = "notifications/progress"
@@ -24,7 +24,7 @@ def tokens_of(call: Call) -> frozenset[Token] | None:
     messages and on resumed ones, which are both a GET, in `subscriptions/listen`, and in what is asked about a task,
     which goes on with the token of the request that began it."""
     calls = call.parts or (call,)
-    if call.kind is Kind.LISTEN or any(each.is_open_ended or _is_about_task(each) for each in calls):
+    if any(each.is_open_ended or _is_about_task(each) for each in calls):
         return None
     return frozenset(token for each in calls if (token := _sent(each)) is not None)
 

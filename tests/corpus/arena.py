@@ -70,7 +70,7 @@ _ALONE = frozenset({"bound to the only live session"})
 _WATCHED = ("event loop blocked", "validation > ")
 """How sentences begin that need the prober."""
 _ENDLESS = json.dumps(ENDLESS, separators=(",", ":")).encode()
-_GOES_ON = b"notifications/progress"
+_GOES_ON = b"notifications/message"
 """Of an endless stream the first event is enough."""
 _CASE_S = 60.0
 _AHEAD = 2

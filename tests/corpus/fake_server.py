@@ -285,15 +285,17 @@ def _called(name: str, arguments: Any) -> dict[str, Any]:
 def _progress(
     document: Mapping[str, Any], params: Mapping[str, Any], request: Message, steps: int
 ) -> Iterator[dict[str, Any]]:
-    """One by one: nobody waits for the last of a hundred thousand."""
-    token = (params.get("_meta") or {}).get("progressToken", 0)
+    """One by one: nobody waits for the last of a hundred thousand. Who sent no token is told in log lines: progress
+    without one would be another's."""
+    meta = params.get("_meta") or {}
     who = _who(request)
     for step in range(1, steps + 1):
-        yield {
-            "jsonrpc": "2.0",
-            "method": "notifications/progress",
-            "params": {"progressToken": token, "progress": step, "message": f"who={who}"},
-        }
+        if "progressToken" in meta:
+            method = "notifications/progress"
+            told = {"progressToken": meta["progressToken"], "progress": step, "message": f"who={who}"}
+        else:
+            method, told = "notifications/message", {"level": "info", "data": f"step={step} who={who}"}
+        yield {"jsonrpc": "2.0", "method": method, "params": told}
     yield {"jsonrpc": "2.0", "id": document.get("id"), "result": {"content": []}}
 
 

@@ -35,7 +35,7 @@ POISON = 9_223_372_036_854_775_807
 _FREE_S = 1.0
 """After so long the place of a client that has left is free."""
 _PATIENCE_S = 10.0
-_BEGUN = r'(notifications/progress|"reason": ?"\w+")'
+_BEGUN = r'(notifications/message|"reason": ?"\w+")'
 _UP = b'"msg":"limits are shared"'
 
 

@@ -172,5 +172,5 @@ async def test_a_stream_of_many_steps_takes_its_time(upstream: FakeUpstream) -> 
     """Fifty a second: a thousand of them outlive a token of five seconds."""
     began = asyncio.get_running_loop().time()
     answer = await said(upstream, asked("tools/call", {"name": "stream", "arguments": {"n": 5}}))
-    assert answer.body.count(b"notifications/progress") == 5
+    assert answer.body.count(b"notifications/message") == 5
     assert asyncio.get_running_loop().time() - began >= 5 * 0.02

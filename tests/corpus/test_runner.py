@@ -320,7 +320,7 @@ async def test_of_an_answer_without_an_end_a_part_is_enough(upstream: FakeUpstre
             limits=LIMITS,
             raw=False,
             wants_close=False,
-            enough=b"notifications/progress",
+            enough=b"notifications/message",
         )
         assert [(one.status, one.complete) for one in exchange.answers] == [(200, is_complete)]
         assert not exchange.closed

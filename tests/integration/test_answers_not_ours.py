@@ -220,6 +220,21 @@ async def test_progress_of_another_request_is_taken_out_of_a_stream(
     assert (line["outcome"], line["altered"]) == ("ok", ["progress of another request"])
 
 
+async def test_progress_that_is_cut_off_at_the_end_is_taken_out_too(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """An event without its blank line; an empty piece would end a chunked answer twice."""
+    client.send(post(tool_call()))
+    exchange = await upstream.next()
+    exchange.begin()
+    exchange.chunk(event(result()) + b"data: " + progress("p-bob") + b"\n")
+    exchange.end()
+    assert (await client.answer()).body == event(result())
+    client.send(post(tool_call()))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).body == result()
+
+
 @pytest.mark.parametrize("fields", [(), (("Last-Event-ID", "a-7"),)])
 async def test_a_get_stream_may_tell_of_any_progress(
     side: Sidecar, client: Client, upstream: Upstream, fields: tuple[tuple[str, str], ...]
