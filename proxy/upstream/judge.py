@@ -37,13 +37,15 @@ def speaks(data: bytes) -> bool:
     return data.lstrip(b" \t\r\n")[:1] in (b"{", b"[")
 
 
+def _read(data: bytes | None) -> list[Said]:
+    return [] if data is None or not speaks(data) else read_answers(data)
+
+
 async def messages_of(event: Event) -> list[Said]:
     """The messages of one event; other calls have their turns while a large one is read. Raises Malformed."""
     data = event.data
-    if data is None or not speaks(data):
-        return []
-    if len(data) <= HELD_BYTES:
-        return read_answers(data)
+    if data is None or len(data) <= HELD_BYTES or not speaks(data):
+        return _read(data)
     tail = Tail()
     await look(tail, data)
     return tail.ended()
@@ -124,7 +126,7 @@ class Judge:
     def event(self, event: Event) -> list[Said]:
         """Judge one event, whatever its name: a client might not look at it. Raises Malformed, Foreign or
         Refused."""
-        said = [] if event.data is None or not speaks(event.data) else read_answers(event.data)
+        said = _read(event.data)
         self._hear(event, said)
         return said
 
@@ -133,9 +135,11 @@ class Judge:
         where it is about another's request."""
         waiting = None if self.ear is None else self.waiting.copy()
         is_first, self._is_at_start = self._is_at_start, False
-        said = await messages_of(event)
-        if self._tokens is not None:
-            ours = [each for each in said if not is_foreign(each, self._tokens)]
+        data = event.data
+        said = _read(data) if data is None or len(data) <= HELD_BYTES else await messages_of(event)
+        tokens = self._tokens
+        if tokens is not None:
+            ours = [each for each in said if each.is_answer or not is_foreign(each, tokens)]
             if len(ours) < len(said):
                 self._tell_dropped()
                 if not ours:

@@ -45,7 +45,9 @@ def _sent(call: Call) -> Token | None:
 
 def _token(value: object) -> Token | None:
     """With its type: 1 and "1" are two tokens, True is none. 1.0 is 1, as JavaScript writes it back."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, str):
+        return str, value
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
