@@ -331,7 +331,7 @@ async def test_an_error_without_a_word_gets_some(
     assert answer.get("retry-after") == (None if told is None else str(told))
     (line,) = await side.lines.next_calls()
     assert (line["reason"], line["altered"]) == (reason, ["words for an empty error"])
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 @pytest.mark.parametrize(
