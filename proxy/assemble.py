@@ -195,7 +195,9 @@ class Rooms:
             shelve=of_server,
         )
         self.capacity = Room(settings.capacity, deadline=self.resilience.deadline, shelve=of_server)
-        serve = self.capacity.guarded(self.resilience.guarded(self.capacity.paced(serve)))
+        serve = self.capacity.guarded(
+            self.resilience.guarded(self.capacity.paced(serve), self.capacity.spare)
+        )
         serve = self.resilience.worded(serve)
         own = _own_credential(settings, serve, log)
         serve = own or serve

@@ -457,6 +457,8 @@ class Rule(Struct, frozen=True, kw_only=True):
     """How long the whole call may take; None: as for all."""
     idempotency_key: bool = False
     """Every attempt carries one key, by which the server knows it again."""
+    hedge_after_s: float | None = None
+    """When a second attempt may be sent beside the first; never set for a tool that does more than read."""
     keep: Keep | None = None
     """How long an answer may be kept; never set for a tool that does more than read."""
     forget: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..configuration.folding import fold
-from ..model import Deadline, Shelve, Stage, never_ends, shelve_nothing
+from ..model import Deadline, Permit, Shelve, Stage, never_ends, shelve_nothing
 from .gradient import Gradient
 from .pace import Paced, limiter_of
 from .settings import CapacitySettings
@@ -84,6 +84,10 @@ class Room:
             now=self._now,
         )
         return self._paced
+
+    def spare(self, permit: Permit) -> Callable[[], None] | None:
+        """A place for a second attempt of a call, as what gives it back; None where none is free."""
+        return None if self._roomy is None else self._roomy.spare(permit)
 
     @property
     def in_flight(self) -> int:

@@ -104,6 +104,13 @@ class Roomy:
         twin._serve, twin._deadline = serve, deadline
         return twin
 
+    def spare(self, permit: Permit) -> Callable[[], None] | None:
+        """A place beside the one that a call holds, as what gives it back; None where none is free, or others wait."""
+        if self._slots.waiting:
+            return None
+        taken = self._slots.take(fold(permit.principal.tenant), self._pools(permit.call))
+        return functools.partial(self._give_back, taken) if isinstance(taken, Place) else None
+
     @property
     def in_flight(self) -> int:
         """Calls at the server."""

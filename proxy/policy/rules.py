@@ -382,6 +382,7 @@ class Rules:
             idempotent=settings.idempotent,
             timeout_s=settings.timeout_s,
             idempotency_key=settings.idempotency_key,
+            hedge_after_s=settings.hedge_after_s,
             keep=None if settings.cache is None else settings.cache.keep(),
             forget=settings.forget,
         )

@@ -120,6 +120,10 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idempotency_key: bool = False
     """true: every attempt carries the same Idempotency-Key, for servers that know it."""
 
+    hedge_after_s: Annotated[float, Meta(ge=0.001, le=86_400)] | None = None
+    """How long to wait for an answer before the call is sent a second time, beside the first; who answers first wins.
+    Only where the rule says class: read and idempotent: true, and in 2026-07-28. Absent: never."""
+
     cache: CacheRule | None = None
     """How long answers are kept and for whom. Only where the rule says class: read; absent: they are not."""
 
@@ -149,6 +153,20 @@ def _check_rule(rule: ToolRule) -> None:
             "write class: read beside it",
             key="cache",
         )
+    if rule.hedge_after_s is not None:
+        _check_hedge(rule, rule.hedge_after_s)
+
+
+def _check_hedge(rule: ToolRule, after_s: float) -> None:
+    key = "hedge_after_s"
+    if rule.tool_class != "read" or not rule.idempotent:
+        what, why = (
+            "sends a call twice at once that may do something",
+            "both may run, and only you can allow that",
+        )
+        raise Unfit(what, why, "write class: read and idempotent: true beside it", key=key)
+    if rule.timeout_s is not None and after_s >= rule.timeout_s:
+        raise Unfit("comes when the call is over", "its timeout_s is not longer", "write less", key=key)
 
 
 _ToolRule: TypeAlias = Annotated[ToolRule, fit(_check_rule)]

@@ -19,6 +19,7 @@ from .breaker import Breaker
 from .budget import Budget
 from .deadlines import Cancel, Deadlines, Overdue, Timed
 from .guarding import Guarding
+from .hedging import Hedging, Spare, free_places
 from .quarantine import Quarantine
 from .retrying import Retrying
 from .settings import ResilienceSettings
@@ -65,10 +66,11 @@ class Resilience:
         self._quarantine = shelve("quarantine", settings.quarantine, lambda: _quarantine(settings))
         self.guarding: Guarding | None = None
         self.retrying: Retrying | None = None
+        self.hedging: Hedging | None = None
         self._timed: Timed | None = None
 
-    def guarded(self, serve: Stage) -> Stage:
-        """The stages, before `serve`."""
+    def guarded(self, serve: Stage, spare: Spare = free_places) -> Stage:
+        """The stages, before `serve`. `spare` gives second attempts their places."""
         settings = self._settings
         self._timed = Timed(
             serve,
@@ -87,6 +89,8 @@ class Resilience:
             counts_internal_errors=settings.breaker.counts_internal_errors,
             now=self._now,
         )
+        if settings.attempts > 1:
+            self.hedging = Hedging(self.guarding, self.budget, spare=spare, now=self._now)
         self.retrying = Retrying(
             self.guarding,
             settings,
@@ -95,6 +99,7 @@ class Resilience:
             token=self._token,
             chance=self._chance,
             wall=self._wall,
+            hedging=self.hedging,
             now=self._now,
             sleep=self._sleep,
         )

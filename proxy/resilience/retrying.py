@@ -17,19 +17,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..model import Call, Deadline, Ending, Kind, Permit, Reason, Refused, Reply, Stage
+from ..model import Deadline, Ending, Kind, Permit, Reason, Refused, Reply, Stage
+from .attempts import NOT_NOW, Outcome, attempted, may_help
 from .backoff import asked_s, backoff_s
 from .budget import Budget
+from .hedging import Hedging, hedged_after_s
 from .idempotency import keyed
 from .settings import ResilienceSettings
-from .signals import Repeat, Signal, may_have_run, may_repeat, signal_of
+from .signals import may_have_run, may_repeat
 
 LONGEST_WAIT_S: Final = 60.0
 """Whatever a server asks for: who waits holds a place. What is longer is for the caller to wait."""
 
-_BROKE: Final = frozenset({Reason.UPSTREAM_BROKE, Reason.OUTCOME_UNKNOWN})
-_NOT_NOW: Final = frozenset({Reason.BREAKER_OPEN, Reason.OVERLOADED, Reason.QUARANTINED})
-"""What our own rooms say to an attempt."""
 _COUNTED: Final = frozenset({Kind.REQUEST, Kind.BATCH})
 
 
@@ -46,11 +45,14 @@ class Retrying:
         token: Callable[[], str],
         chance: Callable[[], float],
         wall: Callable[[], float],
+        hedging: Hedging | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`token` makes idempotency keys, `chance` lies in [0, 1), `wall` is Unix time, `now` monotonic."""
+        """`token` makes idempotency keys, `chance` lies in [0, 1), `wall` is Unix time, `now` monotonic. `hedging`
+        sends second attempts while the first is under way; None: nobody does."""
         self._serve = serve
+        self._hedging = hedging
         self._attempts = settings.attempts
         self._base_s = settings.backoff_s
         self._cap_s = settings.backoff_cap_s
@@ -80,17 +82,17 @@ class Retrying:
         finally:
             del outcome  # or this frame would hold it, and it this frame
 
-    async def _outcome(self, permit: Permit) -> Reply | Refused:
+    async def _outcome(self, permit: Permit) -> Outcome:
         """What became of the last attempt that was made."""
         repeat = may_repeat(permit.call, permit.rule)
-        failure: Reply | Refused | None = None
+        failure: Outcome | None = None
         failed = 0
         while True:
-            outcome = await self._attempt(permit)
-            if failure is not None and isinstance(outcome, Refused) and outcome.reason in _NOT_NOW:
+            outcome, was_hedged = await self._attempt(permit, is_first=not failed)
+            if failure is not None and isinstance(outcome, Refused) and outcome.reason in NOT_NOW:
                 # It was not sent this time, but it was before: that is what became of it.
                 return failure
-            if not _may_help(permit.call, outcome, repeat):
+            if was_hedged or not may_help(permit.call, outcome, repeat):
                 return outcome
             failed += 1
             wait_s = self._wait_s(permit, outcome, failed)
@@ -103,13 +105,15 @@ class Retrying:
                 return failure
             self.repeated += 1
 
-    async def _attempt(self, permit: Permit) -> Reply | Refused:
-        try:
-            return await self._serve(permit)
-        except Refused as refused:
-            return refused
+    async def _attempt(self, permit: Permit, *, is_first: bool) -> tuple[Outcome, bool]:
+        """What became of an attempt, and whether it was two."""
+        if self._hedging is not None and is_first:
+            after_s = hedged_after_s(permit)
+            if after_s is not None:
+                return await self._hedging(permit, after_s)
+        return await attempted(self._serve, permit), False
 
-    def _wait_s(self, permit: Permit, outcome: Reply | Refused, failed: int) -> float | None:
+    def _wait_s(self, permit: Permit, outcome: Outcome, failed: int) -> float | None:
         """How long to wait for the next attempt; None where there is none."""
         if failed >= self._attempts:
             return None
@@ -133,19 +137,7 @@ class Retrying:
             self.waiting -= 1
 
 
-def _may_help(call: Call, outcome: Reply | Refused, repeat: Repeat) -> bool:
-    """Whether an attempt failed so that another one is allowed, and might do better."""
-    if isinstance(outcome, Refused):
-        if outcome.reason is Reason.UPSTREAM_UNREACHABLE:
-            return repeat is not Repeat.NEVER
-        return repeat is Repeat.ALWAYS and outcome.reason in _BROKE
-    if repeat is not Repeat.ALWAYS or not isinstance(outcome.body, bytes):
-        return False
-    # A JSON-RPC error, -32603 too, is what the server had to say: it would say so again.
-    return outcome.status == 429 or signal_of(call, outcome, counts_internal_errors=False) is Signal.BAD
-
-
-def _closed(outcome: Reply | Refused) -> Reply | Refused:
+def _closed(outcome: Outcome) -> Outcome:
     """What can still be given back when an attempt has ended for everybody behind us."""
     if isinstance(outcome, Refused):
         return outcome

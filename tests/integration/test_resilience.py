@@ -23,6 +23,14 @@ QUICK = "resilience.backoff_s=0.001"
 TOOLS = [
     {"match": "again", "allow": ["*"], "idempotent": True},
     {"match": "keyed", "allow": ["*"], "idempotent": True, "idempotency_key": True},
+    {
+        "match": "hedged*",
+        "allow": ["*"],
+        "class": "read",
+        "idempotent": True,
+        "idempotency_key": True,
+        "hedge_after_s": 0.05,
+    },
     {"match": "quick", "allow": ["*"], "timeout_s": 0.05},
     {"match": "*", "allow": ["*"]},
 ]
@@ -401,3 +409,104 @@ async def test_each_request_of_a_batch_is_told(side: Sidecar, client: Client, up
     assert (answer.status, [each["id"] for each in said]) == (200, [1, "2"])
     assert said[0]["result"]["_meta"]["dev.mcp-sidecar/refusal"]["reason"] == "upstream_broke"
     assert said[1]["error"]["data"]["retryAfterMs"] == 7_000
+
+@pytest.mark.parametrize("winner", [0, 1])
+@pytest.mark.parametrize("how", ["whole", "stream"])
+async def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_wins(
+    side: Sidecar, client: Client, upstream: Upstream, winner: int, how: str
+) -> None:
+    """Issue 7, item 2. Whoever lost sees its connection closed, which is how 2026-07-28 cancels; one place is held."""
+    client.send(post(tool_call(MODERN, tool="hedged"), MODERN))
+    both = [await upstream.next(), await upstream.next()]
+    assert side.house.capacity.in_flight == 2
+    if how == "whole":
+        both[winner].answer(result())
+        assert (await client.answer()).body == result()
+    else:
+        both[winner].begin()
+        await client.head()
+        await both[1 - winner].left()
+        assert both[winner].link.is_open
+        both[winner].chunk(event(result()))
+        both[winner].end()
+        assert result() in await client.rest()
+    await both[1 - winner].left()
+    (line,) = await side.lines.next_calls()
+    assert (line["outcome"], line["attempts"]) == ("ok", 2)
+    first, second = (fields_of(request, "Idempotency-Key") for request in upstream.seen)
+    assert first == second != []
+    assert upstream.seen[0].body == upstream.seen[1].body
+    await until(lambda: side.house.capacity.in_flight == 0)
+    hedging = side.house.resilience.hedging
+    assert hedging is not None
+    assert (hedging.sent, hedging.won, hedging.under_way) == (1, winner, 0)
+    await until(lambda: upstream.open_links <= 1)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_of_two_attempts_one_that_breaks_is_not_told_while_the_other_works(
+    side: Sidecar, client: Client, upstream: Upstream, failing: int
+) -> None:
+    client.send(post(tool_call(MODERN, tool="hedged"), MODERN))
+    both = [await upstream.next(), await upstream.next()]
+    both[failing].link.reset()
+    await until(lambda: side.house.capacity.in_flight == 1)
+    both[1 - failing].answer(result())
+    assert (await client.answer()).body == result()
+    assert len(upstream.seen) == 2
+
+
+async def test_whoever_leaves_cancels_both(side: Sidecar, client: Client, upstream: Upstream) -> None:
+    client.send(post(tool_call(MODERN, tool="hedged"), MODERN))
+    both = [await upstream.next(), await upstream.next()]
+    client.reset()
+    for each in both:
+        await each.left()
+    (line,) = await side.lines.next_calls()
+    assert (line["outcome"], line["attempts"]) == ("cancelled", 2)
+    await until(lambda: side.house.capacity.in_flight == 0)
+    assert upstream.open_links == 0
+
+
+async def test_both_attempts_have_one_deadline(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream
+) -> None:
+    """It counts from when the call was received; what reads is not told to check first."""
+    side = await open_sidecar(POLICY, "resilience.timeout_s=0.3")
+    client = await connect(side.port)
+    client.send(post(tool_call(MODERN, tool="hedged"), MODERN))
+    both = [await upstream.next(), await upstream.next()]
+    assert refusal_of(await client.answer())["reason"] == "deadline"
+    for each in both:
+        await each.left()
+    (line,) = await side.lines.next_calls()
+    assert line["attempts"] == 2
+    assert len(upstream.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("revision", "setting"),
+    [
+        (LEGACY, ""),
+        (MODERN, "resilience.attempts=1"),
+        (MODERN, "capacity.max_in_flight=1"),
+    ],
+)
+async def test_where_nothing_may_be_sent_beside_it_a_slow_call_is_alone(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, revision: str, setting: str
+) -> None:
+    """Two requests of one id hang older servers (trap 14); a server that takes one call at a time gets one."""
+    side = await open_sidecar(POLICY, *filter(None, [setting]))
+    client, other = await connect(side.port), await connect(side.port)
+    client.send(post(tool_call(revision, tool="hedged"), revision))
+    exchange = await upstream.next()
+    # What comes later than the second attempt would have.
+    other.send(post(message("ping", LEGACY, "later"), LEGACY))
+    later = await upstream.next()
+    async with within():
+        await asyncio.wait([asyncio.ensure_future(later.link.left.wait())], timeout=0.1)
+    later.answer(b'{"jsonrpc":"2.0","id":"later","result":{}}')
+    await other.answer()
+    assert len(upstream.seen) == 2
+    exchange.answer(result())
+    assert (await client.answer()).body == result()

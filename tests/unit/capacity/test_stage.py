@@ -760,3 +760,45 @@ async def test_who_waits_gets_a_place_when_there_are_more() -> None:
     for reply in held:
         complete(reply)
     assert room.gauges == (0, 0)
+
+
+async def test_a_second_attempt_takes_a_place_that_is_free() -> None:
+    """Issue 7, hedging: the server never gets more at once than it may."""
+    scene = Scene(CapacitySettings(max_in_flight=3, per_tenant=2, per_tool={"slow": 1}))
+    give_back = scene.room.spare(permit(tool("t")))
+    assert give_back is not None
+    assert scene.room.in_flight == 1
+    assert scene.room.spare(permit(tool("slow"))) is not None
+    assert scene.room.spare(permit(tool("t"))) is None, "of the tenant"
+    assert scene.room.spare(permit(tool("slow"), tenant="other")) is None, "of the tool"
+    assert scene.room.spare(permit(tool("t"), tenant="other")) is not None
+    assert scene.room.spare(permit(tool("t"), tenant="third")) is None, "of all"
+    give_back()
+    give_back()
+    assert scene.room.in_flight == 2
+
+
+async def test_a_second_attempt_takes_no_place_that_somebody_waits_for() -> None:
+    left = asyncio.Event()
+
+    async def hang() -> Reply:
+        await left.wait()
+        return Reply(200, Headers(), b"{}")
+
+    scene = Scene(
+        CapacitySettings(max_in_flight=3, per_tenant=1, queue_depth=5, overload="queue"), Server(hang)
+    )
+    calls = [asyncio.ensure_future(scene.call(permit())) for _ in range(2)]
+    async with asyncio.timeout(SECONDS):
+        while not scene.room.waiting:
+            await turn()
+    assert scene.room.spare(permit(tenant="other")) is None
+    left.set()
+    async with asyncio.timeout(SECONDS):
+        for each in calls:
+            (await each).done(Ending.COMPLETE)
+    assert scene.room.spare(permit(tenant="other")) is not None
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
