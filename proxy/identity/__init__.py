@@ -14,6 +14,6 @@ attempts, and what the server handed out to whom; all of it bounded.
     anonymous.py      everybody without a credential is the same, named principal
     attempts.py       too many bad credentials from one address
     challenges.py     how to get a good one
-    ownership.py      sessions, endpoints, tasks, events, questions: exchange.py, owned.py, shelf.py, digests.py
+    ownership.py      sessions, endpoints, tasks, events, questions: exchange.py, owned.py, digests.py
     expiry.py         streams end with the credential they were opened with
 """

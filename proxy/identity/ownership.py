@@ -15,9 +15,9 @@ from typing import Final, TypeAlias
 
 from ..model import Call, Identity, Kind, Permit, Principal, Reason, Refused, RequestId
 from ..protocol.jsonrpc import INVALID_REQUEST
+from ..shelf import Shelf
 from .digests import Digester, Digests
 from .exchange import Exchange
-from .shelf import Shelf
 
 SESSIONS_EACH: Final = 1_000
 MAX_SESSIONS: Final = 100_000

@@ -10,7 +10,7 @@ import proxy
 
 ROOT = Path(proxy.__file__).parent
 
-SHARED = {"model", "secret", "refusals", "protocol"} | {
+SHARED = {"model", "secret", "refusals", "protocol", "shelf"} | {
     f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs", "folding")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
@@ -19,6 +19,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "model": set(),
     "secret": set(),
     "refusals": {"model"},
+    "shelf": {"model"},
     "protocol": {"model"},
     "batches": {"model", "protocol", "refusals"},
     "pipeline": {"model"},

@@ -121,7 +121,7 @@ def test_what_was_called_last_is_forgotten_last() -> None:
 
 
 def test_only_who_has_nothing_else_takes_the_oldest_place() -> None:
-    """Precedent: `identity/shelf.py`. A newcomer is counted too, or many tenants would switch the guard off."""
+    """Precedent: `shelf.py`. A newcomer is counted too, or many tenants would switch the guard off."""
     guard = repetition(most=1, share=2, total=2)
     guard.count([key("1", tenant="a")], 0.0)
     guard.count([key("1", tenant="b")], 1.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.identity.shelf import Shelf
 from proxy.model import Identity
+from proxy.shelf import Shelf
 
 ANN: Identity = ("iss", "ann", "acme")
 BOB: Identity = ("iss", "bob", "acme")

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
-from ..model import Identity
+from .model import Identity
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
