@@ -36,6 +36,7 @@ from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
 from .resilience.building import Resilience
 from .resilience.deadlines import Cancel, Overdue
+from .resilience.handshakes import Handshakes
 from .settings import Settings
 from .telemetry.journey import Journeys
 from .telemetry.logs import Log
@@ -142,7 +143,13 @@ class Rooms:
             store=_store(settings, log, generation, wall),
             definitions=of_server("tool definitions", None, Definitions),
         )
-        listen = listening(identity.listen, *policy.listens, limiting.listen, caching.listen)
+        # Where the server knows its callers, only it knows whose a session is.
+        is_ours = not settings.upstream.forward_client_authorization
+        handshakes = (
+            of_server("handshakes", None, Handshakes) if policy.rules.reinitialises_any and is_ours else None
+        )
+        renewed = None if handshakes is None else handshakes.listen
+        listen = listening(identity.listen, *policy.listens, limiting.listen, caching.listen, renewed)
         forward = Forward(
             settings.upstream,
             transport,
@@ -188,6 +195,7 @@ class Rooms:
             form=form,
             cancel=cancel,
             overdue=overdue,
+            handshakes=handshakes,
             connects=self.probe.connects,
             token=lambda: secrets.token_hex(16),
             chance=random.random,

@@ -459,6 +459,8 @@ class Rule(Struct, frozen=True, kw_only=True):
     """Every attempt carries one key, by which the server knows it again."""
     hedge_after_s: float | None = None
     """When a second attempt may be sent beside the first; never set for a tool that does more than read."""
+    reinitialise: bool = False
+    """A session that the server has lost may be begun anew for its calls."""
     keep: Keep | None = None
     """How long an answer may be kept; never set for a tool that does more than read."""
     forget: tuple[str, ...] = ()

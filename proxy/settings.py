@@ -350,7 +350,17 @@ def _check_policy(values: Mapping[str, object], report: Report) -> None:
         if policy.roles and named != EVERYBODY and named not in policy.roles:
             why, remedy = "it is none of policy.roles", did_you_mean(named, policy.roles)
             report.add(report.place_of(path), path, "names no role", why, remedy)
+    forwards = values.get("upstream.forward_client_authorization") is True
     for index, rule in enumerate(policy.tools):
+        if rule.reinitialise and forwards:
+            # Whoever knows a session could take it over: a server that is told who calls answers 404 for foreign ones.
+            path = f"policy.tools[{index}].reinitialise"
+            what, why = (
+                "begins sessions whose owner only the server knows",
+                "client credentials are forwarded to it",
+            )
+            remedy = "remove it, or upstream.forward_client_authorization"
+            report.add(report.place_of(path), path, what, why, remedy)
         if rule.overrides_packs and has_wildcard(rule.match):
             path = f"policy.tools[{index}].overrides_packs"
             why = "packs are lifted for one tool at a time, by its exact name"

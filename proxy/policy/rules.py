@@ -258,6 +258,11 @@ class Rules:
         """Whether any rule wants arguments checked against schemas."""
         return any(tool.validates for tool in self._tools)
 
+    @property
+    def reinitialises_any(self) -> bool:
+        """Whether any rule lets a lost session be begun anew."""
+        return any(tool.rule.reinitialise for tool in self._tools)
+
     def redaction_of(self, call: Call, principal: Principal) -> Redaction | None:
         """What is searched for in the answer to a call."""
         if call.method != "tools/call":
@@ -383,6 +388,7 @@ class Rules:
             timeout_s=settings.timeout_s,
             idempotency_key=settings.idempotency_key,
             hedge_after_s=settings.hedge_after_s,
+            reinitialise=settings.reinitialise,
             keep=None if settings.cache is None else settings.cache.keep(),
             forget=settings.forget,
         )

@@ -124,6 +124,10 @@ class ToolRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long to wait for an answer before the call is sent a second time, beside the first; who answers first wins.
     Only where the rule says class: read and idempotent: true, and in 2026-07-28. Absent: never."""
 
+    reinitialise: bool = False
+    """true: when the server has lost the session of a call (404), a new one is begun for its client, who does not
+    notice, and the call is sent in it. Only where the server keeps nothing in sessions that you would miss."""
+
     cache: CacheRule | None = None
     """How long answers are kept and for whom. Only where the rule says class: read; absent: they are not."""
 

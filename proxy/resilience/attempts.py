@@ -5,12 +5,13 @@ In: a permit and the stage that serves it. Out: an `Outcome`, which `may_help` l
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from ..model import Call, Permit, Reason, Refused, Reply, Stage
+from ..model import Call, Ending, Permit, Reason, Refused, Reply, Stage
 from .signals import Repeat, Signal, signal_of
 
 Outcome: TypeAlias = Reply | Refused
+_Outcome = TypeVar("_Outcome", Reply, Refused, Outcome)
 
 NOT_NOW: Final = frozenset({Reason.BREAKER_OPEN, Reason.OVERLOADED, Reason.QUARANTINED})
 """What our own rooms say to an attempt."""
@@ -35,3 +36,11 @@ def may_help(call: Call, outcome: Outcome, repeat: Repeat) -> bool:
         return False
     # A JSON-RPC error, -32603 too, is what the server had to say: it would say so again.
     return outcome.status == 429 or signal_of(call, outcome, counts_internal_errors=False) is Signal.BAD
+
+
+def closed(outcome: _Outcome) -> _Outcome:
+    """What can still be given back when an attempt has ended for everybody behind us."""
+    if isinstance(outcome, Refused):
+        return outcome
+    outcome.done(Ending.COMPLETE)
+    return Reply(outcome.status, outcome.headers, outcome.body)

@@ -3,7 +3,8 @@
 In: settings, and how the server is spoken to. Out: a `Resilience`, which puts its stages before the server's side.
 
 The order of the stages is that of what they count: one call has one deadline and several attempts (`Retrying`), each
-attempt is one that the breaker hears of (`Guarding`), and what an attempt may take is part of it (`Timed`). What came
+attempt is one that the breaker hears of (`Guarding`), and what an attempt may take is part of it (`Timed`). Where rules
+ask for it, a lost session is begun anew within an attempt (`Renewing`): the call that found out has not run. What came
 of all that is put into words where it has none (`Worded`), around the places calls take: those learn from replies.
 """
 
@@ -19,8 +20,10 @@ from .breaker import Breaker
 from .budget import Budget
 from .deadlines import Cancel, Deadlines, Overdue, Timed
 from .guarding import Guarding
+from .handshakes import Handshakes
 from .hedging import Hedging, Spare, free_places
 from .quarantine import Quarantine
+from .renewing import Renewing
 from .retrying import Retrying
 from .settings import ResilienceSettings
 from .worded import Worded
@@ -36,6 +39,7 @@ class Resilience:
         form: Form,
         cancel: Cancel,
         overdue: Overdue | None,
+        handshakes: Handshakes | None = None,
         connects: Callable[[], Awaitable[bool]],
         token: Callable[[], str],
         chance: Callable[[], float],
@@ -44,13 +48,15 @@ class Resilience:
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`cancel` and `overdue` are as `Timed` has them. `connects` tells whether the server takes connections, and
+        """`cancel` and `overdue` are as `Timed` has them. `handshakes` hears how sessions begin; None: none is begun
+        anew. `connects` tells whether the server takes connections, and
         sends nothing. `token` makes idempotency keys, `chance` lies in [0, 1), `wall` counts seconds from 1970, `now`
         is monotonic. `shelve` gives what is known of the server since before a reload."""
         self._settings = settings
         self._form = form
         self._cancel = cancel
         self._overdue = overdue
+        self._handshakes = handshakes
         self._connects = connects
         self._token = token
         self._chance = chance
@@ -67,6 +73,7 @@ class Resilience:
         self.guarding: Guarding | None = None
         self.retrying: Retrying | None = None
         self.hedging: Hedging | None = None
+        self.renewing: Renewing | None = None
         self._timed: Timed | None = None
 
     def guarded(self, serve: Stage, spare: Spare = free_places) -> Stage:
@@ -89,10 +96,14 @@ class Resilience:
             counts_internal_errors=settings.breaker.counts_internal_errors,
             now=self._now,
         )
+        attempt: Stage = self.guarding
+        if self._handshakes is not None:
+            self.renewing = Renewing(attempt, self._handshakes, deadline=self.deadline, now=self._now)
+            attempt = self.renewing
         if settings.attempts > 1:
-            self.hedging = Hedging(self.guarding, self.budget, spare=spare, now=self._now)
+            self.hedging = Hedging(attempt, self.budget, spare=spare, now=self._now)
         self.retrying = Retrying(
-            self.guarding,
+            attempt,
             settings,
             self.budget,
             deadline=self.deadline,
@@ -122,6 +133,8 @@ class Resilience:
 
     async def close(self) -> None:
         """Tell the server nothing more."""
+        if self.renewing is not None:
+            await self.renewing.close()
         if self._timed is not None:
             await self._timed.close()
 

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..model import Deadline, Ending, Kind, Permit, Reason, Refused, Reply, Stage
-from .attempts import NOT_NOW, Outcome, attempted, may_help
+from ..model import Deadline, Kind, Permit, Reason, Refused, Reply, Stage
+from .attempts import NOT_NOW, Outcome, attempted, closed, may_help
 from .backoff import asked_s, backoff_s
 from .budget import Budget
 from .hedging import Hedging, hedged_after_s
@@ -98,7 +98,7 @@ class Retrying:
             wait_s = self._wait_s(permit, outcome, failed)
             if wait_s is None:
                 return outcome
-            failure = _closed(outcome)
+            failure = closed(outcome)
             await self._wait(wait_s)
             if not self._budget.repeat(self._now()):
                 self.withheld["budget"] += 1
@@ -135,14 +135,6 @@ class Retrying:
             await self._sleep(seconds)
         finally:
             self.waiting -= 1
-
-
-def _closed(outcome: Outcome) -> Outcome:
-    """What can still be given back when an attempt has ended for everybody behind us."""
-    if isinstance(outcome, Refused):
-        return outcome
-    outcome.done(Ending.COMPLETE)
-    return Reply(outcome.status, outcome.headers, outcome.body)
 
 
 def _told(permit: Permit, refused: Refused) -> Refused:
