@@ -1,130 +1,64 @@
-"""A real server is restarted between two calls of a real client, both SDKs on both sides.
+"""A real server is restarted between two calls of a real client: three SDKs on both sides.
 
 Source: issue 7, item 5. How each SDK says that a session is gone, and what each client makes of it, is seen here.
 """
 
-import asyncio
 import json
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mcp import MCPError
-from mcp.client import Client
-from mcp_types import TextContent
 
-from proxy.demo.ports import free_ports
-from proxy.demo.processes import Child
 from tests.integration.house import sidecar
-from tests.tools.python_env import mcp1_python
 
-from .callers import Mcp1
-from .running import READY_S, STOP_S
+from .plain import Server, command_of
+from .policy_clients import Clients, Failed
 
-SCRIPT = Path(__file__).with_name("plain_server.py")
-ANSWER_S = 10
 TOOLS = [{"match": "*", "allow": ["*"], "reinitialise": True}]
 POLICY = "policy=" + json.dumps({"tools": TOOLS, "methods": {"*": {"allow": ["*"]}}})
 
-Call = Callable[[], Any]
+CLIENTS = pytest.mark.parametrize("setup", ["mcp 1.30", "mcp 2.3 legacy", "ts 1.32", "ts 2.4 legacy"])
 
 
-class Server:
-    """One that can be restarted on its port."""
-
-    def __init__(self, python: str, logs: Path) -> None:
-        self.port = free_ports(1)[0]
-        self._command = [python, "-I", str(SCRIPT), str(self.port)]
-        self._log = logs / f"plain-{self.port}.log"
-        self._child: Child | None = None
-
-    def start(self) -> None:
-        self._child = Child("plain", self._command, self._log, stop_s=STOP_S)
-        child = self._child.__enter__()
-        child.wait_until(lambda: "ready" in child.log.read_text(), "ready", timeout_s=READY_S)
-
-    def restart(self) -> None:
-        """The loop stands still meanwhile, and with it everybody but the server."""
-        self.stop()
-        self.start()
-
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.__exit__(None, None, None)
-            self._child = None
-
-
-@pytest.fixture(params=["1.x", "2.x"])
+@pytest.fixture(params=["mcp 1.x", "mcp 2.x", "ts 1.x"])
 def server(request: pytest.FixtureRequest, logs: Path) -> Iterator[Server]:
-    server = Server(str(mcp1_python()) if request.param == "1.x" else sys.executable, logs)
-    server.start()
+    server = Server(command_of(str(request.param)), logs)
     try:
+        server.start()
         yield server
     finally:
         server.stop()
 
 
-@asynccontextmanager
-async def mcp2(url: str) -> AsyncIterator[Call]:
-    async with asyncio.timeout(4 * ANSWER_S), Client(url, mode="legacy") as client:
-
-        async def call() -> str:
-            async with asyncio.timeout(ANSWER_S):
-                (block,) = (await client.call_tool("who", {})).content
-            assert isinstance(block, TextContent)
-            return block.text
-
-        yield call
-
-
-@contextmanager
-def script() -> Iterator[Mcp1]:
-    caller = Mcp1(mcp1_python())
-    try:
-        yield caller
-    finally:
-        caller.stop()
-
-
-@asynccontextmanager
-async def mcp1(url: str) -> AsyncIterator[Call]:
-    with script() as caller:
-        async with caller.connected(url):
-            yield lambda: caller.call("who")
-
-
-CLIENTS = pytest.mark.parametrize("connected", [mcp1, mcp2])
-
-
 @CLIENTS
-async def test_a_client_does_not_notice_that_its_server_was_restarted(server: Server, connected: Any) -> None:
+async def test_a_client_does_not_notice_that_its_server_was_restarted(
+    server: Server, clients: Clients, setup: str
+) -> None:
     async with (
-        sidecar(f"http://127.0.0.1:{server.port}/mcp", POLICY) as side,
-        connected(f"http://127.0.0.1:{side.port}/mcp") as call,
+        sidecar(server.url, POLICY) as side,
+        clients.connected(setup, f"http://127.0.0.1:{side.port}/mcp") as client,
     ):
-        before = await call()
-        assert await call() == before
-        for restarts in (1, 2):
-            server.restart()
-            after = await call()
-            assert after != before
-            assert await call() == after
-            renewing = side.house.resilience.renewing
-            assert renewing is not None
-            assert (renewing.renewed, renewing.given_up) == (restarts, 0)
+        before = await client.call("who")
+        assert await client.call("who") == before
+        server.restart()
+        after = await client.call("who")
+        assert after != before
+        assert await client.call("who") == after
+        renewing = side.house.resilience.renewing
+        assert renewing is not None
+        assert (renewing.renewed, renewing.given_up) == (1, 0)
 
 
 @CLIENTS
-async def test_without_the_rule_it_is_told(server: Server, connected: Any) -> None:
+@pytest.mark.parametrize("server", ["ts 1.x"], indirect=True)
+async def test_without_the_rule_it_is_told(server: Server, clients: Clients, setup: str) -> None:
     """The test above must be able to fail: it is the rule that makes the difference."""
     async with (
-        sidecar(f"http://127.0.0.1:{server.port}/mcp") as side,
-        connected(f"http://127.0.0.1:{side.port}/mcp") as call,
+        sidecar(server.url) as side,
+        clients.connected(setup, f"http://127.0.0.1:{side.port}/mcp") as client,
     ):
-        await call()
+        await client.call("who")
         server.restart()
-        with pytest.raises((MCPError, RuntimeError), match=r"(?i)session"):
-            await call()
+        with pytest.raises(Failed) as failed:
+            await client.call("who")
+        assert "session" in failed.value.message.lower()
