@@ -5,9 +5,9 @@ what became of the attempts when none came; and whether there were two. Keeps th
 
 Only where a rule says that its tool reads, and that twice is as good as once; only where closing a connection is
 cancelling, because a server that is not told works for both; never for what goes on where another stopped, nor where
-the caller wants to be told on the way, by both. The second attempt is one of the retry budget and of the breaker, and
-takes a place of its own, if one is free that nobody waits for. There is never a third: whoever is in a race is not
-repeated.
+the caller wants to be told on the way, by both, or takes a task for an answer: of two tasks it would know one. The
+second attempt is one of the retry budget and of the breaker, and takes a place of its own, if one is free that nobody
+waits for. There is never a third: whoever is in a race is not repeated.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 from ..model import Ending, Permit, Reason, Refused, Reply, Stage
+from ..protocol.jsonrpc import META_CAPABILITIES
 from .attempts import NOT_NOW, Outcome, attempted, may_help
 from .budget import Budget
 from .signals import Repeat, may_repeat
@@ -42,8 +43,20 @@ def hedged_after_s(permit: Permit) -> float | None:
     if call.method != "tools/call" or may_repeat(call, rule) is not Repeat.ALWAYS:
         return None
     meta = call.params.get("_meta")
-    is_told_on_the_way = isinstance(meta, dict) and "progressToken" in meta
-    return None if is_told_on_the_way else rule.hedge_after_s
+    if isinstance(meta, dict) and ("progressToken" in meta or _takes_tasks(meta.get(META_CAPABILITIES))):
+        return None
+    return rule.hedge_after_s
+
+
+def _takes_tasks(capabilities: object) -> bool:
+    """Whether a server may answer with a task (the tasks extension of 2026-07-28). Some read names in any case."""
+    if not isinstance(capabilities, dict):
+        return False
+    for name, value in capabilities.items():
+        names = (name, *value) if name.casefold() == "extensions" and isinstance(value, dict) else (name,)
+        if any(each.casefold().rpartition("/")[2] == "tasks" for each in names):
+            return True
+    return False
 
 
 class Hedging:

@@ -41,6 +41,6 @@ async def test_a_call_that_hangs_is_answered_by_a_second_one(
     ):
         assert (await client.call("slow_once")).text == "call 2"
         assert (await client.call("was_left")).text == "left"
-        hedging = side.house.resilience.hedging
+        hedging = side.house.rooms.resilience.hedging
         assert hedging is not None
         assert (hedging.sent, hedging.won, hedging.under_way) == (1, 1, 0)

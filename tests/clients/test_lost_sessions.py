@@ -44,7 +44,7 @@ async def test_a_client_does_not_notice_that_its_server_was_restarted(
         after = await client.call("who")
         assert after != before
         assert await client.call("who") == after
-        renewing = side.house.resilience.renewing
+        renewing = side.house.rooms.resilience.renewing
         assert renewing is not None
         assert (renewing.renewed, renewing.given_up) == (1, 0)
 

@@ -233,7 +233,7 @@ async def test_many_calls_at_once_begin_one_session(
         told = await asyncio.gather(*(says(each, id) for each in clients))
     assert set(told) == {(200, id, "in server-2")}
     assert server.methods.count("initialize") == 2
-    assert side.house.capacity.in_flight == 0
+    assert side.house.rooms.capacity.in_flight == 0
 
 
 async def test_where_all_are_anonymous_it_works_as_well(
@@ -249,9 +249,9 @@ async def test_where_all_are_anonymous_it_works_as_well(
 async def test_off_is_not_there(open_sidecar: OpenSidecar) -> None:
     """No rule asks: nothing is remembered, and no stage looks at sessions."""
     side = await open_sidecar()
-    assert side.house.resilience.renewing is None
+    assert side.house.rooms.resilience.renewing is None
     asking = await open_sidecar(POLICY)
-    assert asking.house.resilience.renewing is not None
+    assert asking.house.rooms.resilience.renewing is not None
 
 
 async def test_a_server_that_restarts_is_found_again(

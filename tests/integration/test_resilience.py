@@ -410,6 +410,7 @@ async def test_each_request_of_a_batch_is_told(side: Sidecar, client: Client, up
     assert said[0]["result"]["_meta"]["dev.mcp-sidecar/refusal"]["reason"] == "upstream_broke"
     assert said[1]["error"]["data"]["retryAfterMs"] == 7_000
 
+
 @pytest.mark.parametrize("winner", [0, 1])
 @pytest.mark.parametrize("how", ["whole", "stream"])
 async def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_wins(
@@ -418,7 +419,7 @@ async def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_wins(
     """Issue 7, item 2. Whoever lost sees its connection closed, which is how 2026-07-28 cancels; one place is held."""
     client.send(post(tool_call(MODERN, tool="hedged"), MODERN))
     both = [await upstream.next(), await upstream.next()]
-    assert side.house.capacity.in_flight == 2
+    assert side.house.rooms.capacity.in_flight == 2
     if how == "whole":
         both[winner].answer(result())
         assert (await client.answer()).body == result()
@@ -436,8 +437,8 @@ async def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_wins(
     first, second = (fields_of(request, "Idempotency-Key") for request in upstream.seen)
     assert first == second != []
     assert upstream.seen[0].body == upstream.seen[1].body
-    await until(lambda: side.house.capacity.in_flight == 0)
-    hedging = side.house.resilience.hedging
+    await until(lambda: side.house.rooms.capacity.in_flight == 0)
+    hedging = side.house.rooms.resilience.hedging
     assert hedging is not None
     assert (hedging.sent, hedging.won, hedging.under_way) == (1, winner, 0)
     await until(lambda: upstream.open_links <= 1)
@@ -450,7 +451,7 @@ async def test_of_two_attempts_one_that_breaks_is_not_told_while_the_other_works
     client.send(post(tool_call(MODERN, tool="hedged"), MODERN))
     both = [await upstream.next(), await upstream.next()]
     both[failing].link.reset()
-    await until(lambda: side.house.capacity.in_flight == 1)
+    await until(lambda: side.house.rooms.capacity.in_flight == 1)
     both[1 - failing].answer(result())
     assert (await client.answer()).body == result()
     assert len(upstream.seen) == 2
@@ -464,7 +465,7 @@ async def test_whoever_leaves_cancels_both(side: Sidecar, client: Client, upstre
         await each.left()
     (line,) = await side.lines.next_calls()
     assert (line["outcome"], line["attempts"]) == ("cancelled", 2)
-    await until(lambda: side.house.capacity.in_flight == 0)
+    await until(lambda: side.house.rooms.capacity.in_flight == 0)
     assert upstream.open_links == 0
 
 

@@ -449,12 +449,16 @@ async def test_what_failed_is_forgotten_with_its_call() -> None:
         gc.enable()
 
 
+CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 PARAMS: Final[list[dict[str, object]]] = [
     {"task": {}},
     {"requestState": "x"},
     {"inputResponses": {}},
     {"_meta": {"progressToken": 0}},
     {"_meta": {"progressToken": None}},
+    {"_meta": {CAPABILITIES: {"extensions": {"io.modelcontextprotocol/tasks": {}}}}},
+    {"_meta": {CAPABILITIES: {"Extensions": {"io.modelcontextprotocol/Tasks": {}}}}},
+    {"_meta": {CAPABILITIES: {"tasks": {}}}},
 ]
 
 
@@ -478,9 +482,18 @@ def test_everything_else_is_sent_once_at_a_time(asked_for: Permit) -> None:
     assert hedged_after_s(asked_for) is None
 
 
-@pytest.mark.parametrize(
-    "params", [{}, {"_meta": {}}, {"_meta": "x"}, {"name": "t", "arguments": {"task": 1}}]
-)
+OTHERS: Final = {"extensions": {"a/b": {}}, "roots": "tasks"}
+PLAIN: Final[list[dict[str, object]]] = [
+    {},
+    {"_meta": {}},
+    {"_meta": "x"},
+    {"_meta": {CAPABILITIES: OTHERS}},
+    {"_meta": {CAPABILITIES: 1}},
+    {"name": "t", "arguments": {"task": 1}},
+]
+
+
+@pytest.mark.parametrize("params", PLAIN)
 def test_a_plain_call_of_a_tool_that_reads_may_be(params: dict[str, object]) -> None:
     """The test above must be able to fail."""
     assert hedged_after_s(asked(params=params)) == SOON
