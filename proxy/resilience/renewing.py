@@ -95,17 +95,15 @@ class Renewing:
         session.takes(call)
         sent_in = session.current
         reply = await self._sent(permit, session)
-        if call.kind is Kind.END and (reply.status < 300 or reply.status == GONE):
-            self._forget(permit, session)
-        if reply.status != GONE or call.kind in (Kind.END, Kind.LISTEN):
-            # 404 to a GET need not be about the session: servers without a stream of their own say so.
-            return reply
         if self._may_go_on(permit, session, sent_in, reply):
             reply = closed(reply)
             if await self._goes_on(permit, session, sent_in):
+                sent_in = session.current
                 reply = await self._sent(permit, session)
-        if reply.status == GONE:
-            self._forget(permit, session)
+        # 404 to a GET need not be about the session: servers without a stream of their own say so.
+        is_over = reply.status == GONE and call.kind is not Kind.LISTEN
+        if is_over or (call.kind is Kind.END and reply.status < 300):
+            self._is_over(permit, session, sent_in)
         return reply
 
     async def close(self) -> None:
@@ -179,9 +177,7 @@ class Renewing:
         self.given_up += 1
         self._forget(permit, session)
         for id in begun:
-            task = asyncio.get_running_loop().create_task(self._end(permit, id))
-            self._goodbyes.add(task)
-            task.add_done_callback(self._goodbyes.discard)
+            self._say_goodbye(permit, id)
         return False
 
     async def _begin(self, permit: Permit, handshake: Permit, session: Session, begun: list[str]) -> bool:
@@ -207,6 +203,12 @@ class Renewing:
         told.done(Ending.COMPLETE)
         return told.status < 300
 
+    def _say_goodbye(self, permit: Permit, id: str) -> None:
+        """Nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(self._end(permit, id))
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
+
     async def _end(self, permit: Permit, id: str) -> None:
         """Tell the server that nobody uses a session: it keeps 10,000 of them, and then takes no more."""
         try:
@@ -216,10 +218,18 @@ class Renewing:
         except (Refused, TimeoutError):
             return  # then the server ends it, when nobody has used it for long enough
 
-    def _forget(self, permit: Permit, session: Session) -> None:
-        """Its client was told that it is over."""
-        if self._handshakes.of(permit) is session:
-            self._handshakes.take(permit.principal.identity, session.id)
+    def _is_over(self, permit: Permit, session: Session, ended: str) -> None:
+        """The client was told that its session is over; `ended` is what the server called it."""
+        if self._forget(permit, session) and session.current != ended:
+            # It was begun anew while the call was under way, and its client will not use it.
+            self._say_goodbye(permit, session.current)
+
+    def _forget(self, permit: Permit, session: Session) -> bool:
+        """Whether it was known."""
+        if self._handshakes.of(permit) is not session:
+            return False
+        self._handshakes.take(permit.principal.identity, session.id)
+        return True
 
 
 def _says_gone(reply: Reply, id: RequestId | None) -> bool:

@@ -163,7 +163,7 @@ def test_the_world_is_hard_enough() -> None:
     """The test above would pass where nobody ever races."""
     worlds = [asyncio.run(lived(seed)) for seed in range(200)]
     assert sum(world.hedging.sent for world in worlds) > 100
-    assert sum(world.hedging.won for world in worlds) > 20
+    assert sum(world.hedging.won for world in worlds) > 10
     assert sum(world.hedging.withheld["budget"] for world in worlds) > 5
     assert sum(world.hedging.withheld["capacity"] for world in worlds) > 5
     assert sum(len(world.left) for world in worlds) > 20

@@ -472,7 +472,8 @@ async def test_who_hears_of_it_late_begins_no_other(scene: Scene) -> None:
 async def test_what_belongs_to_the_old_session_is_not_said_in_the_new_one(
     scene: Scene, permit: Permit
 ) -> None:
-    """An answer to a question of the old one, for instance."""
+    """An answer to a question of the old one, for instance. Whoever is told 404 begins anew by itself, so the new
+    one is ended; a stream that is told so may be one that the server does not have."""
     late = asyncio.Event()
 
     async def gone() -> Reply:
@@ -486,6 +487,9 @@ async def test_what_belongs_to_the_old_session_is_not_said_in_the_new_one(
     late.set()
     assert (await waiting).status == 404
     assert len([call for call in scene.server.seen if call.id == "late"]) == 1
+    is_over = permit.call.kind is not Kind.LISTEN
+    await until(lambda: (scene.server.alive == set()) == is_over)
+    assert len(scene.handshakes) == (not is_over)
 
 
 async def test_404_to_a_stream_says_nothing_of_the_session(scene: Scene) -> None:
