@@ -221,7 +221,7 @@ class Listener:
             # Else whoever connects often enough fills our memory without ever saying who it is.
             await self._who(headers, incoming.connection.peer)
         body = await self._body(incoming, headers, length, self._settings.max_body_bytes)
-        return functools.partial(read_post, headers, body)
+        return functools.partial(read_post, headers, body, max_structure=self._settings.max_structural_bytes)
 
     async def _page(self, page: Page, incoming: Incoming, headers: Headers, target: Target) -> Reply:
         """The answer of a page; who asks is not asked for a credential."""

@@ -20,6 +20,7 @@ def check_file(path: str) -> None:
 HostName = Annotated[str, fit(check_host_name)]
 Origin = Annotated[str, fit(check_origin)]
 ExactPath = Annotated[str, fit(check_path, pattern="^/")]
+StructuralBytes = Annotated[int, Meta(ge=256, le=1_048_576)]
 BodyBytes = Annotated[int, Meta(ge=1, le=1_073_741_824)]
 Timeout = Annotated[float, Meta(gt=0, le=3600)]
 File = Annotated[str, Meta(max_length=4096), fit(check_file)]
@@ -66,6 +67,10 @@ class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     max_body_bytes: BodyBytes = 4_194_304
     """Longest request body."""
+
+    max_structural_bytes: StructuralBytes = 65_536
+    """Most brackets and commas (`{`, `[` and `,` outside strings) of a request body. Parsing holds up every other
+    call by structure, not by size: up to 0.8 ms for a thousand of them."""
 
     head_timeout_s: Timeout = 10.0
     """How long a request's head may take to arrive."""

@@ -17,6 +17,7 @@ from .headers import MIRRORS, PARAM_PREFIX, decode_value
 from .jsonrpc import (
     INVALID_PARAMS,
     INVALID_REQUEST,
+    MAX_STRUCTURE,
     META_CAPABILITIES,
     META_VERSION,
     NAMED_BY,
@@ -46,14 +47,17 @@ def read_post(
     query: str = "",
     spoken: Revision | None = None,
     peer: Peer = NOBODY,
+    max_structure: int = MAX_STRUCTURE,
 ) -> Call:
-    """The Call a POST carries. `spoken` names the revision where the endpoint, not the message, decides it."""
+    """The Call a POST carries. `spoken` names the revision where the endpoint, not the message, decides it;
+    `max_structure` is as `read_json` has it."""
     refuse_duplicates(headers)
     if is_batch(body):
+        value = read_json(body, max_structure=max_structure)
         return _read_batch(
-            headers, body, received=received, journey=journey, query=query, spoken=spoken, peer=peer
+            headers, body, value, received=received, journey=journey, query=query, spoken=spoken, peer=peer
         )
-    message = read_message(read_json(body), body)
+    message = read_message(read_json(body, max_structure=max_structure), body)
     try:
         revision = spoken or _revision_of(message, headers)
         _check(message, headers, revision)
@@ -113,6 +117,7 @@ def refuse_duplicates(headers: Headers) -> None:
 def _read_batch(
     headers: Headers,
     body: bytes,
+    value: object,
     *,
     received: float,
     journey: Journey,
@@ -120,7 +125,6 @@ def _read_batch(
     spoken: Revision | None,
     peer: Peer,
 ) -> Call:
-    value = read_json(body)
     named = headers.get("mcp-protocol-version")
     revision = spoken or (_known(named) if named is not None else UNNAMED)
     if not revision.allows_batch:

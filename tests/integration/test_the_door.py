@@ -1,6 +1,7 @@
 """What HTTP itself says no to, before a message is read: hosts, origins, paths, methods, framing, sizes."""
 
 import json
+import re
 
 import pytest
 
@@ -237,6 +238,33 @@ async def test_the_largest_body(
     if status == 200:
         (await upstream.next()).answer(result())
     assert (await client.answer()).status == status
+
+
+@pytest.mark.parametrize(("structure", "status"), [(300, 200), (301, 400)])
+@pytest.mark.parametrize("is_batch", [False, True])
+async def test_the_most_structure_of_a_body(
+    open_sidecar: OpenSidecar,
+    connect: Connect,
+    upstream: Upstream,
+    structure: int,
+    status: int,
+    is_batch: bool,
+) -> None:
+    """listen.max_structural_bytes (issue 7.7): brackets and commas outside strings, of one message or of a batch."""
+    side = await open_sidecar("listen.max_structural_bytes=300")
+    client = await connect(side.port)
+    body = message("tools/call", "2025-03-26", name="echo", arguments={"text": "[,{" * 400, "list": []})
+    body = b"[" + body + b"]" if is_batch else body
+    outside = re.sub(rb'"[^"]*"', b"", body)
+    lacks = structure - sum(outside.count(mark) for mark in (b"{", b"[", b","))
+    body = body.replace(b"[]", b"[0" + b",0" * lacks + b"]")
+    client.send(post(body, "2025-03-26"))
+    if status == 200:
+        exchange = await upstream.next()
+        assert exchange.request.body == body
+        exchange.answer(b"[" + result() + b"]" if is_batch else result())
+    answer = await client.answer()
+    assert (answer.status, b"more than 300 elements" in answer.body) == (status, status == 400)
 
 
 @pytest.mark.parametrize("earlier", [0, 1])

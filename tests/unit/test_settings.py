@@ -24,7 +24,8 @@ FULL = """\
 version: 1
 refusals: http
 listen: {address: 0.0.0.0:8080, path: /tools, allowed_hosts: [tools.example.com], allowed_origins: ["https://a.example"],
-         max_body_bytes: 1000, head_timeout_s: 1, body_timeout_s: 2.5, write_idle_timeout_s: 3}
+         max_body_bytes: 1000, max_structural_bytes: 300,
+         head_timeout_s: 1, body_timeout_s: 2.5, write_idle_timeout_s: 3}
 operations: {address: 0.0.0.0:9901}
 upstream:
   url: http://127.0.0.1:8000/sse
@@ -54,6 +55,7 @@ def test_everything_that_is_written_is_read(tmp_path: Path) -> None:
             allowed_hosts=("tools.example.com",),
             allowed_origins=("https://a.example",),
             max_body_bytes=1000,
+            max_structural_bytes=300,
             head_timeout_s=1.0,
             body_timeout_s=2.5,
             write_idle_timeout_s=3.0,
@@ -87,6 +89,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             allowed_hosts=(),
             allowed_origins=(),
             max_body_bytes=4_194_304,
+            max_structural_bytes=65_536,
             head_timeout_s=10.0,
             body_timeout_s=30.0,
             write_idle_timeout_s=30.0,
