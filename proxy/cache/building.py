@@ -23,6 +23,9 @@ from .worth import Worth
 MAX_RENEWALS = 256
 """Answers that are fetched anew beside the calls at once; beyond it, whoever asks later asks the server."""
 
+SHRINKS_AT_ONCE = 256
+"""Entries, in one turn of the loop: about a millisecond."""
+
 
 class Caching:
     """The cache room as the house uses it."""
@@ -47,6 +50,7 @@ class Caching:
         self.listen: Listen | None = None
         """Ears for exchanges."""
         self.store = store
+        self._memory = None if store is None else _memory_of(store)
         self._settings = settings
         self._failed = failed
         self._wall = wall
@@ -89,6 +93,13 @@ class Caching:
         """An operator's word: drop what is kept for a tenant (None: for everybody) of these tools (none: of all)."""
         if self.store is not None:
             await self.store.forget(Forget(tenant, ("tools/call",) if targets else (), targets))
+
+    async def shrink(self, share: float) -> None:
+        """Memory is wanted elsewhere: keep so large a share of what this process holds, at most."""
+        memory = self._memory
+        to_bytes = 0.0 if memory is None else memory.bytes_held * share
+        while memory is not None and memory.shrink(to_bytes, SHRINKS_AT_ONCE):  # noqa: ASYNC110  no event is awaited
+            await asyncio.sleep(0)  # others have their turns
 
     async def close(self) -> None:
         """End what runs beside the calls."""
@@ -149,3 +160,10 @@ def store_of(settings: CacheSettings, *, wall: Callable[[], float], second: Seco
             max_entry_bytes=settings.max_entry_bytes,
         )
     return memory if second is None else Layered(memory, second)
+
+
+def _memory_of(store: Store) -> Memory | None:
+    """What this process holds of it."""
+    if isinstance(store, File | Layered):
+        return store.memory
+    return store if isinstance(store, Memory) else None

@@ -74,7 +74,8 @@ class File:
     ) -> None:
         """`max_bytes` as the memory has it: the file takes up to twice as much, and half as much again while it is
         written anew. Until the job has read the file, everything is a miss."""
-        self._memory = memory
+        self.memory = memory
+        """What of it is at hand."""
         self._disk = _Disk(path, seal, 2 * max_bytes, max_entry_bytes + _ROOM_BYTES)
         self._sleep = sleep
         self._thread = ThreadPoolExecutor(1, "cache-file")
@@ -88,11 +89,11 @@ class File:
 
     @property
     def counts(self) -> Counts:
-        return Counter(self._memory.counts) + self._own + self._disk.counts
+        return Counter(self.memory.counts) + self._own + self._disk.counts
 
     @property
     def bytes_held(self) -> int:
-        return self._memory.bytes_held
+        return self.memory.bytes_held
 
     async def loaded(self) -> None:
         """Wait until the file was read."""
@@ -108,22 +109,22 @@ class File:
         return (self._run,)
 
     def mark(self) -> Mark:
-        return self._memory.mark()
+        return self.memory.mark()
 
     async def get(self, digest: bytes) -> Entry | None:
-        return self._memory.look(digest)
+        return self.memory.look(digest)
 
     async def put(self, digest: bytes, entry: Entry, asked: Mark) -> None:
         # What is stored before the file was read would be put below what is older.
-        if self._loaded.is_set() and self._memory.keep(digest, entry, asked):
+        if self._loaded.is_set() and self.memory.keep(digest, entry, asked):
             self._write(_Put(digest, entry))
 
     async def forget(self, what: Forget) -> None:
-        self._memory.drop(what)
+        self.memory.drop(what)
         await self._written(what)
 
     async def flush(self) -> None:
-        self._memory.empty()
+        self.memory.empty()
         await self._written(_Flush())
 
     async def close(self) -> None:
@@ -227,19 +228,19 @@ class File:
     def _again(self, change: _Change) -> None:
         match change:
             case _Put(digest, entry):
-                self._memory.keep(digest, entry, self._memory.mark())
+                self.memory.keep(digest, entry, self.memory.mark())
             case Forget():
-                self._memory.drop(change)
+                self.memory.drop(change)
             case _Flush():
-                self._memory.empty()
+                self.memory.empty()
 
     async def _rewritten(self) -> bool:
         """Write everything that is there into a new file, while others go on."""
         if not await self._in_thread(self._disk.begin):
             return False
-        digests = iter(self._memory.digests())
+        digests = iter(self.memory.digests())
         while some := list(islice(digests, _SLICE)):
-            found = [(digest, self._memory.look(digest)) for digest in some]
+            found = [(digest, self.memory.look(digest)) for digest in some]
             puts = [_Put(digest, entry) for digest, entry in found if entry is not None]
             # Whoever changes them from now on stands behind them in the thread's queue.
             await self._in_thread(partial(self._disk.copy, puts))

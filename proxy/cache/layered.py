@@ -31,48 +31,49 @@ class Layered:
     """Used inside one running loop."""
 
     def __init__(self, memory: Memory, second: Second) -> None:
-        self._memory = memory
+        self.memory = memory
+        """What of it is at hand."""
         self._second = second
         second.heard = self._heard
 
     @property
     def counts(self) -> Counts:
         """Of both levels: what is stored in two places is stored twice."""
-        return Counter(self._memory.counts) + Counter(self._second.counts)
+        return Counter(self.memory.counts) + Counter(self._second.counts)
 
     @property
     def bytes_held(self) -> int:
-        return self._memory.bytes_held
+        return self.memory.bytes_held
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        return (*self._memory.jobs, *self._second.jobs)
+        return (*self.memory.jobs, *self._second.jobs)
 
     def mark(self) -> Mark:
         there = self._second.mark()
-        return Mark(own=self._memory.mark().own, shared=there.shared, era=there.era)
+        return Mark(own=self.memory.mark().own, shared=there.shared, era=there.era)
 
     async def get(self, digest: bytes) -> Entry | None:
-        if self._second.is_current and (known := self._memory.look(digest)) is not None:
+        if self._second.is_current and (known := self.memory.look(digest)) is not None:
             return known
-        asked = self._memory.mark()
+        asked = self.memory.mark()
         found = await self._second.get(digest)
         if found is not None:
-            self._memory.keep(digest, found, asked)
+            self.memory.keep(digest, found, asked)
             return found
         # The store answered, and has dropped it; or there is none.
-        return self._memory.look(digest) if self._second.is_current else None
+        return self.memory.look(digest) if self._second.is_current else None
 
     async def put(self, digest: bytes, entry: Entry, asked: Mark) -> None:
-        self._memory.keep(digest, entry, asked)
+        self.memory.keep(digest, entry, asked)
         await self._second.put(digest, entry, asked)
 
     async def forget(self, what: Forget) -> None:
-        self._memory.drop(what)
+        self.memory.drop(what)
         await self._second.forget(what)
 
     async def flush(self) -> None:
-        self._memory.empty()
+        self.memory.empty()
         await self._second.flush()
 
     async def close(self) -> None:
@@ -80,6 +81,6 @@ class Layered:
 
     def _heard(self, what: Forget | None) -> None:
         if what is None:
-            self._memory.empty()
+            self.memory.empty()
         else:
-            self._memory.drop(what)
+            self.memory.drop(what)

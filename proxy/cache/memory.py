@@ -195,6 +195,17 @@ class Memory:
         self._bytes_of.clear()
         self._above.clear()
 
+    def shrink(self, to_bytes: float, most: int) -> bool:
+        """Let those go that were used longest ago until so many bytes are held, at most so many at once. Nothing is
+        forgotten by that. Whether there are more to go."""
+        self._now = self._wall()
+        for _ in range(most):
+            if self._table.currsize <= to_bytes or not self._table:
+                return False
+            digest, held = self._table.popitem()
+            self._left(digest, held, "evicted")
+        return self._table.currsize > to_bytes
+
     def _make_room(self, tenant: str, size: int) -> None:
         while self._table.currsize + size > self._max_bytes:
             if self._bytes_of[tenant] + size > self._share_bytes:

@@ -15,7 +15,7 @@ from .gradient import Gradient
 from .pace import Paced, limiter_of
 from .settings import CapacitySettings
 from .slots import Slots
-from .stage import Roomy
+from .stage import Roomy, never
 
 SMALLEST_SHARE = 8
 """Places never become fewer than one in so many, where no floor is written."""
@@ -29,13 +29,16 @@ class Room:
         settings: CapacitySettings,
         *,
         deadline: Deadline = never_ends,
+        is_short: Callable[[], bool] = never,
         shelve: Shelve = shelve_nothing,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline` says when a call is over whatever happens; `now` is monotonic, in seconds. `shelve` gives the
-        places of before a reload, with those who hold them: they count as long as the settings are the same."""
+        """`deadline` says when a call is over whatever happens, `is_short` whether there is no memory for more calls;
+        `now` is monotonic, in seconds. `shelve` gives the places of before a reload, with those who hold them: they count
+        as long as the settings are the same."""
         self._settings = settings
         self._deadline = deadline
+        self._is_short = is_short
         self._now = now
         self._shelve = shelve
         self._roomy: Roomy | None = None
@@ -66,6 +69,7 @@ class Room:
             sheds=settings.policy == "shed",
             gradient=gradient,
             deadline=self._deadline,
+            is_short=self._is_short,
             now=self._now,
         )
 

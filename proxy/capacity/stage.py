@@ -54,6 +54,10 @@ def takes_place(call: Call) -> bool:
     return call.kind is Kind.REQUEST and method not in FREE and not method.startswith("tasks/")
 
 
+def never() -> bool:
+    return False
+
+
 class Roomy:
     """Fulfils `Stage`."""
 
@@ -67,10 +71,11 @@ class Roomy:
         sheds: bool = False,
         gradient: Gradient | None = None,
         deadline: Deadline = never_ends,
+        is_short: Callable[[], bool] = never,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`patterns` are those of the pools of `slots`, in order; `sheds`: a full queue looks at what calls may do;
-        `gradient` decides how many places there are."""
+        `gradient` decides how many places there are; while `is_short` says so there is none for anybody."""
         self._serve = serve
         self._slots = slots
         self._max_wait_s = max_wait_s
@@ -78,18 +83,21 @@ class Roomy:
         self._sheds = sheds
         self._gradient = gradient
         self._deadline = deadline
+        self._is_short = is_short
         self._now = now
         self._turnover = Turnover()
         self._turns: dict[Place, Turn] = {}
         self.refused: Counter[str] = Counter()
         """How many calls were refused, by why: "all", "tenant", "pool" (no place there, and no waiting), "waited",
-        "deadline", "displaced", "batch"."""
+        "deadline", "displaced", "batch", "memory"."""
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
         if call.kind is Kind.BATCH:
             place = self._for_batch(permit)
         elif takes_place(call):
+            if self._is_short():
+                raise self._no(permit, "memory", _SHORT)
             taken = self._slots.take(fold(permit.principal.tenant), self._pools(call))
             place = taken if isinstance(taken, Place) else await self._turn(permit, taken)
         else:
@@ -156,6 +164,8 @@ class Roomy:
         calls = [part for part in permit.call.parts if takes_place(part)]
         if not calls:
             return None
+        if self._is_short():
+            raise self._no(permit, "memory", _SHORT)
         pools = tuple(sorted(pool for call in calls for pool in self._pools(call)))
         taken = self._slots.take(fold(permit.principal.tenant), pools, len(calls))
         if isinstance(taken, Place):
@@ -271,6 +281,7 @@ _BATCH: Final = (
     "A batch needs a place for each of its calls at once, and there are too few. Send them one by one."
 )
 _OVER: Final = "It would be over before its turn came. Give it more time, or wait."
+_SHORT: Final = "The proxy has no memory left for it."
 _WAITED: Final = "It waited for its turn, and that did not come in time."
 _DISPLACED: Final = "It waited for its turn, and had to make way. Fewer calls at once help."
 

@@ -21,7 +21,7 @@ from proxy.model import Ending, Job, Keep, Permit, Principal, Reason, Refused, R
 from proxy.secret import Secret
 from tests.fakes import FakeJourney
 
-from .entries import Clock
+from .entries import Clock, digest_of, make_entry
 from .serving import (
     ANN,
     BOB,
@@ -90,6 +90,44 @@ class Room:
         permit = asking(id, number)
         assert await text_of(await self.stage(permit)) == (id, "old")
         return permit
+
+
+@pytest.mark.parametrize(("share", "left"), [(1.0, 400), (0.5, 200), (0.0, 0)])
+async def test_it_gives_memory_back(share: float, left: int) -> None:
+    """Issue 7, 7: a share of what this process holds, in turns, of a file's memory as of any other."""
+    caching = Room().caching
+    memory = caching.store
+    assert isinstance(memory, Memory)
+    for number in range(400):
+        memory.keep(digest_of(str(number)), make_entry(tenant="a", text="x"), memory.mark())
+    others_turns = 0
+
+    async def others() -> None:
+        nonlocal others_turns
+        while True:
+            others_turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(others())
+    await caching.shrink(share)
+    other.cancel()
+    assert len(memory) == left
+    assert others_turns == (1 if share == 0.0 else 0)
+
+
+async def test_without_a_cache_there_is_nothing_to_give_back() -> None:
+    """Nor with one that is empty."""
+    caching = Caching(
+        None,
+        upstream="u",
+        generation="g",
+        rule_of=lambda call, principal: Rule(id="none"),
+        stops=lambda name: False,
+        failed=lambda error: None,
+        wall=Clock(),
+    )
+    await caching.shrink(0.0)
+    await Room().caching.shrink(0.0)
 
 
 def asking(id: int = 1, number: int = 0) -> Permit:

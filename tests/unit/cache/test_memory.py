@@ -67,6 +67,28 @@ def test_a_flood_leaves_what_others_have() -> None:
     assert memory.look(b"%032d" % 99_999) is entry
 
 
+def test_it_shrinks_by_what_was_used_longest_ago_and_a_little_at_a_time() -> None:
+    """Issue 7, 7: memory that runs out is given back without blocking the loop, and nothing is forgotten by it: an
+    answer that is under way is kept afterwards."""
+    memory = make_memory(Clock())
+    digests = [*fill(memory, "a", 60), *fill(memory, "b", 40)]
+    under_way = memory.mark()
+    memory.look(digests[0])
+    half = memory.bytes_held / 2
+    assert memory.shrink(half, 30)
+    assert len(memory) == 70
+    assert not memory.shrink(half, 30)
+    assert (len(memory), memory.tenants) == (50, 2)
+    assert memory.bytes_held <= half
+    left = {digest for digest in digests if memory.look(digest) is not None}
+    assert left == {digests[0], *digests[51:]}
+    assert memory.counts["evicted"] == 50
+    assert not memory.shrink(half, 30)
+    assert not memory.shrink(0, 100)
+    assert (len(memory), memory.bytes_held, memory.tenants) == (0, 0, 0)
+    assert memory.keep(digests[3], make_entry(tenant="a", text="x"), under_way)
+
+
 def test_one_tenant_uses_what_nobody_needs_and_gives_it_back() -> None:
     """Own promise: a deployment of one tenant uses the whole table; who comes later gets its share all the same."""
     memory = make_memory(Clock())

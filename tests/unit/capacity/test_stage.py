@@ -125,39 +125,39 @@ def streamed(closed: list[str] | None = None) -> Reply:
     )
 
 
-@pytest.mark.parametrize(
-    ("call", "takes"),
-    [
-        (make_call(target="t"), True),
-        (make_call(target="t", kind=Kind.NOTIFICATION, id=None), True),
-        (make_call(method="tools/list"), True),
-        (make_call(method="resources/read"), True),
-        (make_call(method="nobody/knows"), True),
-        (make_call(method="notifications/of/its/own"), True),
-        (make_call(method="tasksy"), True),
-        (make_call(method="nobody/knows", kind=Kind.NOTIFICATION, id=None), True),
-        (make_call(method="", kind=Kind.ANSWER), False),
-        (make_call(method="", kind=Kind.LISTEN, id=None), False),
-        (make_call(method="", kind=Kind.END, id=None), False),
-        (make_call(method="notifications/cancelled", kind=Kind.NOTIFICATION, id=None), False),
-        (make_call(method="notifications/progress", kind=Kind.NOTIFICATION, id=None), False),
-        *(
-            (make_call(method=method), False)
-            for method in (
-                "initialize",
-                "logging/setLevel",
-                "ping",
-                "server/discover",
-                "subscriptions/listen",
-                "tasks/get",
-                "tasks/result",
-                "tasks/update",
-                "tasks/cancel",
-                "tasks/list",
-            )
-        ),
-    ],
-)
+TAKES = [
+    (make_call(target="t"), True),
+    (make_call(target="t", kind=Kind.NOTIFICATION, id=None), True),
+    (make_call(method="tools/list"), True),
+    (make_call(method="resources/read"), True),
+    (make_call(method="nobody/knows"), True),
+    (make_call(method="notifications/of/its/own"), True),
+    (make_call(method="tasksy"), True),
+    (make_call(method="nobody/knows", kind=Kind.NOTIFICATION, id=None), True),
+    (make_call(method="", kind=Kind.ANSWER), False),
+    (make_call(method="", kind=Kind.LISTEN, id=None), False),
+    (make_call(method="", kind=Kind.END, id=None), False),
+    (make_call(method="notifications/cancelled", kind=Kind.NOTIFICATION, id=None), False),
+    (make_call(method="notifications/progress", kind=Kind.NOTIFICATION, id=None), False),
+    *(
+        (make_call(method=method), False)
+        for method in (
+            "initialize",
+            "logging/setLevel",
+            "ping",
+            "server/discover",
+            "subscriptions/listen",
+            "tasks/get",
+            "tasks/result",
+            "tasks/update",
+            "tasks/cancel",
+            "tasks/list",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "takes"), TAKES)
 async def test_what_takes_a_place(call: Call, takes: bool) -> None:
     """Issue 5, 4: what somebody with a place may wait for never waits for one itself."""
     assert takes_place(call) is takes
@@ -170,6 +170,32 @@ async def test_what_takes_a_place(call: Call, takes: bool) -> None:
         assert room.gauges == (1, 0)
     held.done(Ending.COMPLETE)
     assert room.gauges == (0, 0)
+
+
+@pytest.mark.parametrize(("call", "takes"), TAKES)
+async def test_without_memory_new_calls_are_refused_and_nothing_else(call: Call, takes: bool) -> None:
+    """Issue 7, 7: shed above 0.95, with when to come back; what others wait for passes, as ever, also in a batch."""
+    is_short = True
+    server = Server()
+    room = Room(CapacitySettings(), is_short=lambda: is_short)
+    stage = room.guarded(server)
+    for each in (call, make_batch(call), make_batch(make_call(method="", kind=Kind.ANSWER), call)):
+        if not takes:
+            await stage(permit(each))
+            continue
+        with pytest.raises(Refused) as caught:
+            await stage(permit(each, instead="Call `small`."))
+        assert caught.value.reason is Reason.OVERLOADED
+        assert caught.value.data == {"limit": "capacity.memory"}
+        assert caught.value.retry_after_s == 1.0
+        assert caught.value.why.startswith(
+            "The proxy has no memory left for it. Nothing was sent to the server"
+        )
+        assert caught.value.why.endswith("Call `small`.")
+    assert (room.refused["memory"], len(server.seen)) == ((3, 0) if takes else (0, 3))
+    is_short = False
+    await stage(permit(call))
+    assert len(server.seen) == (1 if takes else 4)
 
 
 async def test_an_answer_passes_while_its_call_holds_the_last_place() -> None:
