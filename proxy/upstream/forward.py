@@ -40,10 +40,12 @@ from .origin import Origin
 from .passing import Passing
 from .progress import tokens_of
 from .settings import UpstreamSettings
-from .transport import Answer, Lost, Transport, Unreached
+from .transport import Answer, Lost, NoRoom, Transport, Unreached
 
 HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
 MAX_REDIRECTS: Final = 3
+NO_ROOM_S: Final = 1.0
+"""When to come back where we have no descriptors: connections end all the time."""
 
 _SPLITS_LINES: Final = re.compile(rb"[\x00\r\n]")
 _SAME_METHOD: Final = frozenset({307, 308})
@@ -130,6 +132,10 @@ class Forward:
         except Unreached as error:
             for each in call.parts or (call,):
                 each.journey.unreached()
+            if isinstance(error, NoRoom):
+                raise Refused(
+                    Reason.OVERLOADED, _NO_ROOM, data={"limit": "descriptors"}, retry_after_s=NO_ROOM_S
+                ) from None
             raise Refused(Reason.UPSTREAM_UNREACHABLE) from error
         except Lost as error:
             raise lost(call) from error
@@ -330,6 +336,9 @@ class Forward:
         raise Broken(told=True)
 
 
+_NO_ROOM: Final = (
+    "There is no room for one more connection to it. Nothing was sent: the call can be repeated, later."
+)
 _TROUBLE: Final[dict[type[Exception], str]] = {
     Malformed: "An event was not JSON-RPC.",
     Foreign: "It answered another request.",

@@ -19,7 +19,7 @@ from ..protocol.jsonrpc import META_CAPABILITIES, META_PREFIX, META_VERSION
 from ..protocol.revisions import NEWEST
 from .origin import Origin
 from .settings import UpstreamSettings
-from .transport import Lost, Transport, Unreached
+from .transport import EXHAUSTED, Lost, NoRoom, Transport, Unreached
 
 FRESH_S: Final = 2.0
 """How long an answer is remembered; probes of Kubernetes come every few seconds, from several sides."""
@@ -78,6 +78,8 @@ class Probe:
                 if self._settings.is_http_sse or self._now() - self._discovered_at < DISCOVER_EVERY_S:
                     return True
                 await self._discover()
+        except NoRoom:
+            return self._answers
         except (TimeoutError, Unreached, Lost):
             return False
         self._discovered_at = self._now()
@@ -88,8 +90,9 @@ class Probe:
         host, port = url_host_and_port(self._settings.url)
         try:
             _, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            return False
+        except OSError as error:
+            # Without descriptors nobody knows: what was so last is not changed by that.
+            return self._answers and error.errno in EXHAUSTED
         writer.close()
         return True
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from ..model import Headers
 
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors that speak of us, not of the other side: no file descriptors are left."""
+
 
 class Unreached(Exception):
     """No byte of the request left: the name did not resolve, the connection was refused or too slow."""
+
+
+class NoRoom(Unreached):
+    """No byte of the request left, because this process has no file descriptors: the server is not to blame."""
 
 
 class Lost(Exception):
@@ -36,7 +44,7 @@ class Transport(Protocol):
     async def send(
         self, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes | None
     ) -> Answer:
-        """Send one request; `target` is path and query. Raises Unreached or Lost. Cancelling it closes the
+        """Send one request; `target` is path and query. Raises Unreached (NoRoom) or Lost. Cancelling it closes the
         connection."""
         ...
 

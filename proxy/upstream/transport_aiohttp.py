@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ..model import Headers
-from .transport import Answer, Lost, Unreached
+from .transport import EXHAUSTED, Answer, Lost, NoRoom, Unreached
 
 MAX_LINE_BYTES: Final = 8_190
 MAX_FIELD_BYTES: Final = 32_768
@@ -64,12 +64,23 @@ class _Listening(ResponseHandler):
         return not self.awaits_answer
 
 
+def always() -> bool:
+    return True
+
+
 class _Connector(aiohttp.TCPConnector):
     """Makes and takes back `_Listening` connections."""
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, may_connect: Callable[[], bool], **params: Any) -> None:
         super().__init__(**params)
+        self._may_connect = may_connect
         self._factory: Any = functools.partial(_Listening, loop=self._loop)
+
+    async def _create_connection(self, *params: Any, **named: Any) -> Any:
+        if not self._may_connect():
+            # Before a name is looked up: what fails there does not say that it lacked a descriptor.
+            raise NoRoom
+        return await super()._create_connection(*params, **named)
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if isinstance(protocol, _Listening):
@@ -80,12 +91,15 @@ class _Connector(aiohttp.TCPConnector):
 class AiohttpTransport:
     """Fulfils `Transport`. Build it inside a running loop."""
 
-    def __init__(self, url: str, *, connect_timeout_s: float) -> None:
+    def __init__(
+        self, url: str, *, connect_timeout_s: float, may_connect: Callable[[], bool] = always
+    ) -> None:
+        """`may_connect` is asked before each new connection whether there are descriptors for it."""
         self._origin = URL(url, encoded=True).origin()
         self._last_target, self._last_url = "", self._origin
         self._session = aiohttp.ClientSession(
             # No limit: how many calls may be under way is a question of capacity, not of sockets.
-            connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            connector=_Connector(may_connect, limit=0, keepalive_timeout=KEEP_ALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
@@ -107,7 +121,9 @@ class AiohttpTransport:
                 data=body,
                 allow_redirects=False,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except aiohttp.ClientConnectorError as error:
+            raise (NoRoom if error.errno in EXHAUSTED else Unreached) from error
+        except aiohttp.ConnectionTimeoutError as error:
             raise Unreached from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Lost from error

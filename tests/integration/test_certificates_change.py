@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import uvloop
 
 from proxy.configuration.files import read_bounded
 from proxy.configuration.values import Address
-from proxy.downstream.acceptor import Acceptor
+from proxy.downstream.acceptor import Acceptor, always
 from proxy.downstream.connection import CLOSE, KEEP, Connection, Done, Incoming, Server
 from proxy.downstream.settings import ListenSettings, TlsSettings
 from proxy.downstream.tls import Unusable
@@ -59,10 +59,12 @@ def close_at_once(connection: Connection, refused: Refused) -> Done:
 
 
 @asynccontextmanager
-async def accepting(tls: TlsSettings | None, **others: Any) -> AsyncIterator[Acceptor]:
+async def accepting(
+    tls: TlsSettings | None, may_accept: Callable[[], bool] = always, **others: Any
+) -> AsyncIterator[Acceptor]:
     settings = ListenSettings(address=Address("127.0.0.1", 0), tls=tls, **others)
     server = Server(settings, tell_who, close_at_once)
-    acceptor = Acceptor(settings, server, read_bounded)
+    acceptor = Acceptor(settings, server, read_bounded, may_accept)
     await acceptor.open()
     try:
         yield acceptor
@@ -295,6 +297,97 @@ def test_a_running_connection_outlives_the_listening_sockets(run: Run, pki: Pki)
         ):
             acceptor.stop_accepting()
             assert await who(client) == b"nobody"
+
+    run(story())
+
+
+class Gatekeeper:
+    """Says yes so many times."""
+
+    def __init__(self, yes: int) -> None:
+        self.yes = yes
+
+    def __call__(self) -> bool:
+        self.yes -= 1
+        return self.yes >= 0
+
+
+def test_who_comes_after_a_no_waits_and_is_served_when_it_goes_on(run: Run) -> None:
+    """Issue 7, 7: accepting pauses without turning anybody away; those who were let in are served meanwhile."""
+
+    async def story() -> None:
+        gatekeeper = Gatekeeper(1)
+        async with AsyncExitStack() as stack:
+            acceptor = await stack.enter_async_context(accepting(None, may_accept=gatekeeper))
+
+            async def client() -> Client:
+                return await stack.enter_async_context(connected(acceptor.address.port))
+
+            first = await client()
+            assert await who(first) == b"nobody"
+            second = await client()  # the last one: it is in when the no comes
+            assert await who(second) == b"nobody"
+            assert acceptor.is_paused
+            waiting = [await client() for _ in range(40)]
+            for each in waiting:
+                each.send(ASK)
+            assert [await who(each) for each in (first, second)] == [b"nobody", b"nobody"]
+            gatekeeper.yes = 100
+            await acceptor.resume()
+            assert [(await each.answer()).body for each in waiting] == [b"nobody"] * 40
+            assert (acceptor.is_paused, gatekeeper.yes) == (False, 60)
+            gatekeeper.yes = 0
+            assert await who(await client()) == b"nobody"
+            assert acceptor.is_paused
+            await acceptor.resume()
+            await acceptor.resume()
+
+    run(story())
+
+
+def test_a_new_certificate_is_shown_by_whoever_was_paused(run: Run, pki: Pki) -> None:
+    """Files change while nobody is accepted: that neither lets anybody in nor is forgotten. Broken ones do not keep it
+    from going on with what it had."""
+
+    async def story() -> None:
+        gatekeeper = Gatekeeper(0)
+        async with accepting(tls(pki), may_accept=gatekeeper) as acceptor:
+            port = acceptor.address.port
+            async with tls_connected(port, pki.context()) as last:
+                assert last.shown == pki.own.der
+                assert acceptor.is_paused
+                second = pki.new_own()
+                await acceptor.renew()
+                assert acceptor.is_paused
+                pki.key.write_text("broken")
+                with pytest.raises(Unusable):
+                    await acceptor.renew()
+                gatekeeper.yes = 10
+                coming = asyncio.ensure_future(shown(port, pki))
+                await acceptor.resume()
+                assert await coming == second.der
+                assert await who(last) == b"nobody"
+
+    run(story())
+
+
+async def shown(port: int, pki: Pki) -> bytes | None:
+    async with tls_connected(port, pki.context()) as client:
+        return client.shown
+
+
+def test_it_can_stop_while_it_is_paused(run: Run) -> None:
+    """Drain, with no descriptors left: nobody waits in a queue that nobody will look at."""
+
+    async def story() -> None:
+        async with accepting(None, may_accept=Gatekeeper(0)) as acceptor:
+            port = acceptor.address.port
+            async with connected(port) as client:
+                assert await who(client) == b"nobody"
+                acceptor.stop_accepting()
+                await acceptor.resume()
+                with pytest.raises(OSError, match=r"refused|Connect call failed"):
+                    await asyncio.open_connection("127.0.0.1", port)
 
     run(story())
 
