@@ -22,6 +22,7 @@ from .downstream.metadata import Metadata
 from .identity.building import Identification
 from .identity.challenges import Challenges
 from .identity.settings import IntrospectionSettings, JwtSettings
+from .lifecycle.guards import Guards
 from .lifecycle.probes import Part
 from .lifecycle.survivors import Generation
 from .limits.building import Limiting
@@ -73,10 +74,11 @@ class Rooms:
         log: Log,
         generation: Generation,
         journeys: Journeys,
+        guards: Guards,
         report: Callable[[Exception], None],
     ) -> None:
-        """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `report`
-        hears of what fails beside the calls. Raises SettingsError for files that cannot be read."""
+        """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `guards`
+        say what there is of memory and descriptors, `report` hears of what fails beside the calls. Raises SettingsError for files that cannot be read."""
         self.settings = settings
         self.generation = generation
         form = settings.refusals
@@ -122,7 +124,7 @@ class Rooms:
         # How much they may have, here or with other replicas.
         limiting, shared = _limits(settings, log, generation, wall)
         # The server's side.
-        transport = _transport(settings, generation)
+        transport = _transport(settings, generation, guards.descriptors.may_connect)
         origin = Origin(settings.upstream)
         watch(tuple(origin.own.files), origin.own.renew)
         stops = Stops(
@@ -202,7 +204,12 @@ class Rooms:
             wall=wall,
             shelve=of_server,
         )
-        self.capacity = Room(settings.capacity, deadline=self.resilience.deadline, shelve=of_server)
+        self.capacity = Room(
+            settings.capacity,
+            deadline=self.resilience.deadline,
+            is_short=guards.memory.is_short,
+            shelve=of_server,
+        )
         serve = self.capacity.guarded(
             self.resilience.guarded(self.capacity.paced(serve), self.capacity.spare)
         )
@@ -321,10 +328,12 @@ def _limits(
     ), shared
 
 
-def _transport(settings: Settings, generation: Generation) -> Transport:
+def _transport(settings: Settings, generation: Generation, may_connect: Callable[[], bool]) -> Transport:
     url, timeout_s = settings.upstream.url, settings.upstream.connect_timeout_s
     return generation.running(
-        "transport", (url, timeout_s), lambda _: AiohttpTransport(url, connect_timeout_s=timeout_s)
+        "transport",
+        (url, timeout_s),
+        lambda _: AiohttpTransport(url, connect_timeout_s=timeout_s, may_connect=may_connect),
     )
 
 

@@ -28,8 +28,10 @@ from .downstream.door import Door
 from .downstream.tls import Unusable, files_of
 from .identity.settings import in_words
 from .lifecycle.background import Background
+from .lifecycle.descriptors import raise_limit
 from .lifecycle.drain import drain
-from .lifecycle.probes import Health, operations
+from .lifecycle.guards import Guards
+from .lifecycle.probes import Health, Part, operations
 from .lifecycle.reloads import Reloads
 from .lifecycle.survivors import Generation, Survivors
 from .lifecycle.watch import Watch, look_at
@@ -66,6 +68,7 @@ class House:
         *,
         files: tuple[str, ...] = (),
         read: Read | None = None,
+        guards: Guards | None = None,
         sinks: Sequence[Sink] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -76,11 +79,16 @@ class House:
         self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
         self._survivors = Survivors(self.watch, self._report)
         self._journeys = Journeys((*sinks, log.call), failed=self._report)
+        self.guards = guards or Guards(log.life, memory_limit_bytes=settings.memory_limit_bytes)
+        self.guards.frees(self._shrink)
         self.rooms = self._built(settings, read_packs(settings.policy))
         self._door = Door(settings.listen, self.rooms.listener)
-        self._acceptor = Acceptor(settings.listen, self._door.server, read_bounded)
+        self._acceptor = Acceptor(
+            settings.listen, self._door.server, read_bounded, self.guards.descriptors.may_accept
+        )
+        self.guards.resumes(self._acceptor.resume)
         self.reloads = Reloads()
-        self.health = Health(self.rooms.probe, *self.rooms.parts, self.reloads)
+        self.health = Health(self.rooms.probe, *self._parts(self.rooms))
         self._operations: web.AppRunner | None = None
         self.operations_address = settings.operations.address
         self._background = Background(self._report)
@@ -125,7 +133,7 @@ class House:
         await self._acceptor.open()
         self.rooms.start()
         self.rooms.enter()
-        for job in (self.watch.run, self._reload_as_wished, self._tell_health):
+        for job in (*self.guards.jobs, self.watch.run, self._reload_as_wished, self._tell_health):
             self._background.start(job)
         self.health.is_listening = True
 
@@ -188,7 +196,15 @@ class House:
     ) -> Rooms:
         """Raises SettingsError."""
         generation = generation or self._survivors.generation()
-        return Rooms(settings, packs, self._log, generation, self._journeys, self._report)
+        return Rooms(settings, packs, self._log, generation, self._journeys, self.guards, self._report)
+
+    def _parts(self, rooms: Rooms) -> tuple[Part, ...]:
+        """What probes ask beside the server."""
+        return (*rooms.parts, self.guards, self.reloads)
+
+    async def _shrink(self, share: float) -> None:
+        """Memory runs out: keep so large a share of the answers that are kept."""
+        await self.rooms.caching.shrink(share)
 
     async def _reloaded(self, read: Read) -> None:
         """Raises whatever is wrong with what was read, before anything has changed."""
@@ -208,9 +224,10 @@ class House:
             await generation.release()
             raise
         rooms.enter()
+        self.guards.bound_memory(settings.memory_limit_bytes)
         self.rooms = rooms
         self._door.let_in(settings.listen, rooms.listener)
-        self.health.ask_others(rooms.probe, *rooms.parts, self.reloads)
+        self.health.ask_others(rooms.probe, *self._parts(rooms))
         before.generation.look_away()
         retiring = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[retiring] = before
@@ -337,6 +354,7 @@ async def serve(loaded: Loaded, log: Log, read: Read) -> int:
     loop.add_signal_handler(signal.SIGTERM, stop, True)
     loop.add_signal_handler(signal.SIGINT, stop, False)
     settings = loaded.settings
+    raise_limit()
     house = House(settings, log, files=loaded.files, read=read)
     try:
         await house.open()
@@ -361,7 +379,7 @@ async def serve(loaded: Loaded, log: Log, read: Read) -> int:
     log.life("draining", drain_s=house.settings.drain_s, under_way=house.requests_under_way)
     # Whoever presses Ctrl-C has no load balancer that needs to hear of it first.
     cut_off = await house.close(grace_s=None if patient else 0, hurry=hurry)
-    log.life("stopped", cut_off=cut_off)
+    log.life("stopped", cut_off=cut_off, loop_lag_max_s=round(house.guards.lag.max_s, 3))
     return 0
 
 

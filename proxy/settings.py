@@ -85,6 +85,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resilience: ResilienceSection = field(default_factory=ResilienceSettings)
     """How long calls may take, which are sent again, and when the server is left alone."""
 
+    memory_limit_bytes: Annotated[int, Meta(ge=33_554_432)] | None = None
+    """How much memory this process may have where its control group has no limit, or a higher one. Above 80 % of it
+    kept answers go, above 95 % new calls are refused. Absent: the limit of the control group alone."""
+
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 25.0
     """How long calls in flight may finish after TERM; less than the pod's grace period (30 s by default)."""
 

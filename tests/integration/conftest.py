@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from proxy.lifecycle.guards import Guards, Life
 from tests.integration.client import Client, connected
 from tests.integration.house import Sidecar, never, sidecar
 from tests.integration.upstream import Upstream
@@ -55,9 +56,10 @@ def open_sidecar(_closing: AsyncExitStack, upstream: Upstream) -> OpenSidecar:
         drain_s: float = 1.0,
         file: Path | None = None,
         sleep: Callable[[float], Awaitable[object]] = never,
+        guards: Callable[[Life], Guards] | None = None,
     ) -> Sidecar:
         return await _closing.enter_async_context(
-            sidecar(url or upstream.url, *overrides, drain_s=drain_s, file=file, sleep=sleep)
+            sidecar(url or upstream.url, *overrides, drain_s=drain_s, file=file, sleep=sleep, guards=guards)
         )
 
     return opened

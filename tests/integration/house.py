@@ -9,12 +9,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from proxy.house import House
+from proxy.lifecycle.guards import Guards, Life
 from proxy.settings import Loaded, load_with_files
 from proxy.telemetry.logs import Log
 from tests import ledger
@@ -96,6 +97,7 @@ async def sidecar(
     drain_s: float = 1.0,
     file: Path | None = None,
     sleep: Callable[[float], Awaitable[object]] = never,
+    guards: Callable[[Life], Guards] | None = None,
 ) -> AsyncIterator[Sidecar]:
     """A house on free ports, closed at the end. With a settings file it can be reloaded; `sleep` is how it waits for
     that file to hold still, by default for ever: then it is reloaded when the test says so."""
@@ -115,11 +117,13 @@ async def sidecar(
 
     loaded = read()
     lines = Lines()
+    log = Log(lines.write)
     house = House(
         loaded.settings,
-        Log(lines.write),
+        log,
         files=loaded.files,
         read=None if file is None else read,
+        guards=None if guards is None else guards(log.life),
         sleep=sleep,
     )
     await house.open()
@@ -157,11 +161,15 @@ def _port(url: str) -> int:
 
 
 @asynccontextmanager
-async def process(*words: str) -> AsyncIterator[Process]:
-    """A command of the checkout, without settings from our own environment; killed at the end if need be."""
+async def process(
+    *words: str, start: Sequence[str] = ("-m", "proxy"), descriptors: str | None = None
+) -> AsyncIterator[Process]:
+    """A command of the checkout, without settings from our own environment; killed at the end if need be. `start` is
+    how Python is told to run it, `descriptors` how many files it may open (words of `ulimit`)."""
+    limited = () if descriptors is None else ("sh", "-c", f'ulimit {descriptors}; exec "$@"', "sh")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MCP_")}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", *words, cwd=ROOT, env=clean, stderr=asyncio.subprocess.PIPE
+        *(*limited, sys.executable, *start, *words), cwd=ROOT, env=clean, stderr=asyncio.subprocess.PIPE
     )
     running = Process(child, Lines())
 

@@ -38,6 +38,7 @@ identity:
   authenticators:
     - {kind: anonymous, tenant: acme, subject: robot, roles: [viewer, editor]}
 drain_s: ${DRAIN}
+memory_limit_bytes: 40000000
 """
 
 
@@ -74,6 +75,7 @@ def test_everything_that_is_written_is_read(tmp_path: Path) -> None:
             authenticators=(AnonymousSettings(tenant="acme", subject="robot", roles=("viewer", "editor")),)
         ),
         drain_s=7.0,
+        memory_limit_bytes=40_000_000,
     )
     assert "hunter2" not in repr(settings)
 
@@ -107,6 +109,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ),
         identity=IdentitySettings(authenticators=None),
         drain_s=25.0,
+        memory_limit_bytes=None,
     )
 
 
