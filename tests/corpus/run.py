@@ -11,12 +11,13 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.corpus.arena import Arena, Verdict
 from tests.corpus.cases import Case, Corpus, CorpusError, read_corpus
 from tests.corpus.deferred import read_deferred
-from tests.corpus.sidecar import SidecarError
+from tests.corpus.sidecar import Sidecar, SidecarError
 
 OWN = Path(__file__).with_name("attack-corpus.yaml")
 
@@ -68,6 +69,14 @@ def report(verdicts: list[Verdict]) -> str:
     return "\n".join(lines)
 
 
+def lag_report(lags: Mapping[str, float]) -> str:
+    """The latest event loop of the sidecars that told."""
+    if not lags:
+        return "loop lag: no sidecar told"
+    name, lag_s = max(lags.items(), key=lambda item: item[1])
+    return f"loop lag: {lag_s * 1000:.0f} ms at most, in {name}, of {len(lags)} sidecars that told"
+
+
 def main() -> int:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.corpus.run", description=__doc__)
@@ -89,6 +98,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(report(verdicts))
+    print(lag_report(Sidecar.lags))
     print(f"{len(verdicts)} cases of {corpus_path().name} in {time.monotonic() - began:.0f} s")
     return 1 if any(verdict.state == "failed" for verdict in verdicts) else 0
 

@@ -25,7 +25,7 @@ from tests.corpus.fake_upstream import FakeUpstream
 from tests.corpus.made_up import CALL, LIMITS, request
 from tests.corpus.pressure import crowd_of
 from tests.corpus.prober import Prober
-from tests.corpus.run import OWN, chosen, report
+from tests.corpus.run import OWN, chosen, lag_report, report
 from tests.corpus.scripts import GENERATED, METADATA_URL, Script, read_script, rug_pull
 from tests.corpus.sidecar import (
     ABOVE_THE_BUCKET,
@@ -33,6 +33,7 @@ from tests.corpus.sidecar import (
     Sidecar,
     SidecarError,
     keeping,
+    lags_said,
     policy,
     watching,
 )
@@ -692,6 +693,17 @@ async def test_a_sidecar_that_does_not_start_is_an_error_that_says_what_it_print
     sidecar = Sidecar(["python", "-c", "print('no such luck')"], folder, "unlucky", {})
     with pytest.raises(SidecarError, match="no such luck"):
         await sidecar.start()
+
+
+def test_the_lateness_of_loops_is_read_from_what_sidecars_say() -> None:
+    """Issue 7, done when: loop lag max < 100 ms over the whole corpus. Text that no sidecar wrote is passed over."""
+    log = (
+        b'{"msg":"started","flags":[]}\nTraceback: lag\n'
+        b'{"msg":"loop was blocked","lag_s":0.25,"times":2}\n{"msg":"stopped","loop_lag_max_s":0.5}\n'
+    )
+    assert lags_said(log) == [0.25, 0.5]
+    assert lag_report({}) == "loop lag: no sidecar told"
+    assert lag_report({"a": 0.012, "b": 0.2504}) == "loop lag: 250 ms at most, in b, of 2 sidecars that told"
 
 
 def children() -> list[str]:
