@@ -379,7 +379,13 @@ async def serve(loaded: Loaded, log: Log, read: Read) -> int:
     log.life("draining", drain_s=house.settings.drain_s, under_way=house.requests_under_way)
     # Whoever presses Ctrl-C has no load balancer that needs to hear of it first.
     cut_off = await house.close(grace_s=None if patient else 0, hurry=hurry)
-    log.life("stopped", cut_off=cut_off, loop_lag_max_s=round(house.guards.lag.max_s, 3))
+    lag = house.guards.lag
+    log.life(
+        "stopped",
+        cut_off=cut_off,
+        loop_lag_max_s=round(lag.max_s, 3),
+        loop_lag_max_cpu_s=round(lag.max_cpu_s, 3),
+    )
     return 0
 
 

@@ -104,7 +104,13 @@ class Guards:
         return max(usages, key=lambda each: each.ratio, default=None)
 
     def _tell_blocked(self, blocked: Blocked) -> None:
-        self._life("loop was blocked", "warning", lag_s=round(blocked.lag_s, 3), times=blocked.times)
+        self._life(
+            "loop was blocked",
+            "warning",
+            lag_s=round(blocked.lag_s, 3),
+            cpu_s=round(blocked.cpu_s, 3),
+            times=blocked.times,
+        )
 
     def _tell_where(self, silent_s: float, where: Sequence[str]) -> None:
         self._life("loop is blocked", "error", for_s=round(silent_s, 3), where=list(where))

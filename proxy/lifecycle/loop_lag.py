@@ -34,6 +34,8 @@ class Blocked(Struct, frozen=True, kw_only=True):
 
     lag_s: float
     """The longest since it was told last."""
+    cpu_s: float
+    """How much of that this thread computed; for the rest the machine let others run, or a quota was used up."""
     times: int
     """How often it was blocked since then."""
 
@@ -44,27 +46,33 @@ class LoopLag:
     def __init__(self) -> None:
         self.max_s = 0.0
         """The most since the start."""
+        self.max_cpu_s = 0.0
+        """The most since the start that the loop was late because this thread computed."""
         self.sum_s = 0.0
         self.counts = [0] * (len(BOUNDS_S) + 1)
         """Looks since the start, by `BOUNDS_S`: each in the first bucket whose bound is not below it."""
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
         self._next_s = float("-inf")
-        self._untold_s = 0.0
+        self._untold_s = self._untold_cpu_s = 0.0
         self._untold = 0
 
-    def heard(self, lag_s: float, now: float) -> Blocked | None:
-        """The loop was so late, at `now` (seconds, monotonic). Returns what should be told now."""
+    def heard(self, lag_s: float, now: float, cpu_s: float = 0.0) -> Blocked | None:
+        """The loop was so late, at `now` (seconds, monotonic), and its thread has computed for `cpu_s` since the look
+        before. Returns what should be told now."""
         lag_s = max(0.0, lag_s)
+        cpu_s = min(lag_s, cpu_s)
         self.max_s = max(self.max_s, lag_s)
+        self.max_cpu_s = max(self.max_cpu_s, cpu_s)
         self.sum_s += lag_s
         self.counts[bisect_left(BOUNDS_S, lag_s)] += 1
         self._recent.append(lag_s)
         if lag_s > BLOCKED_S:
             self._untold += 1
-            self._untold_s = max(self._untold_s, lag_s)
+            if lag_s > self._untold_s:
+                self._untold_s, self._untold_cpu_s = lag_s, cpu_s
         if not self._untold or now < self._next_s:
             return None
-        blocked = Blocked(lag_s=self._untold_s, times=self._untold)
+        blocked = Blocked(lag_s=self._untold_s, cpu_s=self._untold_cpu_s, times=self._untold)
         self._next_s, self._untold_s, self._untold = now + TELL_EVERY_S, 0.0, 0
         return blocked
 
@@ -79,14 +87,15 @@ class LoopLag:
         beat: Callable[[], None] = lambda: None,
         *,
         now: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """Measure until cancelled. `beat` hears each time that the loop turns."""
         while True:
-            began = now()
+            began, used_s = now(), cpu()
             await sleep(EVERY_S)
             ended = now()
             beat()
-            blocked = self.heard(ended - began - EVERY_S, ended)
+            blocked = self.heard(ended - began - EVERY_S, ended, cpu() - used_s)
             if blocked is not None:
                 tell(blocked)

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from tests import ledger
@@ -267,18 +267,30 @@ async def pin(argv: Sequence[str], lock_file: Path, upstream_url: str) -> None:
         raise SidecarError(f"the tools were not pinned: {printed[-2000:].decode('utf-8', 'replace')}")
 
 
-def lags_said(log: bytes) -> list[float]:
-    """How late its event loop was, in seconds, as far as a sidecar said so: at its end, and when it was blocked."""
+class Lag(NamedTuple):
+    """How late an event loop was at most, in seconds, and at most because it computed."""
+
+    all_s: float
+    cpu_s: float
+
+
+def lag_said(log: bytes) -> Lag | None:
+    """What a sidecar said of its event loop: at its end, and when it was blocked before."""
     lines = [json.loads(line) for line in log.splitlines() if b"lag" in line and line.startswith(b"{")]
-    return [float(line[name]) for line in lines for name in ("loop_lag_max_s", "lag_s") if name in line]
+    said = [
+        Lag(line[names[0]], line[names[1]])
+        for line in lines
+        for names in (("loop_lag_max_s", "loop_lag_max_cpu_s"), ("lag_s", "cpu_s"))
+        if names[0] in line
+    ]
+    return Lag(max(each.all_s for each in said), max(each.cpu_s for each in said)) if said else None
 
 
 class Sidecar:
     """One running process and what can be seen of it from outside."""
 
-    lags: ClassVar[dict[str, float]] = {}
-    """By its name, how late the loop of each was at most that ended in order, and of those that said so before: in
-    this process, since its start."""
+    lags: ClassVar[dict[str, Lag]] = {}
+    """By their names, the loops of those that ended in order, or were blocked: in this process, since its start."""
 
     def __init__(
         self,
@@ -345,8 +357,8 @@ class Sidecar:
                 self._process.kill()
                 self._process.wait(_STOP_S)
         self._process = None
-        if said := lags_said(self._log.read_bytes()):
-            self.lags[self._log.stem] = max(said)
+        if (said := lag_said(self._log.read_bytes())) is not None:
+            self.lags[self._log.stem] = said
 
     @property
     def alive(self) -> bool:

@@ -30,10 +30,11 @@ from tests.corpus.scripts import GENERATED, METADATA_URL, Script, read_script, r
 from tests.corpus.sidecar import (
     ABOVE_THE_BUCKET,
     BARRIER_TOOL,
+    Lag,
     Sidecar,
     SidecarError,
     keeping,
-    lags_said,
+    lag_said,
     policy,
     watching,
 )
@@ -699,11 +700,15 @@ def test_the_lateness_of_loops_is_read_from_what_sidecars_say() -> None:
     """Issue 7, done when: loop lag max < 100 ms over the whole corpus. Text that no sidecar wrote is passed over."""
     log = (
         b'{"msg":"started","flags":[]}\nTraceback: lag\n'
-        b'{"msg":"loop was blocked","lag_s":0.25,"times":2}\n{"msg":"stopped","loop_lag_max_s":0.5}\n'
+        b'{"msg":"loop was blocked","lag_s":0.5,"cpu_s":0.25}\n{"msg":"stopped","loop_lag_max_s":0.6,'
+        b'"loop_lag_max_cpu_s":0.2}\n'
     )
-    assert lags_said(log) == [0.25, 0.5]
+    assert lag_said(log) == Lag(0.6, 0.25)
+    assert lag_said(b'{"msg":"started"}\n') is None
     assert lag_report({}) == "loop lag: no sidecar told"
-    assert lag_report({"a": 0.012, "b": 0.2504}) == "loop lag: 250 ms at most, in b, of 2 sidecars that told"
+    assert lag_report({"a": Lag(0.02, 0.012), "b": Lag(0.2504, 0.001)}) == (
+        "loop lag of 2 sidecars that told: 250 ms at most (b), of it computing 12 ms at most (a)"
+    )
 
 
 def children() -> list[str]:

@@ -49,12 +49,21 @@ def test_a_blocked_loop_is_told_at_once_and_then_seldom() -> None:
     """One line, and the next one says how often, and how long the longest was."""
     lag = LoopLag()
     assert lag.heard(BLOCKED_S, 0.0) is None
-    assert lag.heard(0.2, 1.0) == Blocked(lag_s=0.2, times=1)
-    assert lag.heard(0.9, 2.0) is None
-    assert lag.heard(0.3, 1.0 + TELL_EVERY_S - 0.1) is None
-    assert lag.heard(0.0, 1.0 + TELL_EVERY_S) == Blocked(lag_s=0.9, times=2)
+    assert lag.heard(0.2, 1.0, 0.1) == Blocked(lag_s=0.2, cpu_s=0.1, times=1)
+    assert lag.heard(0.9, 2.0, 0.8) is None
+    assert lag.heard(0.3, 1.0 + TELL_EVERY_S - 0.1, 0.3) is None
+    assert lag.heard(0.0, 1.0 + TELL_EVERY_S) == Blocked(lag_s=0.9, cpu_s=0.8, times=2)
     assert lag.heard(0.0, 1.0 + 2 * TELL_EVERY_S) is None
-    assert lag.heard(0.2, 1.0 + 2 * TELL_EVERY_S) == Blocked(lag_s=0.2, times=1)
+    assert lag.heard(0.2, 1.0 + 2 * TELL_EVERY_S) == Blocked(lag_s=0.2, cpu_s=0.0, times=1)
+
+
+def test_what_the_machine_took_is_told_apart_from_what_we_computed() -> None:
+    """A quota of CPU that is used up, or a busy machine, is no mistake of a parser; what was computed while the loop
+    was in time does not count."""
+    lag = LoopLag()
+    for late_s, cpu_s in ((0.5, 0.01), (0.0, 0.05), (0.08, 0.13)):
+        lag.heard(late_s, 0.0, cpu_s)
+    assert (lag.max_s, lag.max_cpu_s) == (0.5, 0.08)
 
 
 async def test_a_timer_that_comes_late_is_the_lag() -> None:
@@ -63,6 +72,7 @@ async def test_a_timer_that_comes_late_is_the_lag() -> None:
     told: list[Blocked] = []
     beats: list[float] = []
     late_s = iter((0.0, 0.25))
+    used = iter((1.0, 1.01, 2.0, 2.2, 3.0))
 
     async def sleep(seconds: float) -> None:
         if (more := next(late_s, None)) is None:
@@ -70,8 +80,15 @@ async def test_a_timer_that_comes_late_is_the_lag() -> None:
         clock[0] += seconds + more
 
     with pytest.raises(asyncio.CancelledError):
-        await lag.run(told.append, lambda: beats.append(clock[0]), now=lambda: clock[0], sleep=sleep)
+        await lag.run(
+            told.append,
+            lambda: beats.append(clock[0]),
+            now=lambda: clock[0],
+            cpu=lambda: next(used),
+            sleep=sleep,
+        )
     assert lag.max_s == pytest.approx(0.25)
     assert sum(lag.counts) == 2
-    assert told == [Blocked(lag_s=pytest.approx(0.25), times=1)]  # type: ignore[arg-type]  # compares like a float
+    (blocked,) = told
+    assert (round(blocked.lag_s, 6), round(blocked.cpu_s, 6), blocked.times) == (0.25, 0.2, 1)
     assert beats == [pytest.approx(100 + EVERY_S), pytest.approx(100.25 + 2 * EVERY_S)]
