@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -41,15 +42,17 @@ class Guards:
         memory_limit_bytes: int | None = None,
         mounted: Path = MOUNTED,
         own: Path = OWN,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`memory_limit_bytes` bounds the resident memory of this process beside what its control group allows.
         `mounted` is where control groups are, `own` says which one is ours."""
         self._life = life
         self._limit = memory_limit_bytes
         self._cgroup = Cgroup(mounted, own)
+        self._now = now
         self._resume: Callable[[], Awaitable[None]] | None = None
         self._watch = LoopWatch(self._tell_where)
-        self._next_s = 0.0
+        self._next_s = float("-inf")
         self._pauses = 0
         self.lag = LoopLag()
         self.memory = Memory(self._usage, self._tell_memory)
@@ -127,7 +130,7 @@ class Guards:
         if are_back:
             return
         self._pauses += 1
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if now >= self._next_s:
             self._next_s = now + TELL_EVERY_S
             self._life("no connections are accepted", "warning", descriptors=open_limit(), times=self._pauses)

@@ -22,6 +22,9 @@ MOST_FRAMES: Final = 12
 NAMED_PARTS: Final = 3
 """Of a path, from its end: where a program is installed is nobody's business."""
 
+CLOSE_S: Final = 1.0
+"""It may be stuck where it tells, and the process ends all the same."""
+
 Frames = Callable[[], FrameType | None]
 
 
@@ -90,4 +93,4 @@ class LoopWatch:
         """Look no more."""
         self._over.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
