@@ -14,6 +14,7 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -158,12 +159,15 @@ async def test_a_connection_that_fails_for_want_of_descriptors_says_so(upstream:
         await transport.close()
 
 
-async def test_without_descriptors_nobody_knows_whether_the_server_is_there(upstream: Upstream) -> None:
+@pytest.mark.parametrize("kind", ["streamable_http", "http_sse"])
+async def test_without_descriptors_nobody_knows_whether_the_server_is_there(
+    upstream: Upstream, kind: Literal["streamable_http", "http_sse"]
+) -> None:
     """/readyz: what was so last stays so, in both directions; the server is not to blame."""
     upstream.follow(serve)
     transport = AiohttpTransport(upstream.url, connect_timeout_s=1.0)
     clock = [0.0]
-    probing = Probe(UpstreamSettings(url=upstream.url), transport, now=lambda: clock[0])
+    probing = Probe(UpstreamSettings(url=upstream.url, transport=kind), transport, now=lambda: clock[0])
 
     async def answers() -> bool:
         clock[0] += 60
