@@ -78,7 +78,8 @@ class Rooms:
         report: Callable[[Exception], None],
     ) -> None:
         """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `guards`
-        say what there is of memory and descriptors, `report` hears of what fails beside the calls. Raises SettingsError for files that cannot be read."""
+        say what there is of memory and descriptors, `report` hears of what fails beside the calls. Raises SettingsError
+        for files that cannot be read."""
         self.settings = settings
         self.generation = generation
         form = settings.refusals

@@ -34,8 +34,8 @@ class Room:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`deadline` says when a call is over whatever happens, `is_short` whether there is no memory for more calls;
-        `now` is monotonic, in seconds. `shelve` gives the places of before a reload, with those who hold them: they count
-        as long as the settings are the same."""
+        `now` is monotonic, in seconds. `shelve` gives the places of before a reload, with those who hold them: they
+        count as long as the settings are the same."""
         self._settings = settings
         self._deadline = deadline
         self._is_short = is_short

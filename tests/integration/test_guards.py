@@ -118,7 +118,7 @@ async def test_kept_answers_go_before_anybody_is_refused(
     client = await connect(side.port)
     for number in range(8):
         await client.asked(post(tool_call(id=number, tool=f"tool{number}")))
-    store = side.house.caching.store
+    store = side.house.rooms.caching.store
     assert store is not None
     for used, state, gone in ((810_000, "degraded", 4), (960_000, "short", 8)):
         group.use(used)

@@ -22,7 +22,7 @@ from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar, probe, process
 from tests.integration.keys import key, let_in
 from tests.integration.upstream import Exchange, Upstream
-from tests.integration.waiting import until, within
+from tests.integration.waiting import turns, until, within
 from tests.integration.wire import LEGACY, Answer, event, listen, message, post, result, tool_call
 
 EVERYTHING = {"match": "*", "allow": ["*"], "class": "write"}
@@ -523,6 +523,7 @@ async def test_tls_may_begin_with_a_reload(
     own_key.write_bytes(issued.key_pem)
     await reload(side)
     assert side.port == port
+    await turns()  # what accepted until now is closed after that
     trusting = ssl.create_default_context(cadata=authority.pem.decode())
     trusting.check_hostname = False
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
