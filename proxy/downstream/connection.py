@@ -12,7 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -51,33 +51,25 @@ _SLOW_HEAD: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nConte
 class Incoming:
     """One HTTP request whose head has arrived: what aiohttp parsed, and nothing it would guess."""
 
-    __slots__ = ("_task", "body", "connection", "is_read", "message")
+    __slots__ = ("body", "connection", "is_read", "message")
 
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        body: StreamReader,
-        connection: Connection,
-        writer: object,
-        task: asyncio.Task[None],
-    ) -> None:
+    def __init__(self, message: RawRequestMessage, body: StreamReader, connection: Connection) -> None:
         self.message = message
         self.body = body
         self.connection = connection
         self.is_read = False
         """The body has arrived whole: what follows on the connection is another request."""
-        self._task = task
 
     def _cancel(self, error: BaseException) -> None:
         """Called by aiohttp when the connection is lost."""
         self.body.set_exception(error)
 
     def _finish(self) -> None:
-        """Called by aiohttp when the answer begins."""
+        """Called by aiohttp when the request asked for another protocol."""
 
 
 class Done:
-    """What the handler hands back to aiohttp when it has written the answer itself."""
+    """What the handler hands back when it has written the answer itself; aiohttp takes it for a response."""
 
     __slots__ = ("keep_alive",)
 
@@ -103,6 +95,7 @@ class Connection(RequestHandler):
         "_body",
         "_framing_bytes",
         "_grace",
+        "_handler",
         "_head_bytes",
         "_head_deadline",
         "_head_timeout_s",
@@ -122,6 +115,7 @@ class Connection(RequestHandler):
         self,
         server: Server,
         settings: ListenSettings,
+        handler: Handler,
         refuse_unparsed: RefuseUnparsed,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -138,6 +132,7 @@ class Connection(RequestHandler):
         )
         self._head_timeout_s = settings.head_timeout_s
         self._take_timeout_s = settings.write_idle_timeout_s
+        self._handler = handler
         self._refuse_unparsed = refuse_unparsed
         self._head_deadline: asyncio.TimerHandle | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -154,6 +149,73 @@ class Connection(RequestHandler):
         """How many of the requests that arrived here have had their answer."""
         self.streams = False
         """A stream is being written: a client that closes its half has heard enough of it."""
+
+    async def start(self) -> None:
+        """Answer requests, one after the other: the task of the connection.
+
+        Instead of aiohttp's, which makes a task and a writer for each request and looks for answers not yet written.
+        """
+        try:
+            while not self._force_close:
+                message, body = await self._next()
+                self._keepalive = await self._answered(message, body)
+                if not body.is_eof():
+                    self.close()  # what is left of it is no request
+                if self._close or not self._keepalive:
+                    break
+                self._await_next()
+        except BaseException:
+            self.force_close()
+            raise
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _next(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+        """Wait for what the parser has to say, and let it go on."""
+        if not self._messages:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message, body = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return message, body
+
+    async def _answered(self, message: RawRequestMessage | _ErrInfo, body: StreamReader) -> bool:
+        """Whether the connection may be kept after the answer, which has been written."""
+        if isinstance(message, _ErrInfo):
+            return self._refuse(_unparsed(message.exc)).keep_alive
+        incoming = Incoming(message, body, self)
+        self._current_request = incoming  # type: ignore[assignment]  # `_cancel` is all aiohttp asks
+        self._request_in_progress = True
+        try:
+            done = await self._handler(incoming)
+        except Exception as error:
+            refused = Refused(Reason.INTERNAL)
+            refused.__cause__ = error
+            done = self._refuse(refused)
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+        if self._upgraded:
+            await self.finish_response(incoming, done, None)  # type: ignore[arg-type]  # as above
+        return done.keep_alive
+
+    def _await_next(self) -> None:
+        """Close the connection when nothing has come for a while."""
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -313,21 +375,9 @@ class Connection(RequestHandler):
         except TimeoutError:
             pass
 
-    def handle_error(
-        self,
-        request: Any,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What aiohttp could not parse, or an exception nobody caught."""
+    def _refuse(self, refused: Refused) -> Done:
         self.answered += 1
-        if status == 400:
-            refused = _unparsed(exc)
-        else:
-            refused = Refused(Reason.INTERNAL)
-            refused.__cause__ = exc
-        return self._refuse_unparsed(self, refused)  # type: ignore[return-value]  # `Done` is all aiohttp asks
+        return self._refuse_unparsed(self, refused)
 
     def log_exception(self, *words: object, **details: object) -> None:
         """Said by the listener, without the text of the exception."""
@@ -398,12 +448,12 @@ class Server(web.Server):
     def __init__(self, settings: ListenSettings, handler: Handler, refuse_unparsed: RefuseUnparsed) -> None:
         super().__init__(
             handler,  # type: ignore[arg-type]  # our request and answer types, not aiohttp's
-            request_factory=Incoming,  # type: ignore[arg-type]
             handler_cancellation=True,
         )
         self.settings = settings
         """What connections are made with."""
+        self._handler = handler
         self._refuse_unparsed = refuse_unparsed
 
     def __call__(self) -> Connection:
-        return Connection(self, self.settings, self._refuse_unparsed, self._loop)
+        return Connection(self, self.settings, self._handler, self._refuse_unparsed, self._loop)

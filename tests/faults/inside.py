@@ -33,8 +33,8 @@ MOST_AWAITS: Final = 60
 """Of one call; a call that is never done would be interrupted for ever."""
 PATIENCE_S: Final = 5.0
 INTERNAL: Final = "internal"
-TASK: Final = "RequestHandler._handle_request"
-"""What aiohttp runs for each request; its caller is what it cancels when a client has left."""
+TASK: Final = "Connection.start"
+"""What serves the requests of a connection; aiohttp cancels it when a client has left."""
 
 SETTINGS: Final = (
     'policy.tools=[{"match":"keep-*","class":"read","allow":["*"],"cache":{"ttl_s":60}},{"match":"*","allow":["*"]}]',
@@ -90,13 +90,14 @@ class Interrupter:
         self.at, self.awaits = at, 0
 
     def factory(self, loop: asyncio.AbstractEventLoop, coro: Coro, **context: Any) -> asyncio.Task[Any]:
-        outer = asyncio.current_task(loop) if getattr(coro, "__qualname__", "") == TASK else None
-        if outer is None or self.at is None:
-            return asyncio.Task(coro, loop=loop, **context)
-        return asyncio.Task(self._stepping(coro, outer), loop=loop, **context)
+        is_connection = getattr(coro, "__qualname__", "") == TASK
+        return asyncio.Task(self._stepping(coro) if is_connection else coro, loop=loop, **context)
 
     @types.coroutine
-    def _stepping(self, coro: Coro, outer: asyncio.Task[Any]) -> Generator[Any, Any, Any]:
+    def _stepping(self, coro: Coro) -> Generator[Any, Any, Any]:
+        connection = coro.cr_frame.f_locals["self"]  # type: ignore[attr-defined]  # a coroutine of `async def`
+        request: object = None
+        is_counted = False
         value: Any = None
         error: BaseException | None = None
         while True:
@@ -104,11 +105,16 @@ class Interrupter:
                 awaited = coro.send(value) if error is None else coro.throw(error)
             except StopIteration as done:
                 return done.value
-            self.awaits += 1
-            if self.awaits == self.at:
+            if connection._current_request is not request:
+                request = connection._current_request
+                is_counted = request is not None and self.at is not None
+            self.awaits += is_counted
+            if is_counted and self.awaits == self.at:
                 self.struck += 1
-                # As aiohttp does it when the connection is lost: from outside, by whoever waits for this task.
-                outer.cancel()
+                # As aiohttp does it when the connection is lost.
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
             value, error = None, None
             try:
                 value = yield awaited
