@@ -12,6 +12,7 @@ Source: server/utilities/caching of 2026-07-28; protocol facts of the revisions 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from hashlib import sha256
@@ -26,7 +27,7 @@ from ..protocol.canonical import canonical
 from ..protocol.headers import HOP_BY_HOP
 from ..protocol.jsonrpc import META_PREFIX, META_VERSION
 
-FORMAT: Final = "mcp-sidecar key 1"
+FORMAT: Final = "mcp-sidecar key 2"
 """Begins all material. Another choice of what counts is another format."""
 
 Share: TypeAlias = Literal["caller", "tenant", "all"]
@@ -125,7 +126,7 @@ class Keying:
                     call.revision.name,
                     call.method,
                     params,
-                    _exactly(call, keep) if _has_float(params) else [],
+                    _exactly(call, keep, params),
                     _meta(call.params),
                     definition,
                     None if any_session else call.session,
@@ -136,12 +137,14 @@ class Keying:
                 ]
             )
             own = _written(["caller", *_whole(permit.principal)])
-            others = _written([share, permit.principal.tenant if share == "tenant" else ""])
+            tenant = permit.principal.tenant
+            if share == "caller":
+                return Keys(_key(common + own, tenant), None, is_counted)
+            owner = tenant if share == "tenant" else ""
+            others = _written([share, owner])
         except (ValueError, RecursionError):
             return None  # an integer of 5,000 digits, or nesting that nobody can write
-        tenant = permit.principal.tenant
-        shared = None if share == "caller" else _key(common + others, tenant if share == "tenant" else "")
-        return Keys(_key(common + own, tenant), shared, is_counted)
+        return Keys(_key(common + own, tenant), _key(common + others, owner), is_counted)
 
     def _headers(self, call: Call) -> str:
         """A digest of the headers that reach the server and may change what it says; "" without any."""
@@ -175,30 +178,38 @@ def _key(material: bytes, tenant: str) -> Key:
     return Key(material, sha256(material).digest(), tenant)
 
 
-def _has_float(value: object) -> bool:
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, float):
-            return True
-        if isinstance(one, dict):
-            waiting.extend(one.values())
-        elif isinstance(one, list):
-            waiting.extend(one)
-    return False
-
-
-def _exactly(call: Call, keep: Keep | None) -> list[str]:
-    """The numbers with a fraction or an exponent, digit for digit, in the order in which the material names them: 0.1
-    with 40 digits may be another number to the server. Raises ValueError where the body does not say."""
-    read: object = call.params
-    if call.body:
-        tree = jiter.from_json(call.body, float_mode="decimal")
-        read = tree.get("params") if isinstance(tree, dict) else None
+def _exactly(call: Call, keep: Keep | None, params: Mapping[str, object]) -> list[str]:
+    """The numbers with a fraction or an exponent, digit for digit, in the order in which the material names them, where
+    the floats in `params` do not say all of them: 0.1 with 40 digits may be another number to the server. Raises
+    ValueError where the body does not say."""
+    if not call.body or _is_exact(call.body):
+        return []
+    floats = _numbers(params)
+    if not floats:
+        return []
+    tree = jiter.from_json(call.body, float_mode="decimal")
+    read = tree.get("params") if isinstance(tree, dict) else None
     if not isinstance(read, Mapping):
         raise ValueError("this is no request")
+    exact = _numbers(_params(read, keep)[0])
+    return [] if exact == floats else exact
+
+
+_AS_NUMERALS: Final = bytes(ord("0") if chr(each) in "0123456789." else each for each in range(256))
+_INEXACT: Final = (b"0" * (sys.float_info.dig + 1), b"0e-", b"0E-")
+
+
+def _is_exact(body: bytes) -> bool:
+    """Whether no two numbers that could stand in a body are one float: decimals of at most 15 digits never are, but for
+    those too small to be normal. Digits in texts count, too: rather no than a second reading."""
+    numerals = body.translate(_AS_NUMERALS)
+    return not any(each in numerals for each in _INEXACT)
+
+
+def _numbers(value: object) -> list[str]:
+    """The numbers with a fraction or an exponent, members in the order of their names."""
     found: list[str] = []
-    waiting: list[object] = [_params(read, keep)[0]]
+    waiting: list[object] = [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, Decimal | float):

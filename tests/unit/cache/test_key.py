@@ -74,8 +74,8 @@ def test_the_material_is_told_whole() -> None:
     call = asked('{"name":"read_doc","arguments":{"b":1.0,"a":null},"_meta":{"x":1}}', session="s", query="q")
     text = own(call, definition="v1:0").material.decode()
     assert text == (
-        '["mcp-sidecar key 1","http://127.0.0.1:8000/mcp","g1","2025-11-25","tools/call",'
-        '{"arguments":{"a":null,"b":1.0},"name":"read_doc"},["1e0"],{"x":1},"v1:0","s","q","",["r-1",false,[],null]]'
+        '["mcp-sidecar key 2","http://127.0.0.1:8000/mcp","g1","2025-11-25","tools/call",'
+        '{"arguments":{"a":null,"b":1.0},"name":"read_doc"},[],{"x":1},"v1:0","s","q","",["r-1",false,[],null]]'
         '["caller","https://idp.test","ann","acme",["staff","viewer"],["mail","tools"]]'
     )
 
@@ -96,10 +96,16 @@ def spelt(number: str) -> Key:
         ("0.1", "0.1000000000000000000000000000000000000001", False),
         ("0.1", "0.1000000000000000055511151231257827", False),
         ("9007199254740993.0", "9007199254740992.0", False),
+        ("1.00000000000001", "1.000000000000010000000000000001", False),
+        ("1e-320", "1.0001e-320", False),
+        ("0.0", "1E-400", False),
         ("0.1", "0.10", True),
+        ("0.1", "0.10000000000000000000", True),
+        ("0.0", "0E-9", True),
         ("0.1", "1e-1", True),
         ("150.0", "1.5e2", True),
         ("0.0", "0e5", True),
+        ("9007199254740993e0", "9007199254740992e0", False),
         ("0.0", "-0.0", False),
         ("-1.5", "1.5", False),
         ("1.0", "1", False),
