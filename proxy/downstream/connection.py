@@ -340,6 +340,11 @@ class Connection(RequestHandler):
             self._deafen()
             self._resume_transport_reading()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """What was not paused goes on by itself: aiohttp asks at each body that was read, and parses nothing again."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def pause_reading(self) -> None:
         if self.streams or self._must_stay:
             self._deafen()

@@ -176,6 +176,8 @@ class Record:
                 sink(self)
             except Exception as error:  # the call is over, and other sinks wait
                 self._house.failed(error)
+        # The call holds its journey: together they would wait for the collector, with all that the call carried.
+        self.call = self.permit = None
 
     @property
     def outcome_at_server(self) -> Outcome:

@@ -6,6 +6,7 @@ credential: what is logged is listed here field by field.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import sys
@@ -25,7 +26,7 @@ class Log:
     """Writes lines; `write` takes whole lines of bytes and must not raise."""
 
     def __init__(self, write: Callable[[bytes], object] | None = None) -> None:
-        self._write = write or _to_stderr
+        self._write = write or _Stderr().write
         self._encode = msgspec.json.Encoder().encode
         self._next_s = 0.0
         self._unsaid = 0
@@ -99,8 +100,28 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _to_stderr(line: bytes) -> None:
-    # A closed or broken standard error costs lines, never a call.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.buffer.write(line)
-        sys.stderr.buffer.flush()
+class _Stderr:
+    """Writes what is said in one turn of the loop at once: to write a line costs more than to make it."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._writes_soon: asyncio.AbstractEventLoop | None = None
+        """The loop in whose next turn they are written."""
+
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush()  # nothing runs yet, or any more
+            return
+        if loop is not self._writes_soon:
+            self._writes_soon = loop
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        lines, self._lines, self._writes_soon = self._lines, [], None
+        # A closed or broken standard error costs lines, never a call.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.buffer.write(b"".join(lines))
+            sys.stderr.buffer.flush()

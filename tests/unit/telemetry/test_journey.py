@@ -72,6 +72,16 @@ def test_a_record_keeps_what_the_rooms_said() -> None:
     )
 
 
+def test_a_journey_lets_go_of_its_call_when_it_has_ended() -> None:
+    """Own promise: calls hold their journeys, and must not wait for the collector of cycles when they are over."""
+    record = opened()
+    call = make_call(journey=record)
+    record.read(call)
+    record.permitted(Permit(call=call, principal=PRINCIPAL, rule=RULE))
+    record.ended(Ending.COMPLETE)
+    assert (record.call, record.permit) == (None, None)
+
+
 def test_every_journey_has_an_id_of_its_own() -> None:
     """Own promise: unique in the process and across restarts; a sibling came with the same bytes."""
     house = Journeys([], lambda: 0.0)
@@ -157,14 +167,15 @@ def test_what_was_not_refused_counts_as_it_was_answered_or_ended(
     verdict: Verdict | None, ending: Ending | None, kind: Kind | None, outcome: str
 ) -> None:
     """design section 6; a client that has heard enough of a stream of messages has cancelled nothing."""
-    record = opened()
+    heard: list[str] = []
+    record = opened(lambda ended: heard.append(ended.outcome))
     if kind is not None:
         record.read(make_call(kind=kind))
     if verdict is not None:
         record.answered(verdict)
     if ending is not None:
         record.ended(ending)
-    assert record.outcome == outcome
+    assert (heard or [record.outcome]) == [outcome]
     assert outcome in STATUSES
 
 

@@ -1,5 +1,6 @@
 """One JSON line a call: exactly these fields, whatever strangers wrote into the call."""
 
+import asyncio
 import json
 import re
 
@@ -38,7 +39,8 @@ def opened() -> Record:
 
 def test_a_call_that_was_answered_is_one_line_with_these_fields() -> None:
     """design section 6: what is logged is listed, field by field."""
-    record = opened()
+    lines: list[bytes] = []
+    record = Journeys([Log(lines.append).call], lambda: 2.0000004).open(1.0)
     call = make_call(target="echo", id=5, revision=BY_NAME["2025-11-25"], params={"arguments": {"a": SECRET}})
     record.read(call)
     record.identified(PRINCIPAL)
@@ -48,7 +50,7 @@ def test_a_call_that_was_answered_is_one_line_with_these_fields() -> None:
     record.altered("redirect")
     record.cached(Cached.MISS)
     record.ended(Ending.COMPLETE)
-    assert line_of(record) == {
+    assert logged(lines) == {
         "level": "info",
         "msg": "tool call",
         "request_id": record.request_id,
@@ -192,3 +194,48 @@ def test_whoever_tries_credentials_does_not_fill_a_disk() -> None:
         ("bad_credential", None),
         ("too_many_failures", 1),
     ]
+
+
+class Writes:
+    """Standard error, write by write."""
+
+    def __init__(self) -> None:
+        self.buffer = self
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+
+def messages(data: bytes) -> list[str]:
+    return [json.loads(line)["msg"] for line in data.splitlines()]
+
+
+def test_lines_of_one_turn_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own promise: in their order, before the loop waits, and also in the last turn there is."""
+    said = Writes()
+    monkeypatch.setattr("sys.stderr", said)
+    log = Log()
+
+    async def two_turns() -> None:
+        log.life("one")
+        log.life("two")
+        await asyncio.sleep(0)
+        assert [messages(each) for each in said.writes] == [["one", "two"]]
+        log.life("three")
+
+    asyncio.run(two_turns())
+    assert [messages(each) for each in said.writes] == [["one", "two"], ["three"]]
+
+
+def test_without_a_loop_a_line_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own promise: what is said before the start, and after the end, is not lost."""
+    said = Writes()
+    monkeypatch.setattr("sys.stderr", said)
+    log = Log()
+    log.life("one")
+    log.life("two")
+    assert [messages(each) for each in said.writes] == [["one"], ["two"]]
