@@ -8,7 +8,16 @@ Pure values and the one owner of a stream's closing; no IO, no clock.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    KeysView,
+    Mapping,
+    Sequence,
+)
 from enum import Enum, StrEnum
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
@@ -33,38 +42,51 @@ class Headers:
     Look-ups take lower-case names; the bytes of names and values stay as they came.
     """
 
-    __slots__ = ("_index", "pairs")
+    __slots__ = ("_first", "_repeated", "pairs")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.pairs = tuple(pairs)
-        self._index: dict[str, list[str]] | None = None
+        self._first: dict[str, str] | None = None
+        self._repeated: dict[str, list[str]] = {}
 
-    def _by_name(self) -> dict[str, list[str]]:
-        index = self._index
-        if index is None:
-            index = {}
-            for name, value in self.pairs:
+    def _by_name(self) -> dict[str, str]:
+        first = self._first
+        if first is None:
+            first = {}
+            for field, value in self.pairs:
+                name = field.decode("latin-1").lower()
                 text = value.decode("utf-8", "surrogateescape")
-                index.setdefault(name.decode("latin-1").lower(), []).append(text)
-            self._index = index
-        return index
+                if name in first:
+                    self._repeated.setdefault(name, [first[name]]).append(text)
+                else:
+                    first[name] = text
+            self._first = first
+        return first
 
     def forget_index(self) -> None:
         """Give back what look-ups built; the next one builds it again."""
-        self._index = None
+        self._first = None
+        self._repeated = {}
 
     def get(self, name: str) -> str | None:
         """The first value of `name` (lower case), or None."""
-        values = self._by_name().get(name)
-        return values[0] if values else None
+        return self._by_name().get(name)
 
     def all(self, name: str) -> Sequence[str]:
         """Every value of `name` (lower case), in order."""
-        return self._by_name().get(name, ())
+        first = self._by_name().get(name)
+        if first is None:
+            return ()
+        return self._repeated.get(name) or (first,)
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> KeysView[str]:
         """Lower-case names, each once."""
         return self._by_name().keys()
+
+    def repeated(self) -> Collection[str]:
+        """The lower-case names that come more than once."""
+        self._by_name()
+        return self._repeated
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name()

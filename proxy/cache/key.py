@@ -148,7 +148,7 @@ class Keying:
 
     def _headers(self, call: Call) -> str:
         """A digest of the headers that reach the server and may change what it says; "" without any."""
-        names = [name for name in call.headers.names() if name not in self._ignored]
+        names = call.headers.names() - self._ignored
         if not names:
             return ""
         stops = self._stops

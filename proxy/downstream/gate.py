@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -70,8 +71,9 @@ class Gate:
         """The endpoint a request means. Host and Origin come first, whatever the path."""
         if version not in ((1, 1), (1, 0)):
             raise _malformed("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        for name in _ONCE:
-            if len(headers.all(name)) > 1:
+        repeated = headers.repeated()
+        for name in _ONCE if repeated else ():
+            if name in repeated:
                 raise _malformed(f"The header {name} is repeated.")
         host = headers.get("host")
         if host is None:
@@ -88,10 +90,11 @@ class Gate:
             raise Refused(Reason.ORIGIN_NOT_ALLOWED, "The operator lists them in listen.allowed_origins.")
         if not _TARGET.fullmatch(request_target):
             raise _malformed("The request target has characters that RFC 3986 does not allow.")
-        for field, value in headers.pairs:
-            if field.lower() not in self._keys:
-                _check_field(field, value)
-        if named_by_connection(headers) is None:
+        if not b"".join(chain.from_iterable(headers.pairs)).isascii():
+            for field, value in headers.pairs:
+                if field.lower() not in self._keys:
+                    _check_field(field, value)
+        if "connection" in headers and named_by_connection(headers) is None:
             raise _malformed("The header Connection names a field that must reach the other side.")
         path, _, query = request_target.partition("?")
         if query and any(name == "access_token" for name, _ in parse_qsl(query, keep_blank_values=True)):

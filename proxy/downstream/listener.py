@@ -172,56 +172,63 @@ class Listener:
     ) -> Call | Reply:
         """The call of a request, or the answer to a browser's preflight. Raises Refused."""
         message = incoming.message
-        version = (message.version.major, message.version.minor)
         if message.method in _NEVER:
             raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", b"DELETE, GET, OPTIONS, POST"),))
-        target = self._gate.target(message.path, headers, version)
+        target = self._gate.target(message.path, headers, message.version)
         if self._refuses_new:
             raise Refused(Reason.DRAINING, retry_after_s=1)
         endpoint = self._endpoints.get(target.path)
         served = endpoint or self._pages(target.path)
         if served is None:
             raise Refused(Reason.PATH_UNKNOWN)
-        allow = ", ".join(sorted(served.methods)).encode()
-        if message.method == "OPTIONS":
-            fields = self._gate.preflight(headers, allow)
-            if fields is not None:
-                incoming.is_read = incoming.body.is_eof()
-                return Reply(204, Headers(fields))
-        if message.method not in served.methods or message.method == "OPTIONS":
-            raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
+        if message.method == "OPTIONS" or message.method not in served.methods:
+            return self._not_called(served, incoming, headers)
         if isinstance(served, Page):
             return await self._page(served, incoming, headers, target)
-        read = functools.partial(
-            await self._reader(incoming, headers),
-            received=received,
-            journey=journey,
-            query=target.query,
-            spoken=served.revision,
-            peer=incoming.connection.peer,
-        )
+        kind = _KINDS.get(message.method)
+        if kind is None:
+            read = functools.partial(
+                read_post,
+                headers,
+                await self._message(incoming, headers),
+                max_structure=self._settings.max_structural_bytes,
+            )
+        else:
+            self._bodiless(incoming, headers)
+            read = functools.partial(read_bodiless, kind, headers)
         try:
-            return read()
+            return read(
+                received=received,
+                journey=journey,
+                query=target.query,
+                spoken=served.revision,
+                peer=incoming.connection.peer,
+            )
         except Refused:
             # What the reader thinks of it is for callers; a stranger is told that it is one.
             if self._who is not None:
                 await self._who(headers, incoming.connection.peer)
             raise
 
-    async def _reader(self, incoming: Incoming, headers: Headers) -> Callable[..., Call]:
-        """What makes a call of the request, its body read. Raises Refused."""
-        message = incoming.message
-        if message.method in _KINDS:
-            self._bodiless(incoming, headers)
-            return functools.partial(read_bodiless, _KINDS[message.method], headers)
-        version = (message.version.major, message.version.minor)
-        length = self._gate.body(headers, version, self._settings.max_body_bytes)
+    def _not_called(self, served: Endpoint | Page, incoming: Incoming, headers: Headers) -> Reply:
+        """The answer to a browser that asks first. Raises Refused for everybody else."""
+        allow = ", ".join(sorted(served.methods)).encode()
+        if incoming.message.method == "OPTIONS":
+            fields = self._gate.preflight(headers, allow)
+            if fields is not None:
+                incoming.is_read = incoming.body.is_eof()
+                return Reply(204, Headers(fields))
+        raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
+
+    async def _message(self, incoming: Incoming, headers: Headers) -> bytes:
+        """The body of what is posted. Raises Refused."""
+        limit = self._settings.max_body_bytes
+        length = self._gate.body(headers, incoming.message.version, limit)
         self._gate.is_json(headers)
         if self._who is not None and (length is None or length > MAX_STRANGERS_BODY_BYTES):
             # Else whoever connects often enough fills our memory without ever saying who it is.
             await self._who(headers, incoming.connection.peer)
-        body = await self._body(incoming, headers, length, self._settings.max_body_bytes)
-        return functools.partial(read_post, headers, body, max_structure=self._settings.max_structural_bytes)
+        return await self._body(incoming, headers, length, limit)
 
     async def _page(self, page: Page, incoming: Incoming, headers: Headers, target: Target) -> Reply:
         """The answer of a page; who asks is not asked for a credential."""
@@ -231,8 +238,7 @@ class Listener:
             self._bodiless(incoming, headers)
             body = b""
         else:
-            version = (incoming.message.version.major, incoming.message.version.minor)
-            length = self._gate.body(headers, version, MAX_PAGE_BODY_BYTES)
+            length = self._gate.body(headers, incoming.message.version, MAX_PAGE_BODY_BYTES)
             body = await self._body(incoming, headers, length, MAX_PAGE_BODY_BYTES)
         asked = PageRequest(method=method, path=target.path, query=target.query, headers=headers, body=body)
         return await page.answer(asked)
@@ -247,13 +253,15 @@ class Listener:
         transport = incoming.connection.transport
         if "expect" in headers and incoming.message.version.minor == 1 and transport is not None:
             transport.write(_CONTINUE)
-        body = await self._arrived(incoming.body, length, limit)
+        reader = incoming.body
+        if reader.is_eof() and reader.total_bytes == length:
+            body = reader.read_nowait(-1)  # it came with the head, as nearly all do
+        else:
+            body = await self._arrived(reader, limit)
         incoming.is_read = True
         return body
 
-    async def _arrived(self, reader: StreamReader, length: int | None, limit: int) -> bytes:
-        if reader.is_eof() and reader.total_bytes == length:
-            return reader.read_nowait(-1)  # it came with the head, as nearly all do
+    async def _arrived(self, reader: StreamReader, limit: int) -> bytes:
         pieces: list[bytes] = []
         size = 0
         try:

@@ -285,6 +285,8 @@ def check_tree(value: object, max_depth: int) -> None:
         below: list[object] = []
         nested = False
         for item in level:
+            if isinstance(item, str):
+                continue
             if isinstance(item, dict):
                 below.extend(item.values())
                 nested = True

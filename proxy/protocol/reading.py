@@ -106,11 +106,10 @@ def read_bodiless(
 
 def refuse_duplicates(headers: Headers) -> None:
     """A field that decides something may come once: a first-copy and a last-copy reader would disagree."""
-    for name in headers.names():
+    for name in headers.repeated():
         if name in MIRRORS or name.startswith(PARAM_PREFIX):
-            if len(headers.all(name)) > 1:
-                raise _mismatch("A mirrored header is repeated.")
-        elif name in _SINGLE and len(headers.all(name)) > 1:
+            raise _mismatch("A mirrored header is repeated.")
+        if name in _SINGLE:
             raise Refused(Reason.MALFORMED, f"The header {name} is repeated.", code=INVALID_REQUEST)
 
 
@@ -287,7 +286,7 @@ def _compare_mirrors(message: Message, headers: Headers) -> None:
         if candidates and decoded not in candidates:
             raise _mismatch("The header Mcp-Name and the body name different targets.")
     for field in headers.names():
-        if field.startswith(PARAM_PREFIX) and decode_value(headers.all(field)[0]) is None:
+        if field.startswith(PARAM_PREFIX) and decode_value(headers.get(field) or "") is None:
             raise _mismatch("A header Mcp-Param-* has a malformed base64 value.")
 
 
