@@ -50,17 +50,14 @@ class Headers:
         self._repeated: dict[str, list[str]] = {}
 
     def _by_name(self) -> dict[str, str]:
-        first = self._first
-        if first is None:
-            first = {}
-            for field, value in self.pairs:
-                name = field.decode("latin-1").lower()
-                text = value.decode("utf-8", "surrogateescape")
-                if name in first:
-                    self._repeated.setdefault(name, [first[name]]).append(text)
-                else:
-                    first[name] = text
-            self._first = first
+        first = self._first = {}
+        for field, value in self.pairs:
+            name = field.decode("latin-1").lower()
+            text = value.decode("utf-8", "surrogateescape")
+            if name in first:
+                self._repeated.setdefault(name, [first[name]]).append(text)
+            else:
+                first[name] = text
         return first
 
     def forget_index(self) -> None:
@@ -70,26 +67,27 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first value of `name` (lower case), or None."""
-        return self._by_name().get(name)
+        return (self._first or self._by_name()).get(name)
 
     def all(self, name: str) -> Sequence[str]:
         """Every value of `name` (lower case), in order."""
-        first = self._by_name().get(name)
+        first = (self._first or self._by_name()).get(name)
         if first is None:
             return ()
         return self._repeated.get(name) or (first,)
 
     def names(self) -> KeysView[str]:
         """Lower-case names, each once."""
-        return self._by_name().keys()
+        return (self._first or self._by_name()).keys()
 
     def repeated(self) -> Collection[str]:
         """The lower-case names that come more than once."""
-        self._by_name()
+        if self._first is None:
+            self._by_name()
         return self._repeated
 
     def __contains__(self, name: str) -> bool:
-        return name in self._by_name()
+        return name in (self._first or self._by_name())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Headers) and self.pairs == other.pairs

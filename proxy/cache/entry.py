@@ -196,7 +196,8 @@ def lifetime_s(entry: Entry) -> float:
 
 def is_over(entry: Entry, wall: float) -> bool:
     """Whether it is of no use any more."""
-    return age(entry, wall) >= lifetime_s(entry)
+    passed = age(entry, wall)
+    return passed >= entry.fresh_s and passed >= lifetime_s(entry)
 
 
 # Telling it again

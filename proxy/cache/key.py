@@ -196,14 +196,14 @@ def _exactly(call: Call, keep: Keep | None, params: Mapping[str, object]) -> lis
 
 
 _AS_NUMERALS: Final = bytes(ord("0") if chr(each) in "0123456789." else each for each in range(256))
-_INEXACT: Final = (b"0" * (sys.float_info.dig + 1), b"0e-", b"0E-")
+_TOO_LONG: Final = b"0" * (sys.float_info.dig + 1)
 
 
 def _is_exact(body: bytes) -> bool:
     """Whether no two numbers that could stand in a body are one float: decimals of at most 15 digits never are, but for
     those too small to be normal. Digits in texts count, too: rather no than a second reading."""
     numerals = body.translate(_AS_NUMERALS)
-    return not any(each in numerals for each in _INEXACT)
+    return not (_TOO_LONG in numerals or b"0e-" in numerals or b"0E-" in numerals)
 
 
 def _numbers(value: object) -> list[str]:

@@ -143,11 +143,12 @@ class Cache:
         best: Entry | None = None
         for key in (keys.own, keys.shared):
             found = None if key is None else await self._store.get(key.digest)
-            if found is None or key is None or found.material != key.material or is_over(found, wall):
+            if found is None or key is None or found.material != key.material:
                 continue
             if is_fresh(found, wall):
                 return found
-            best = best or found
+            if not is_over(found, wall):
+                best = best or found
         return best
 
     async def _or_stale(self, permit: Permit, asked: Asked, keys: Keys, old: Entry | None) -> Reply:

@@ -251,14 +251,15 @@ class Connection(RequestHandler):
             super().data_received(data)
             self._count_framing(body, len(data) - (body.total_bytes - before))
         else:
-            if self._head_deadline is None and data and not self._request_in_progress:
-                self._await_head()
             self._head_bytes += len(data)
             super().data_received(data)
             body = None
         if len(self._messages):
             self._heads_arrived(body)
-        elif body is None and self._head_bytes > MAX_HEAD_BYTES:
+            return
+        if body is None and self._head_deadline is None and data and not self._request_in_progress:
+            self._await_head()
+        if body is None and self._head_bytes > MAX_HEAD_BYTES:
             self._deafen()
             self._refuse_unparsed(self, Refused(Reason.TOO_LARGE, "The head is too long.", status=431))
             self.force_close()

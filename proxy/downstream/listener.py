@@ -121,8 +121,9 @@ class Listener:
     async def __call__(self, incoming: Incoming) -> Done:
         received = self._now()
         journey = self._open_journey(received)
+        if not self._requests:
+            self._idle.clear()
         self._requests += 1
-        self._idle.clear()
         try:
             return await self._answer(incoming, journey, received)
         except BaseException as error:
@@ -312,8 +313,8 @@ class Listener:
             self._under_way.pop(reply, None)
             connection.streams = False
         # What is known to have no body leaves nothing to throw away; broken framing may have anything behind it.
-        leaves_rest = not incoming.body.is_eof() or reply.status == BROKEN
-        if not incoming.is_read and leaves_rest and reply.status != TOO_SLOW:
+        leaves_rest = not incoming.is_read and (not incoming.body.is_eof() or reply.status == BROKEN)
+        if leaves_rest and reply.status != TOO_SLOW:
             await connection.linger()
         return KEEP if keep and not connection.is_deaf else CLOSE
 
@@ -331,7 +332,7 @@ class Listener:
             has_length = has_length or lower == b"content-length"
             has_date = has_date or lower == b"date"
             lines.append(name + b": " + value + b"\r\n")
-        lines.extend(name + b": " + value + b"\r\n" for name, value in cors)
+        lines += [name + b": " + value + b"\r\n" for name, value in cors]
         if not has_date:
             lines.append(b"Date: " + rfc822_formatted_time().encode() + b"\r\n")
         if not has_length and reply.status not in _BODILESS:

@@ -55,7 +55,9 @@ class Guarded:
 
     async def __call__(self, permit: Permit) -> Reply:
         call, principal = permit.call, permit.principal
-        parts = [(part, self._rule_of(part, principal)) for part in call.parts] or [(call, permit.rule)]
+        parts = [(call, permit.rule)]
+        if call.parts:
+            parts = [(part, self._rule_of(part, principal)) for part in call.parts]
         self._let_pass(parts, principal)
         return await self._serve(permit)
 
@@ -95,7 +97,7 @@ class Guarded:
             if call.kind is not Kind.REQUEST:
                 raise approving.unheard()
             gated.append((call, wanted(call, principal)))
-        if len({each.digest for _, each in gated}) < len(gated):
+        if len(gated) > 1 and len({each.digest for _, each in gated}) < len(gated):
             raise approving.twice()
         return gated
 

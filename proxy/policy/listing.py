@@ -103,7 +103,9 @@ class Listing:
 
     def concerns(self, call: Call) -> bool:
         """Whether the answer is looked at, or one of those to a batch."""
-        return any(each.method in self.methods for each in call.parts or (call,))
+        if call.parts:
+            return any(each.method in self.methods for each in call.parts)
+        return call.method in self.methods
 
     def shown(self, permit: Permit, text: bytes, method_of: MethodOf) -> bytes:
         """What the caller gets of an answer: the very same bytes where nothing is to be hidden. Raises Malformed."""

@@ -258,6 +258,8 @@ def _refuse_look_alikes(
     value: Mapping[str, object], known: frozenset[str], folded: frozenset[str], where: str
 ) -> None:
     """Go SDKs read `METHOD` and `paramſ` as what they resemble (CVE-2026-27896); a policy here would not."""
+    if value.keys() <= known:
+        return
     for key in value:
         if key not in known and _fold(key) in folded:
             raise _invalid(f"A member of {where} resembles a known one but is spelt differently.")

@@ -198,7 +198,7 @@ class Record:
         if self.refusal is not None:
             return OUTCOMES.get(self.refusal.reason, "denied")
         if self.verdict is not None:
-            return self.verdict.value
+            return self.verdict
         if self.ending is Ending.CLIENT_GONE and self.call is not None and self.call.kind is Kind.LISTEN:
             return "ok"  # a stream of server messages ends when the client has heard enough
         return _ENDINGS[self.ending] if self.ending is not None else "ok"

@@ -27,7 +27,7 @@ class Log:
 
     def __init__(self, write: Callable[[bytes], object] | None = None) -> None:
         self._write = write or _Stderr().write
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder().encode  # words of closed sets as their values
         self._next_s = 0.0
         self._unsaid = 0
 
@@ -48,7 +48,7 @@ class Log:
             line["principal"] = principal.subject
         if call is not None:
             line["revision"] = call.revision.name
-            line["kind"] = call.kind.value
+            line["kind"] = call.kind
             if call.method:
                 line["method"] = call.method
             if call.method == "tools/call":
@@ -57,7 +57,7 @@ class Log:
             line["rule"] = record.permit.rule.id
         line["outcome"] = record.outcome
         if refusal is not None:
-            line["reason"] = refusal.reason.value
+            line["reason"] = refusal.reason
             if refusal.why:
                 line["why"] = refusal.why
             if refusal.__cause__ is not None:
@@ -65,14 +65,14 @@ class Log:
                 line["level"] = "error"
                 line["error"] = type(refusal.__cause__).__name__
         if record.ending is not None:
-            line["ending"] = record.ending.value
+            line["ending"] = record.ending
         line["duration_s"] = round(record.duration_s, 6)
         line["attempts"] = record.attempts
         if record.cache is not None:
-            line["cache"] = record.cache.value
+            line["cache"] = record.cache
         if record.reported is not None:
             rule, reason = record.reported
-            line["would_refuse"] = {"rule": rule, "reason": reason.value}
+            line["would_refuse"] = {"rule": rule, "reason": reason}
         if record.altered_by:
             line["altered"] = record.altered_by
         if self._unsaid and refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES:
