@@ -19,6 +19,9 @@ from ..protocol.headers import PARAM_PREFIX, TOKEN, media_type, named_by_connect
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
+MAX_KNOWN_HOSTS: Final = 256
+"""Ports and cases in which callers write the names that are listed."""
+
 _LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\x00-\x20:\[\]/?#@\\]+)(?::[0-9]{0,5})?")
 _TARGET: Final = re.compile(r"[!$-;=?-Z_a-z~%\[\]]+")
@@ -61,6 +64,7 @@ class Gate:
         credential, not a bad request."""
         listed = {_bare(host) for host in hosts}
         self._hosts = listed or {*LOOPBACK_NAMES, _bare(address_host)}
+        self._known_hosts: set[str] = set()
         self._origins = frozenset(origins)
         self._keys = frozenset(key.lower().encode("ascii") for key in keys)
         self._scheme = "https" if is_tls else "http"
@@ -80,11 +84,8 @@ class Gate:
             raise _malformed("The header Host is missing.")
         if not request_target.startswith("/"):
             request_target = _origin_form(request_target, self._scheme, host)
-        named = _AUTHORITY.fullmatch(host)
-        if named is None or ".." in host:
-            raise _malformed("The header Host is not a host and a port.")
-        if _bare(named.group(1)) not in self._hosts:
-            raise Refused(Reason.HOST_NOT_ALLOWED, "The operator lists the names in listen.allowed_hosts.")
+        if host not in self._known_hosts:
+            self._check_host(host)
         origin = headers.get("origin")
         if origin is not None and origin not in self._origins and not self._is_same(origin, host):
             raise Refused(Reason.ORIGIN_NOT_ALLOWED, "The operator lists them in listen.allowed_origins.")
@@ -100,6 +101,16 @@ class Gate:
         if query and any(name == "access_token" for name, _ in parse_qsl(query, keep_blank_values=True)):
             raise _malformed("Tokens belong into the Authorization header, not into the query.")
         return Target(path, query)
+
+    def _check_host(self, host: str) -> None:
+        """Raises Refused. A Host that is good is known from now on: callers say the same in each request."""
+        named = _AUTHORITY.fullmatch(host)
+        if named is None or ".." in host:
+            raise _malformed("The header Host is not a host and a port.")
+        if _bare(named.group(1)) not in self._hosts:
+            raise Refused(Reason.HOST_NOT_ALLOWED, "The operator lists the names in listen.allowed_hosts.")
+        if len(self._known_hosts) < MAX_KNOWN_HOSTS:
+            self._known_hosts.add(host)
 
     def check_keys(self, headers: Headers) -> None:
         """Where they are passed on after all: a page of the server itself."""

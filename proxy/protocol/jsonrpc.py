@@ -279,6 +279,10 @@ def _structure(body: bytes) -> int:
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
+_LEAVES: Final = frozenset({str, int, bool, type(None)})
+"""Nothing of these is nested or infinite, and nearly everything is one of them."""
+
+
 def check_tree(value: object, max_depth: int) -> None:
     """One walk, without recursion: no nesting beyond `max_depth`, no number that overflowed to infinity."""
     level: list[object] = [value]
@@ -287,7 +291,7 @@ def check_tree(value: object, max_depth: int) -> None:
         below: list[object] = []
         nested = False
         for item in level:
-            if isinstance(item, str):
+            if type(item) in _LEAVES:
                 continue
             if isinstance(item, dict):
                 below.extend(item.values())

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import sys
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,9 +26,14 @@ LINE_EVERY_S: Final = 1.0
 class Log:
     """Writes lines; `write` takes whole lines of bytes and must not raise."""
 
-    def __init__(self, write: Callable[[bytes], object] | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], object] | None = None,
+        wall: Callable[[], float] = time.time,  # noqa: TID251  lines are the clock on the wall
+    ) -> None:
         self._write = write or _Stderr().write
         self._encode = msgspec.json.Encoder().encode  # words of closed sets as their values
+        self._now = _Clock(wall).now
         self._next_s = 0.0
         self._unsaid = 0
 
@@ -38,7 +44,7 @@ class Log:
             return
         principal = record.principal
         line: dict[str, object] = {
-            "time": _now(),
+            "time": self._now(),
             "level": "info",
             "msg": "tool call" if call is not None and call.method == "tools/call" else "message",
             "request_id": record.request_id,
@@ -90,14 +96,26 @@ class Log:
 
     def life(self, msg: str, level: str = "info", **fields: object) -> None:
         """Something about the process: started, draining, stopped."""
-        self._line({"time": _now(), "level": level, "msg": msg, **fields})
+        self._line({"time": self._now(), "level": level, "msg": msg, **fields})
 
     def _line(self, line: dict[str, object]) -> None:
         self._write(self._encode(line) + b"\n")
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+class _Clock:
+    """The time of a line, in UTC and milliseconds. Only these are written anew within a second."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._second = -1
+        self._text = ""
+
+    def now(self) -> str:
+        second, ms = divmod(int(self._wall() * 1_000), 1_000)
+        if second != self._second:
+            self._second = second
+            self._text = datetime.datetime.fromtimestamp(second, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._text}.{ms:03d}+00:00"
 
 
 class _Stderr:

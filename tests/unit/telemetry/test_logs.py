@@ -239,3 +239,20 @@ def test_without_a_loop_a_line_is_written_at_once(monkeypatch: pytest.MonkeyPatc
     log.life("one")
     log.life("two")
     assert [messages(each) for each in said.writes] == [["one"], ["two"]]
+
+
+def test_the_time_of_a_line_is_utc_in_milliseconds() -> None:
+    """design section 6: each line has its own, also where the second is the same, and after a clock was put back."""
+    lines: list[bytes] = []
+    moments = (0.0, 0.0019, 0.999_999, 1_772_323_199.25, 1_772_323_200.0, 59.5)
+    log = Log(lines.append, iter(moments).__next__)
+    for _ in moments:
+        log.life("tick")
+    assert [json.loads(line)["time"] for line in lines] == [
+        "1970-01-01T00:00:00.000+00:00",
+        "1970-01-01T00:00:00.001+00:00",
+        "1970-01-01T00:00:00.999+00:00",
+        "2026-02-28T23:59:59.250+00:00",
+        "2026-03-01T00:00:00.000+00:00",
+        "1970-01-01T00:00:59.500+00:00",
+    ]
