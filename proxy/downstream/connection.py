@@ -107,6 +107,7 @@ class Connection(RequestHandler):
         "_take_timeout_s",
         "answered",
         "is_deaf",
+        "judged",
         "peer",
         "streams",
     )
@@ -145,6 +146,8 @@ class Connection(RequestHandler):
         self._peer_stopped = False
         self._stopped: asyncio.Future[None] | None = None
         self.peer = NOBODY
+        self.judged: object = None
+        """What the listener thought of the last head: clients send the same again and again."""
         self.answered = 0
         """How many of the requests that arrived here have had their answer."""
         self.streams = False

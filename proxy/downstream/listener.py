@@ -11,9 +11,11 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from itertools import chain
 from typing import Final, Protocol
 
 from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from msgspec import Struct
 
@@ -72,6 +74,34 @@ MAX_PAGE_BODY_BYTES: Final = 65_536
 
 MAX_STRANGERS_BODY_BYTES: Final = 65_536
 """Read before it is asked who sends it. Most messages are shorter, and those are asked about once."""
+
+
+MAX_REMEMBERED_BYTES: Final = 2_048
+"""Of a head that is known when it comes again. Connections that wait for their next request must stay small."""
+
+
+class Judged(Struct, frozen=True, eq=False):
+    """What a head asks for, and that it may come in: from the head and the settings, and nothing else."""
+
+    path: str
+    version: tuple[int, int]
+    headers: Headers
+    target: Target
+    served: Endpoint | Page
+    length: int | None = None
+    """Of the body of what is posted to an endpoint, where it was announced."""
+
+    def is_of(self, message: RawRequestMessage) -> bool:
+        """Whether another request has the very same head, but for its method."""
+        return (
+            message.raw_headers == self.headers.pairs
+            and message.path == self.path
+            and message.version == self.version
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.path) + sum(map(len, chain.from_iterable(self.headers.pairs)))
 
 
 def no_pages(path: str) -> Page | None:
@@ -137,11 +167,13 @@ class Listener:
 
     async def _answer(self, incoming: Incoming, journey: Journey, received: float) -> Done:
         message = incoming.message
-        headers = Headers(message.raw_headers)
+        known = self._known(incoming)
+        headers = Headers(message.raw_headers) if known is None else known.headers
         call: Call | None = None
         cors = self._gate.cors(headers) if "origin" in headers else []
         try:
-            read = await self._read(incoming, headers, journey, received)
+            judged = known or self._judged(incoming, headers)
+            read = await self._read(incoming, judged, journey, received)
             if isinstance(read, Call):
                 call = read
                 incoming.connection.must_stay(call.revision.disconnect_cancels)
@@ -168,30 +200,50 @@ class Listener:
         finally:
             self._opening.discard(task)
 
-    async def _read(
-        self, incoming: Incoming, headers: Headers, journey: Journey, received: float
-    ) -> Call | Reply:
-        """The call of a request, or the answer to a browser's preflight. Raises Refused."""
+    def _known(self, incoming: Incoming) -> Judged | None:
+        """What was thought of the very same head, if that was the last on this connection."""
+        judged = incoming.connection.judged
+        if isinstance(judged, Judged) and judged.is_of(incoming.message) and not self._refuses_new:
+            return judged
+        return None
+
+    def _judged(self, incoming: Incoming, headers: Headers) -> Judged:
+        """What a head asks for. Raises Refused."""
         message = incoming.message
+        incoming.connection.judged = None
         if message.method in _NEVER:
             raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", b"DELETE, GET, OPTIONS, POST"),))
         target = self._gate.target(message.path, headers, message.version)
         if self._refuses_new:
             raise Refused(Reason.DRAINING, retry_after_s=1)
         endpoint = self._endpoints.get(target.path)
-        served = endpoint or self._pages(target.path)
-        if served is None:
-            raise Refused(Reason.PATH_UNKNOWN)
+        if endpoint is None or message.method != "POST" or "POST" not in endpoint.methods:
+            served = endpoint or self._pages(target.path)
+            if served is None:
+                raise Refused(Reason.PATH_UNKNOWN)
+            return Judged(message.path, message.version, headers, target, served)
+        length = self._gate.body(headers, message.version, self._settings.max_body_bytes)
+        self._gate.is_json(headers)
+        judged = Judged(message.path, message.version, headers, target, endpoint, length)
+        if judged.size_bytes <= MAX_REMEMBERED_BYTES:
+            incoming.connection.judged = judged
+        return judged
+
+    async def _read(
+        self, incoming: Incoming, judged: Judged, journey: Journey, received: float
+    ) -> Call | Reply:
+        """The call of a request, or the answer to a browser's preflight. Raises Refused."""
+        message, headers, served = incoming.message, judged.headers, judged.served
         if message.method == "OPTIONS" or message.method not in served.methods:
             return self._not_called(served, incoming, headers)
         if isinstance(served, Page):
-            return await self._page(served, incoming, headers, target)
+            return await self._page(served, incoming, headers, judged.target)
         kind = _KINDS.get(message.method)
         if kind is None:
             read = functools.partial(
                 read_post,
                 headers,
-                await self._message(incoming, headers),
+                await self._message(incoming, judged),
                 max_structure=self._settings.max_structural_bytes,
             )
         else:
@@ -201,7 +253,7 @@ class Listener:
             return read(
                 received=received,
                 journey=journey,
-                query=target.query,
+                query=judged.target.query,
                 spoken=served.revision,
                 peer=incoming.connection.peer,
             )
@@ -221,15 +273,13 @@ class Listener:
                 return Reply(204, Headers(fields))
         raise Refused(Reason.METHOD_NOT_ALLOWED, headers=((b"Allow", allow),))
 
-    async def _message(self, incoming: Incoming, headers: Headers) -> bytes:
+    async def _message(self, incoming: Incoming, judged: Judged) -> bytes:
         """The body of what is posted. Raises Refused."""
-        limit = self._settings.max_body_bytes
-        length = self._gate.body(headers, incoming.message.version, limit)
-        self._gate.is_json(headers)
+        headers, length = judged.headers, judged.length
         if self._who is not None and (length is None or length > MAX_STRANGERS_BODY_BYTES):
             # Else whoever connects often enough fills our memory without ever saying who it is.
             await self._who(headers, incoming.connection.peer)
-        return await self._body(incoming, headers, length, limit)
+        return await self._body(incoming, headers, length, self._settings.max_body_bytes)
 
     async def _page(self, page: Page, incoming: Incoming, headers: Headers, target: Target) -> Reply:
         """The answer of a page; who asks is not asked for a credential."""

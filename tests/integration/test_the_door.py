@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from proxy.downstream.connection import Connection
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import Sidecar
@@ -299,3 +300,50 @@ async def test_a_refused_message_keeps_its_connection(
     client.send(post(message("ping", LEGACY)))
     (await upstream.next()).answer(result())
     assert (await client.answer()).status == 200
+
+
+CALL = post(tool_call())
+CHUNKED = request(
+    fields=[*fields_for(tool_call(), LEGACY), ("Transfer-Encoding", "chunked")],
+) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(tool_call()), tool_call())
+
+
+@pytest.mark.parametrize(
+    ("good", "old", "new", "status"),
+    [
+        (CALL, b"Host: 127.0.0.1", b"Host: 137.0.0.1", 421),
+        (CALL, b"Host: 127.0.0.1", b"Host: 127.0.0.1\r\nHost: 127.0.0.1", 400),
+        (CALL, b"\r\nAccept:", b"\r\nOrigin: https://evil.example.com\r\nAccept:", 403),
+        (CALL, b"POST /mcp ", b"POST /mcq ", 404),
+        (CALL, b"POST /mcp ", b"PUT /mcp ", 405),
+        (CALL, b"POST /mcp ", b"POST /mcp?access_token=x ", 400),
+        (CALL, b"Type: application/json", b"Type: application/jsom", 415),
+        (CALL, b"Version: 2025-11-25", b"Version: 2025-11-26", 400),
+        (CHUNKED, b"HTTP/1.1", b"HTTP/1.0", 400),
+    ],
+)
+async def test_a_head_is_judged_by_itself(
+    client: Client, upstream: Upstream, good: bytes, old: bytes, new: bytes, status: int
+) -> None:
+    """Own promise: a head that comes again is known, and one that differs from it in anything is another one."""
+    for _ in range(2):
+        client.send(good)
+        (await upstream.next()).answer(result())
+        assert (await client.answer()).status == 200
+    assert good.count(old) == 1
+    client.send(good.replace(old, new))
+    assert (await client.answer()).status == status
+    assert len(upstream.seen) == 2
+
+
+@pytest.mark.parametrize(("more", "is_known"), [(0, True), (4_096, False)])
+async def test_a_connection_that_waits_keeps_a_short_head_only(
+    side: Sidecar, client: Client, upstream: Upstream, more: int, is_known: bool
+) -> None:
+    """design section 8: 12 KB per idle connection, whatever strangers write into a head."""
+    client.send(post(tool_call(), LEGACY, ("X-Note", "x" * more)))
+    (await upstream.next()).answer(result())
+    assert (await client.answer()).status == 200
+    (connection,) = side.house.listener.server.connections
+    assert isinstance(connection, Connection)
+    assert (connection.judged is not None) is is_known
