@@ -74,7 +74,7 @@ class Headers:
         first = (self._first or self._by_name()).get(name)
         if first is None:
             return ()
-        return self._repeated.get(name) or (first,)
+        return self._repeated.get(name) or [first]
 
     def names(self) -> KeysView[str]:
         """Lower-case names, each once."""
