@@ -41,6 +41,9 @@ from .settings import Loaded, Settings
 from .telemetry.journey import Journeys, Sink
 from .telemetry.logs import Log
 
+MAX_YOUNG_OBJECTS: Final = 10_000
+"""Made and not gone, before the collector of cycles looks: calls under way are no garbage, and a few of them are more
+than the 700 of Python."""
 IDLE_S: Final = 15.0
 """How long the operations port waits for a request, also for the first one."""
 SETTLE_S: Final = 0.5
@@ -367,6 +370,7 @@ async def serve(loaded: Loaded, log: Log, read: Read) -> int:
     # What was built until now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(MAX_YOUNG_OBJECTS)
     log.life(
         "started",
         "info",
