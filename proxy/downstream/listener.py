@@ -83,6 +83,8 @@ MAX_REMEMBERED_BYTES: Final = 2_048
 class Judged(Struct, frozen=True, eq=False):
     """What a head asks for, and that it may come in: from the head and the settings, and nothing else."""
 
+    gate: Gate
+    """Who judged: after a reload another one does."""
     path: str
     version: tuple[int, int]
     headers: Headers
@@ -203,9 +205,9 @@ class Listener:
     def _known(self, incoming: Incoming) -> Judged | None:
         """What was thought of the very same head, if that was the last on this connection."""
         judged = incoming.connection.judged
-        if isinstance(judged, Judged) and judged.is_of(incoming.message) and not self._refuses_new:
-            return judged
-        return None
+        if not isinstance(judged, Judged) or judged.gate is not self._gate or self._refuses_new:
+            return None
+        return judged if judged.is_of(incoming.message) else None
 
     def _judged(self, incoming: Incoming, headers: Headers) -> Judged:
         """What a head asks for. Raises Refused."""
@@ -221,10 +223,10 @@ class Listener:
             served = endpoint or self._pages(target.path)
             if served is None:
                 raise Refused(Reason.PATH_UNKNOWN)
-            return Judged(message.path, message.version, headers, target, served)
+            return Judged(self._gate, message.path, message.version, headers, target, served)
         length = self._gate.body(headers, message.version, self._settings.max_body_bytes)
         self._gate.is_json(headers)
-        judged = Judged(message.path, message.version, headers, target, endpoint, length)
+        judged = Judged(self._gate, message.path, message.version, headers, target, endpoint, length)
         if judged.size_bytes <= MAX_REMEMBERED_BYTES:
             incoming.connection.judged = judged
         return judged

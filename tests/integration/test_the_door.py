@@ -344,6 +344,6 @@ async def test_a_connection_that_waits_keeps_a_short_head_only(
     client.send(post(tool_call(), LEGACY, ("X-Note", "x" * more)))
     (await upstream.next()).answer(result())
     assert (await client.answer()).status == 200
-    (connection,) = side.house.listener.server.connections
+    (connection,) = side.house.connections
     assert isinstance(connection, Connection)
     assert (connection.judged is not None) is is_known
