@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 import uvloop
 
-from . import scripts, wire
+from . import reloads, scripts, wire
 from .catalog import FAULTS
 from .lab import Lab, Report
 from .planted import MISTAKES
@@ -37,7 +37,7 @@ def known() -> dict[str, tuple[Run, frozenset[str], frozenset[str]]]:
     runs: dict[str, tuple[Run, frozenset[str], frozenset[str]]] = {
         fault.name: (partial(wire.run, fault), fault.needs, fault.until) for fault in FAULTS
     }
-    for script in scripts.SCRIPTS:
+    for script in (*scripts.SCRIPTS, *reloads.SCRIPTS):
         runs[script.name] = (script.run, script.needs, script.until)
     return runs
 

@@ -65,9 +65,11 @@ class Lab:
         folder.mkdir(parents=True)
         return folder
 
-    def scene(self, *settings: str, is_direct: bool = False, has_breaker: bool = False) -> Scene:
-        """Not yet started. `is_direct`: without a faulter between, so that the server's own door is seen. Without a
-        breaker every call meets the fault, not the first five."""
+    def scene(
+        self, *settings: str, config: Path | None = None, is_direct: bool = False, has_breaker: bool = False
+    ) -> Scene:
+        """Not yet started. `config` is a settings file that will change. `is_direct`: without a faulter between, so
+        that the server's own door is seen. Without a breaker every call meets the fault, not the first five."""
         if "breaker" in WIRED and not has_breaker:
             settings = (*settings, "resilience.breaker.enabled=false")
         return Scene(
@@ -75,6 +77,7 @@ class Lab:
             settings=settings,
             module=self._module,
             random=Random(f"{self.seed} {next(self._numbers)}"),
+            config=config,
             is_direct=is_direct,
             settle_s=self.settle_s,
         )

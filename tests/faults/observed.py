@@ -19,6 +19,7 @@ from .wired import DOUBTED_ANSWER, ERROR_STATUS_IS_OK
 NOTHING_WAS_SENT: Final = frozenset(
     {
         "upstream_unreachable",
+        "not_allowed",
         "overloaded",
         "breaker_open",
         "quarantined",

@@ -10,10 +10,19 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from proxy.__main__ import main
+from proxy.capacity.building import Room
 from proxy.capacity.slots import Place
 from proxy.capacity.stage import Roomy
-from proxy.model import Ending, Headers, Permit, Reason, Refused, Reply
+from proxy.configuration.mistakes import SettingsError
+from proxy.downstream.door import Door
+from proxy.downstream.listener import Listener
+from proxy.downstream.settings import ListenSettings
+from proxy.house import House, Read
+from proxy.model import Ending, Headers, Permit, Reason, Refused, Reply, Stage, shelve_nothing
+from proxy.settings import Loaded
 from proxy.telemetry.journey import Record
 from proxy.upstream.forward import Forward
 from proxy.upstream.transport import Answer, Lost
@@ -25,6 +34,9 @@ _send = AiohttpTransport.send
 _forward = Forward.__call__
 _ended = Roomy._ended
 _refused = Record.refused
+_guarded = Room.guarded
+_let_in = Door.let_in
+_reloaded = House._reloaded
 _lost: set[asyncio.Task[None]] = set()
 
 
@@ -104,9 +116,55 @@ def leaked_task() -> None:
     AiohttpTransport.send = send  # type: ignore[method-assign]  # the mistake
 
 
+def forgotten_places() -> None:
+    """A reload forgets who holds places."""
+
+    def guarded(self: Room, serve: Stage) -> Stage:
+        self._shelve = shelve_nothing
+        return _guarded(self, serve)
+
+    Room.guarded = guarded  # type: ignore[method-assign]  # the mistake
+
+
+def impatient_reload() -> None:
+    """A reload ends what is under way."""
+
+    def let_in(self: Door, settings: ListenSettings, listener: Listener) -> None:
+        for each in self.connections:
+            if not each.is_idle:
+                each.force_close()
+        _let_in(self, settings, listener)
+
+    Door.let_in = let_in  # type: ignore[method-assign]  # the mistake
+
+
+def forgiving_reload() -> None:
+    """What cannot be read is left out, and the rest put into force."""
+
+    async def reloaded(self: House, read: Read) -> None:
+        def lenient() -> Loaded:
+            try:
+                return read()
+            except SettingsError:
+                return Loaded(replace(self.settings, policy=None), ())
+
+        await _reloaded(self, lenient)
+
+    House._reloaded = reloaded  # type: ignore[method-assign]  # the mistake
+
+
 MISTAKES: dict[str, Callable[[], None]] = {
     each.__name__: each
-    for each in (double_send, leaked_slot, unknown_as_success, unknown_written_as_success, leaked_task)
+    for each in (
+        double_send,
+        leaked_slot,
+        unknown_as_success,
+        unknown_written_as_success,
+        leaked_task,
+        forgotten_places,
+        impatient_reload,
+        forgiving_reload,
+    )
 }
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
         await scene.settled()
         scene.seen()
 
-In: settings as `--set` takes them. Keeps three processes, which end when the block is left.
+In: settings as `--set` takes them, and a settings file where they are to change. Keeps three processes, which end when
+the block is left.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
@@ -59,6 +60,10 @@ class Gauges(Struct, frozen=True, kw_only=True):
     requests: int
     connections: int
     fds: int
+    retiring: int
+    """Readings of the settings in which calls are still under way, beside the one in force."""
+    kept: int
+    """Things that outlive a reload."""
 
 
 async def started(
@@ -182,8 +187,9 @@ class Sidecar:
     """The product under test; `module` is a launcher of the laboratory."""
 
     def __init__(
-        self, upstream: int, *settings: str, module: Sequence[str] = (), log: Path | None = None
+        self, upstream: int, *settings: str, module: Sequence[str] = (), config: Path | None = None
     ) -> None:
+        """`config` is a settings file, which HUP reads again; `settings` win over it."""
         words = [
             f"upstream.url=http://127.0.0.1:{upstream}/mcp",
             "listen.address=127.0.0.1:0",
@@ -192,7 +198,8 @@ class Sidecar:
             *settings,
         ]
         launcher = list(module) or ["tests.faults.watched"]
-        self._command = ["-m", *launcher, "run", *(word for each in words for word in ("--set", each))]
+        file = [] if config is None else ["--config", str(config)]
+        self._command = ["-m", *launcher, "run", *file, *(word for each in words for word in ("--set", each))]
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -224,9 +231,15 @@ class Sidecar:
 
     async def life(self, message: str, seconds: float = START_S) -> dict[str, Any]:
         """The first line with this message, once it is there. Raises SceneFailed."""
+        return await self.line(lambda line: line["msg"] == message, seconds=seconds)
+
+    async def line(
+        self, fits: Callable[[dict[str, Any]], bool], *, behind: int = 0, seconds: float = START_S
+    ) -> dict[str, Any]:
+        """The first line that fits, behind so many others, once it is there. Raises SceneFailed or TimeoutError."""
         async with asyncio.timeout(seconds):
             while True:
-                found = next((line for line in self.lines if line["msg"] == message), None)
+                found = next((line for line in self.lines[behind:] if fits(line)), None)
                 if found is not None:
                     return found
                 if self._reading is not None and self._reading.done():
@@ -304,16 +317,18 @@ class Scene:
         settings: Sequence[str] = (),
         module: Sequence[str] = (),
         random: Random,
+        config: Path | None = None,
         is_direct: bool = False,
         settle_s: float = SETTLE_S,
     ) -> None:
-        """`is_direct`: the faulter stands beside the way, not in it. `settle_s`: how long everything may take to be
-        as at rest."""
+        """`config` is the settings file, where there is one. `is_direct`: the faulter stands beside the way, not in
+        it. `settle_s`: how long everything may take to be as at rest."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._settings = tuple(settings)
         self._module = tuple(module)
         self._random = random
+        self._config = config
         self._is_direct = is_direct
         self._settle_s = settle_s
         self._stack = AsyncExitStack()
@@ -328,7 +343,7 @@ class Scene:
             stack.push_async_callback(self.faulter.close)
             await self.faulter.open()
             upstream = self.server.port if self._is_direct else self.faulter.port
-            self.sidecar = Sidecar(upstream, *self._settings, module=self._module)
+            self.sidecar = Sidecar(upstream, *self._settings, module=self._module, config=self._config)
             stack.push_async_callback(self.sidecar.close)
             await self.sidecar.open()
             self.crowd = Crowd(self.sidecar.port, self._random)

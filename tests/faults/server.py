@@ -7,6 +7,7 @@ What a tool does is its name before the nonce ("do-0123456789abcdef"):
   slow   after `arguments.s` seconds   hold   when it is ordered to release
   never  does not answer               big    with `arguments.bytes` bytes of text
   till   until the connection closes   drip   a stream with a note each `arguments.s` seconds, `arguments.notes` times
+  open   a stream with a note at once, and with the answer when it is ordered to release
 Orders on stdin: `{"storm": {"status": 503, "fields": "", "body": "", "every": 1}}` (null ends it), `{"release": true}`,
 `{"holding": N, "within_s": S}` (answered when N calls are held, or time is up), `{}`; each is answered with
 `{"ran", "holding", "open"}`.
@@ -192,6 +193,9 @@ class Link(asyncio.Protocol):
             asyncio.get_running_loop().call_later(float(arguments["s"]), self.write, as_json(body))
         elif does == "hold":
             self._server.hold(self, as_json(body))
+        elif does == "open":
+            self.write(_STREAM + chunk(event(_NOTE)))
+            self._server.hold(self, chunk(event(body)) + b"0\r\n\r\n")
         elif does != "never":
             self.write(as_json(body))
 

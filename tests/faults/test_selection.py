@@ -1,7 +1,7 @@
 """A selection of the laboratory that takes seconds, with whole processes; `make faults` runs all of it.
 
 All of them run at the same time, because they mostly wait: for idle connections to be closed, or for callers that have
-patience. The last five have a mistake in them, without which nobody would know that the others can fail.
+patience. Some have a mistake in them, without which nobody would know that the others can fail.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tests.faults.lab import Lab, Report
 
 AT_ONCE = 8
 SEED = 7
+UNDER_LOAD = "100 reloads under load"
+UNDER_WAY = "reloads under 200 calls and 20 streams"
 SOUND = {
     "reset at every byte of an answer": 0.01,
     "reset at every byte of a modern stream": 0.1,
@@ -26,16 +28,25 @@ SOUND = {
     "nobody listens": 0.05,
     "the server is killed": 0.1,
     "cancel storm, 2025-11-25": 0.1,
+    UNDER_LOAD: 0.1,
+    UNDER_WAY: 0.4,
+    "reloads while the server is left alone": 0.2,
+    "reloads while the server is killed": 0.1,
+    "SIGTERM amid a reload": 0.1,
 }
 """Faults, and how much of each."""
-MISTAKES = {
-    "double_send": "ran more than once",
-    "leaked_slot": "not as at rest after 6 s: places",
-    "unknown_as_success": "wrong answer",
-    "unknown_written_as_success": "written down as success, and its answer was broken off",
-    "leaked_task": "not as at rest after 6 s: tasks",
+DYING = "kept connections that die with the call", 0.02
+MISTAKES: dict[str, tuple[tuple[str, float], str]] = {
+    "double_send": (DYING, "ran more than once"),
+    "leaked_slot": (DYING, "not as at rest after 6 s: places"),
+    "unknown_as_success": (DYING, "wrong answer"),
+    "unknown_written_as_success": (DYING, "written down as success, and its answer was broken off"),
+    "leaked_task": (DYING, "not as at rest after 6 s: tasks"),
+    "forgotten_places": ((UNDER_WAY, 0.4), "calls found a place where all are held"),
+    "impatient_reload": ((UNDER_WAY, 0.4), "calls were lost"),
+    "forgiving_reload": ((UNDER_LOAD, 0.1), "denied calls"),
 }
-"""What is planted, and what it is found by."""
+"""What is planted, under which fault, and what it is found by."""
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +65,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
 
         # What waits longest goes first.
         work = [
-            run(mistake, "kept connections that die with the call", 0.02, ("tests.faults.planted", mistake))
-            for mistake in MISTAKES
+            run(mistake, *under, ("tests.faults.planted", mistake))
+            for mistake, (under, _) in MISTAKES.items()
         ]
         work += [run(fault, fault, scale, ()) for fault, scale in SOUND.items()]
         return dict(await asyncio.gather(*work))
@@ -75,5 +86,5 @@ def test_a_fault_breaks_no_promise(reports: dict[str, Report], fault: str) -> No
 def test_a_planted_mistake_is_found(reports: dict[str, Report], mistake: str) -> None:
     """Own promise: a laboratory that never found anything has proven nothing."""
     report = reports[mistake]
-    assert any(MISTAKES[mistake] in each for each in report.broken), report.broken
+    assert any(MISTAKES[mistake][1] in each for each in report.broken), report.broken
     assert not report.is_good

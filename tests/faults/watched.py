@@ -32,6 +32,8 @@ class Window(asyncio.Protocol):
             "requests": house.requests_under_way,
             "connections": len(house.connections),
             "fds": len(os.listdir("/proc/self/fd")),
+            "retiring": house.retiring,
+            "kept": len(house._survivors),
         }
         # Counted while this connection is there: it is there each time.
         writer = cast(asyncio.Transport, transport)
