@@ -24,6 +24,7 @@ from tests.corpus.allowances import TRIES
 from tests.corpus.approved import Approved
 from tests.corpus.belongings import Belongings, named_in
 from tests.corpus.cases import Case, Corpus, CorpusError
+from tests.corpus.checks.reloads import REFUSED_RELOAD
 from tests.corpus.client import Exchange, Sending
 from tests.corpus.config_bench import ConfigBench
 from tests.corpus.deferred import Deferred
@@ -36,6 +37,7 @@ from tests.corpus.mint import Mint
 from tests.corpus.poison_stand import PinStand, WatchStand
 from tests.corpus.prober import Prober
 from tests.corpus.probes import PROBES, STEPS
+from tests.corpus.reload_stand import SCENES, ReloadStand
 from tests.corpus.scripts import script_of
 from tests.corpus.sidecar import CREDENTIALS, SidecarError, command, fetch, limits
 from tests.corpus.stand import Around, SseStand, Stand
@@ -114,7 +116,10 @@ class Arena:
         self._coming: tuple[Case, ...] = ()
         self._starting: dict[str, asyncio.Task[dict[str, Stand]]] = {}
         self._prober: Prober | None = None
-        self._bench: ConfigBench | None = None
+        self._bench = ConfigBench(self._argv, Path(self._folder.name))
+        self._reload_turn = asyncio.Lock()
+        self._reloading: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        """Reloads take a second each: what they show is gathered while other cases run."""
 
     async def open(self) -> None:
         """Start the fake upstream and the identity provider; sidecars start with the first case that needs them."""
@@ -142,6 +147,9 @@ class Arena:
             approved=Approved(self._argv, folder),
             stand=self._shared,
         )
+        for case in self._coming:
+            if case.request.method == "FILE" and self._deferred.room(case) is None:
+                self._reloading[case.id] = asyncio.get_running_loop().create_task(self._reloaded(case))
 
     def expect(self, cases: Sequence[Case]) -> None:
         """These will be run, in this order: sidecars that only one of them needs can start ahead."""
@@ -149,8 +157,9 @@ class Arena:
 
     async def close(self) -> None:
         """End everything this arena started."""
-        for starting in self._starting.values():
-            starting.cancel()
+        for task in (*self._reloading.values(), *self._starting.values()):
+            task.cancel()
+        await asyncio.gather(*self._reloading.values(), return_exceptions=True)
         for made in await asyncio.gather(*self._starting.values(), return_exceptions=True):
             for stand in made.values() if isinstance(made, dict) else ():
                 await stand.stop(politely=False)
@@ -249,10 +258,26 @@ class Arena:
         return found
 
     async def _config(self, case: Case) -> Evidence:
-        if self._bench is None:
-            self._bench = ConfigBench(self._argv, Path(self._folder.name))
-        runs, text = await self._bench.run(case)
-        return replace(self._plain(case, "http", text, _unanswered(0.0)), runs=runs)
+        text = case.request.body or b""
+        reloaded = await (self._reloading.pop(case.id, None) or self._reloaded(case))
+        runs = () if text.decode("utf-8") in SCENES else await self._bench.run(self._bench.files(case))
+        return replace(self._plain(case, "http", text, _unanswered(0.0)), runs=runs, **reloaded)
+
+    async def _reloaded(self, case: Case) -> dict[str, Any]:
+        """What a process does that is told to read the file; changes to its Evidence. One case at a time."""
+        scene = SCENES.get((case.request.body or b"").decode("utf-8"))
+        files = () if scene is not None else self._bench.files(case)
+        async with self._reload_turn:
+            if (
+                scene is None
+                and REFUSED_RELOAD not in case.texts()
+                and not any(file.secret for file in files)
+            ):
+                return {}
+            stand = await self._shared(ReloadStand, "http")
+            assert isinstance(stand, ReloadStand)
+            found = await stand.refuse(files) if scene is None else await scene(stand)
+            return {**found, "alive": stand.sidecar.alive, "serves_after": await stand.barrier()}
 
     async def _evidence(
         self, case: Case, form: str, wanted: dict[str, checks.Check], own: Stand | None
@@ -461,6 +486,8 @@ def _judge(evidence: Evidence, wanted: dict[str, checks.Check]) -> dict[str, str
         found["networks"] = said
     if said := expectations.tells_no_wreck(evidence):
         found["wreck"] = said
+    if said := expectations.keeps_its_settings(evidence):
+        found["settings"] = said
     return found
 
 

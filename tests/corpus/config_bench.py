@@ -1,4 +1,5 @@
-"""What does the sidecar do with a bad configuration file? A FILE case → one ConfigRun per command and file.
+"""What does the sidecar do with a bad configuration file? A FILE case → its files, and one ConfigRun per command
+and file.
 
 Each case is started as it stands. Where its keys are not ours, the same mistake is also made in our own
 words, on top of a file that is otherwise good, so that the mistake itself is what is refused and not only
@@ -36,7 +37,9 @@ _OUR_WORDS: dict[str, tuple[str, str]] = {
 """The same mistake with our keys, and the key the message must name."""
 
 
-class _File(Struct, frozen=True, kw_only=True):
+class File(Struct, frozen=True, kw_only=True):
+    """One file of a case, and what must be said of it."""
+
     path: Path
     keys: tuple[str, ...] = ()
     has_lines: bool = True
@@ -50,22 +53,30 @@ class ConfigBench:
         self._argv = argv
         self._folder = folder
         self._good_rss_bytes: int | None = None
+        self._files: dict[str, tuple[File, ...]] = {}
 
-    async def run(self, case: Case) -> tuple[tuple[ConfigRun, ...], bytes]:
-        """Every start the case asks for, and the bytes of its own file.
+    def files(self, case: Case) -> tuple[File, ...]:
+        """Those of the case, the same each time: as it stands, and the same mistake in our words.
 
         Raises CorpusError for a file that is only described, in words we do not know.
         """
+        if case.id not in self._files:
+            self._files[case.id] = self._made(case)
+        return self._files[case.id]
+
+    def _made(self, case: Case) -> tuple[File, ...]:
         folder = self._folder / case.id
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
         text = (case.request.body or b"").decode("utf-8")
         if re.fullmatch(r"\(.*\)\s*", text):
             # Prose for a file that YAML cannot hold; written down as it stands, any of it would be refused.
             if case.title != _SPECIAL_TITLE:
                 raise CorpusError(f"no file for {text.strip()}, {case.title}")
-            files = _special(folder)
-        else:
-            files = _files(folder, case.id, text)
+            return _special(folder)
+        return _files(folder, case.id, text)
+
+    async def run(self, files: Sequence[File]) -> tuple[ConfigRun, ...]:
+        """Every start that these files ask for."""
         if self._good_rss_bytes is None:
             good = self._folder / "good.yaml"
             good.write_text(_GOOD, encoding="utf-8")
@@ -87,7 +98,7 @@ class ConfigBench:
                         secret=file.secret,
                     )
                 )
-        return tuple(runs), text.encode()
+        return tuple(runs)
 
     async def _start(self, command: str, config: Path) -> tuple[int | None, str, int]:
         output = config.parent / f"{config.name}.{command}.log"
@@ -111,7 +122,7 @@ class ConfigBench:
         return exit_code, output.read_text(encoding="utf-8", errors="replace"), peak
 
 
-def _files(folder: Path, name: str, text: str) -> list[_File]:
+def _files(folder: Path, name: str, text: str) -> tuple[File, ...]:
     secret = None
     if match := re.search(r"key: \"(\w+)\"", text):
         # Minted, so that finding it in the output cannot be a word of the message.
@@ -119,13 +130,13 @@ def _files(folder: Path, name: str, text: str) -> list[_File]:
         text = text.replace(match[0], f'key: "{secret}"')
     as_it_stands = folder / "config.yaml"
     as_it_stands.write_text(text, encoding="utf-8")
-    found = [_File(path=as_it_stands, keys=_keys(text), secret=secret)]
+    found = [File(path=as_it_stands, keys=_keys(text), secret=secret)]
     if name in _OUR_WORDS:
         ours, key = _OUR_WORDS[name]
         path = folder / "ours.yaml"
         path.write_text(ours, encoding="utf-8")
-        found.append(_File(path=path, keys=(key,)))
-    return found
+        found.append(File(path=path, keys=(key,)))
+    return tuple(found)
 
 
 def _keys(text: str) -> tuple[str, ...]:
@@ -137,7 +148,7 @@ def _keys(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"(\w{2,}):(?=\s)", text)))
 
 
-def _special(folder: Path) -> list[_File]:
+def _special(folder: Path) -> tuple[File, ...]:
     directory = folder / "directory.yaml"
     directory.mkdir()
     loop = folder / "loop.yaml"
@@ -146,4 +157,4 @@ def _special(folder: Path) -> list[_File]:
     huge = folder / "huge.yaml"
     with huge.open("wb") as file:
         os.truncate(file.fileno(), _HUGE_BYTES)
-    return [_File(path=path, has_lines=False) for path in (directory, loop, huge)]
+    return tuple(File(path=path, has_lines=False) for path in (directory, loop, huge))

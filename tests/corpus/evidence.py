@@ -109,6 +109,57 @@ class ConfigRun(Struct, frozen=True, kw_only=True):
     """A value of the file that must not be printed."""
 
 
+class ConfigReload(Struct, frozen=True, kw_only=True):
+    """A sidecar that runs was told to read a file that must not be accepted, and then the good one again."""
+
+    file: str
+    """Name of the settings file, as the message should show it."""
+    keys: tuple[str, ...]
+    """As those of `ConfigRun`."""
+    has_lines: bool
+    mistakes: tuple[str, ...] | None
+    """What the log said was wrong; None: it did not say that the settings were not reloaded."""
+    printed: str
+    """All that was logged."""
+    denied: str
+    """What became (`outcome`) of a call that the settings of before deny, with the file in place."""
+    permitted: str
+    """The same of one that they allow."""
+    readiness: str
+    """What the readiness probe said then."""
+    recovered: str
+    """What it said with the good file in place."""
+    gauge: tuple[float | None, float | None] = (None, None)
+    """Its metric of whether the last reload was successful, before and with the file in place; None: it has none."""
+    growth_bytes: int
+    """Peak resident memory above that of before."""
+    secret: str | None = None
+    """A value of the file that must not be printed."""
+
+
+class ReloadStorm(Struct, frozen=True, kw_only=True):
+    """A sidecar was told to read its settings again and again."""
+
+    asked: int
+    length_s: float
+    ended_at: tuple[float, ...]
+    """When reloads ended, well or not: seconds."""
+
+
+class ReloadUnderWay(Struct, frozen=True, kw_only=True):
+    """The rules changed while calls of one tool were under way: it was allowed, and what it said was masked; now it is
+    denied, and what it says would pass as it is. Each call as PASSED (masked), "bare", or the reason of its refusal."""
+
+    begun: tuple[str, ...]
+    """Calls that had arrived before, and were answered afterwards."""
+    behind: tuple[str, ...]
+    """Those that were sent once the new rules were in force, before the first of those was answered."""
+    behind_arrived: int
+    across: tuple[str, ...]
+    """Those that came one after another while the rules changed to and fro."""
+    across_arrived: int
+
+
 class Evidence(Struct, frozen=True, kw_only=True):
     """Everything a check may look at."""
 
@@ -164,6 +215,9 @@ class Evidence(Struct, frozen=True, kw_only=True):
     repeats: tuple[int, ...] = ()
     """Statuses of the answers to those repetitions."""
     runs: tuple[ConfigRun, ...] = ()
+    reloads: tuple[ConfigReload, ...] = ()
+    reload_storm: ReloadStorm | None = None
+    under_way: ReloadUnderWay | None = None
     trapped: tuple[str, ...] = ()
     """What fell into the trap: whatever a token or a redirect pointed at."""
     reference: tuple[Message, ...] | None = None

@@ -7,6 +7,7 @@ is accepted and dropped, the two handshakes stay plain 5xx, everything else is 2
 
 from tests.corpus.checks.common import nothing_forwarded, sent_document
 from tests.corpus.checks.kept import is_new
+from tests.corpus.checks.reloads import REFUSED_RELOAD, old_settings_stay
 from tests.corpus.evidence import Evidence
 
 AT_HTTP_LEVEL = frozenset(
@@ -107,6 +108,11 @@ def counts_networks(e: Evidence) -> str | None:
 def tells_no_wreck(e: Evidence) -> str | None:
     """Who asks after an answer that was none is answered by the server. Asked of every case whose title says so."""
     return is_new(e) if e.case.title.endswith("is not cached") else None
+
+
+def keeps_its_settings(e: Evidence) -> str | None:
+    """Whoever runs goes on by the settings of before. Asked of every case that says so, also where that waits."""
+    return old_settings_stay(e) if REFUSED_RELOAD in e.case.texts() else None
 
 
 def same_refusal(asked: Evidence, e: Evidence) -> str | None:

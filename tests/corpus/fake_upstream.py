@@ -198,6 +198,8 @@ class FakeUpstream:
         for number, part in enumerate(parts):
             if number and script.pause_s:
                 await asyncio.sleep(script.pause_s)
+            if number and script.gate is not None:
+                await script.gate.wait()
             await self._write(writer, part)
         if script.then == "hang":
             self.hanging += 1

@@ -3,6 +3,7 @@
 The corpus shortens what is long or grows: what its notes leave to the harness is done here.
 """
 
+import asyncio
 import json
 import re
 import zlib
@@ -43,6 +44,8 @@ class Script(Struct, frozen=True, kw_only=True):
     """The bytes of every answer, or their parts."""
     pause_s: float = 0
     """Before each of the parts but the first."""
+    gate: asyncio.Event | None = None
+    """Each of the parts but the first waits for it."""
     pushes: Push | None = None
     refuses: bool = False
     """Nobody listens."""

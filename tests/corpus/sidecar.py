@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -124,18 +125,22 @@ def watching(fixture: Mapping[str, Any]) -> dict[str, Any]:
 
     Whatever else it may list is allowed: what is not shown then was not hidden by a rule.
     """
-    rules = policy(fixture)
-    redact = [{"pattern": "instructions", "action": "mask"}]
-    tools = [
-        {**rule, "validate": True, "redact": redact} if rule["match"] == "echo" else rule
-        for rule in rules["tools"]
-    ]
+    rules = redacting(policy(fixture), validate=True)
     return {
         **rules,
-        "tools": [*tools, {"match": "*", "allow": _EVERYBODY}],
+        "tools": [*rules["tools"], {"match": "*", "allow": _EVERYBODY}],
         "definitions": {},
         "elicitation": {"secrets": "block"},
     }
+
+
+def redacting(rules: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """These rules, by which what `echo` returns is masked where it commands."""
+    redact = [{"pattern": "instructions", "action": "mask"}]
+    tools = [
+        {**rule, **more, "redact": redact} if rule["match"] == "echo" else rule for rule in rules["tools"]
+    ]
+    return {**rules, "tools": tools}
 
 
 def keeping(fixture: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,6 +345,16 @@ class Sidecar:
                 urlsplit(line[name]).port or 0 for name in ("listen", "operations")
             )
         return bool(self.data_port)
+
+    @property
+    def config(self) -> Path:
+        """Its settings file."""
+        return self._config
+
+    def hang_up(self) -> None:
+        """HUP: it is to read its settings again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self, *, politely: bool = True) -> None:
         """TERM, then KILL after 5 s; KILL at once where nobody looks at how it ends."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.corpus import checks, expectations, kept_pairs, trouble_pairs
+from tests.corpus import checks, expectations, kept_pairs, reload_pairs, trouble_pairs
 from tests.corpus.allowances import LOCAL, OVERLAP, Moment
 from tests.corpus.arena import JUDGES
 from tests.corpus.evidence import PASSED, Round
@@ -206,6 +206,7 @@ ROTATED: Change = {
 
 PAIRS: dict[str, tuple[Change, Change]] = {
     **kept_pairs.PAIRS,
+    **reload_pairs.PAIRS,
     **trouble_pairs.PAIRS,
     # limits
     "bucket or Redis key created before auth": (
@@ -388,10 +389,6 @@ PAIRS: dict[str, tuple[Change, Change]] = {
         {"runs": (config_run(exit_code=0, output="warning: a secret in clear"),)},
         {"runs": (config_run(exit_code=0, output="ready"),)},
     ),
-    "never printed": (
-        {"runs": (config_run(secret="s3cret"),)},
-        {"runs": (config_run(secret="s3cret", output="auth.key: s3cret"),)},
-    ),
     # auth
     "WWW-Authenticate: Bearer resource_metadata=<configured URL>": (
         challenged(401, BEARER),
@@ -536,6 +533,7 @@ PAIRS: dict[str, tuple[Change, Change]] = {
 
 ALSO_RED: tuple[tuple[str, Change], ...] = (
     *kept_pairs.ALSO_RED,
+    *reload_pairs.ALSO_RED,
     *trouble_pairs.ALSO_RED,
     (
         "request headers echoed",
@@ -898,6 +896,15 @@ def test_after_a_wreck_the_server_answers() -> None:
     assert expectations.tells_no_wreck(evidence(**kept_pairs.said(), **wreck)) is None
     assert expectations.tells_no_wreck(evidence(**kept_pairs.HIT, **wreck))
     assert expectations.tells_no_wreck(evidence(**kept_pairs.said(None), **wreck))
+
+
+def test_whoever_runs_goes_on_by_the_settings_of_before() -> None:
+    """Asked of every case whose outcome says so, although its metric waits."""
+    assert expectations.keeps_its_settings(evidence()) is None
+    honoured = reload_pairs.reloaded(gauge=(None, None))
+    assert expectations.keeps_its_settings(evidence(case=reload_pairs.SAYS_SO, **honoured)) is None
+    for broken in reload_pairs.FORGOTTEN:
+        assert expectations.keeps_its_settings(evidence(case=reload_pairs.SAYS_SO, **broken))
 
 
 def test_in_the_default_form_a_wait_is_told_without_a_header() -> None:

@@ -4,11 +4,24 @@
 A sentence nobody wrote a checker for is not found, and the case that holds it fails: it is never passed over.
 """
 
-from tests.corpus.checks import auth, config, http, kept, limits, poisoning, rpc, sessions, ssrf, upstream
+from tests.corpus.checks import (
+    auth,
+    config,
+    http,
+    kept,
+    limits,
+    poisoning,
+    reloads,
+    rpc,
+    sessions,
+    ssrf,
+    upstream,
+)
 from tests.corpus.checks.common import Check, Judge, Pattern
 
 TABLES = tuple(
-    room.TABLE for room in (http, rpc, config, auth, sessions, ssrf, poisoning, limits, kept, upstream)
+    room.TABLE
+    for room in (http, rpc, config, reloads, auth, sessions, ssrf, poisoning, limits, kept, upstream)
 )
 """No sentence is in two of them: the cases with it would be judged by one."""
 TABLE: dict[str, Check] = {text: check for table in TABLES for text, check in table.items()}
