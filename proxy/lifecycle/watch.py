@@ -99,7 +99,8 @@ class Watch:
 
     def remove(self, changed: Changed) -> None:
         """Call it no more, whatever it was added for."""
-        self._groups = [each for each in self._groups if each[1] is not changed]
+        # Compared, because a method is another object each time it is named.
+        self._groups = [each for each in self._groups if each[1] != changed]
 
     @property
     def paths(self) -> frozenset[str]:

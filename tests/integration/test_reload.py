@@ -159,8 +159,12 @@ async def test_rooms_that_could_let_nobody_in_do_not_come(
     assert reason_of(await client.asked(post(tool_call()))) is None
 
 
-async def test_what_is_half_written_is_not_believed(open_sidecar: OpenSidecar, file: File) -> None:
-    """Hostile: the first half of a file is whole YAML, and allows everything."""
+@pytest.mark.parametrize("reloads", [0, 1, 3])
+async def test_what_is_half_written_is_not_believed(
+    open_sidecar: OpenSidecar, file: File, reloads: int
+) -> None:
+    """Hostile: the first half of a file is whole YAML, and allows everything. Regression: after a reload it was read
+    half-written, because the files that must hold still were none."""
     waits: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
 
     async def sleep(_: float) -> None:
@@ -170,6 +174,8 @@ async def test_what_is_half_written_is_not_believed(open_sidecar: OpenSidecar, f
 
     file.path.write_text("version: 1\npolicy: {tools: [{match: echo, deny: ['*']}]}\n", encoding="utf-8")
     side = await open_sidecar(file=file.path, sleep=sleep)
+    for _ in range(reloads):
+        await reload(side)
     before = side.house.rooms
     file.path.write_text("version: 1\n", encoding="utf-8")
     looking = asyncio.ensure_future(side.house.watch.look())
@@ -182,7 +188,7 @@ async def test_what_is_half_written_is_not_believed(open_sidecar: OpenSidecar, f
         second.set_result(None)
         await looking
         (await waits.get()).cancel()  # behind the reload
-    assert side.house.reloads.succeeded == 1
+    assert side.house.reloads.succeeded == reloads + 1
     assert side.house.settings.policy is not None
     assert side.house.settings.policy.tools[0].match == "other"
 

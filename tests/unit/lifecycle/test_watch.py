@@ -189,6 +189,25 @@ async def test_only_the_groups_of_a_file_are_told(tmp_path: Path, diary: Diary) 
     assert await rounds(watch, diary, 2) == ["b", "both"]
 
 
+async def test_who_is_removed_hears_nothing_more(tmp_path: Path, diary: Diary) -> None:
+    """Regression: a method is another object each time it is named, and was never found again."""
+    watch = diary.watch()
+    a, b = written(tmp_path / "a"), written(tmp_path / "b")
+
+    class Reader:
+        def changed(self) -> None:
+            diary.told.append("read")
+
+    reader = Reader()
+    watch.add([a], reader.changed)
+    watch.add([b], diary.hears("b"))
+    watch.remove(reader.changed)
+    assert watch.paths == {b}
+    written(tmp_path / "a", "two")
+    written(tmp_path / "b", "two")
+    assert await rounds(watch, diary, 2) == ["b"]
+
+
 async def test_one_that_raises_is_reported_and_keeps_nobody_from_hearing(
     tmp_path: Path, diary: Diary
 ) -> None:
