@@ -147,7 +147,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(read: Callable[[], Loaded]) -> int:
+    from .lifecycle.watch import look_at
+
     loaded = read()
+    seen = look_at(loaded.files)  # now: what comes next takes its time, and somebody may write them meanwhile
     from .house import serve
     from .telemetry.logs import Log
 
@@ -157,8 +160,8 @@ def _serve(read: Callable[[], Loaded]) -> int:
     except ImportError:
         import asyncio
 
-        return asyncio.run(serve(loaded, log, read))
-    return uvloop.run(serve(loaded, log, read))
+        return asyncio.run(serve(loaded, seen, log, read))
+    return uvloop.run(serve(loaded, seen, log, read))
 
 
 def _explain(options: argparse.Namespace) -> int:

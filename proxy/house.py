@@ -34,7 +34,7 @@ from .lifecycle.guards import Guards
 from .lifecycle.probes import Health, Part, operations
 from .lifecycle.reloads import Reloads
 from .lifecycle.survivors import Generation, Survivors
-from .lifecycle.watch import Watch, look_at
+from .lifecycle.watch import Seen, Watch, look_at
 from .policy.packs import read_packs
 from .policy.settings import PackSettings
 from .settings import Loaded, Settings
@@ -70,12 +70,14 @@ class House:
         log: Log,
         *,
         files: tuple[str, ...] = (),
+        seen: Seen | None = None,
         read: Read | None = None,
         guards: Guards | None = None,
         sinks: Sequence[Sink] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`files` are those that `read` reads; None: the settings never change. Raises SettingsError."""
+        """`files` are those that `read` reads; None: the settings never change. `seen` is how they were when they were
+        read. Raises SettingsError."""
         self._log = log
         self._read = read
         self._sleep = sleep
@@ -100,7 +102,7 @@ class House:
         self._retiring: dict[asyncio.Task[None], Rooms] = {}
         self._look_at_certificates(self.rooms)
         self._files: tuple[str, ...] = ()
-        self._look_at_settings(files)
+        self._look_at_settings(files, seen)
 
     @property
     def settings(self) -> Settings:
@@ -211,7 +213,7 @@ class House:
 
     async def _reloaded(self, read: Read) -> None:
         """Raises whatever is wrong with what was read, before anything has changed."""
-        loaded = await asyncio.to_thread(read)
+        loaded, seen = await asyncio.to_thread(_read_and_seen, read, self._files)
         settings, before = loaded.settings, self.rooms
         _check_change(before.settings, settings)
         packs = await asyncio.to_thread(read_packs, settings.policy)
@@ -235,7 +237,7 @@ class House:
         retiring = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[retiring] = before
         retiring.add_done_callback(self._retired)
-        self._look_at_settings(loaded.files)
+        self._look_at_settings(loaded.files, seen)
 
     def _retired(self, task: asyncio.Task[None]) -> None:
         del self._retiring[task]
@@ -257,14 +259,15 @@ class House:
         tls = rooms.settings.listen.tls
         told(self._log, rooms.generation.watch, () if tls is None else files_of(tls), self._acceptor.renew)
 
-    def _look_at_settings(self, files: tuple[str, ...]) -> None:
-        """Read them again when one of these changes. Those that a room looks at itself are its own affair."""
+    def _look_at_settings(self, files: tuple[str, ...], seen: Seen | None) -> None:
+        """Read them again when one of these changes from what was `seen`. Those that a room looks at itself are its own
+        affair."""
         if self._read is None:
             return
         self.watch.remove(self._files_changed)
         own = self.watch.paths
         self._files = tuple(file for file in files if file not in own)
-        self.watch.add(self._files, self._files_changed)
+        self.watch.add(self._files, self._files_changed, seen)
 
     async def _files_changed(self) -> None:
         seen = await asyncio.to_thread(look_at, self._files)
@@ -314,6 +317,14 @@ class House:
         return [*self._retiring.values(), self.rooms]
 
 
+def _read_and_seen(read: Read, files: tuple[str, ...]) -> tuple[Loaded, Seen]:
+    """What is read, and how its files were before, so that who writes them meanwhile is not missed. Those that are
+    named for the first time are looked at right afterwards. Raises SettingsError. IO: reads files."""
+    before = look_at(files)
+    loaded = read()
+    return loaded, {**look_at(loaded.files), **before}
+
+
 class NotInForce(Exception):
     """Settings that are right in themselves, and cannot be put into force now. Says why."""
 
@@ -340,7 +351,7 @@ def _in_words(error: Exception) -> list[str]:
     return [str(error) if isinstance(error, NotInForce | Unusable | OSError) else type(error).__name__]
 
 
-async def serve(loaded: Loaded, log: Log, read: Read) -> int:
+async def serve(loaded: Loaded, seen: Seen, log: Log, read: Read) -> int:
     """Run until TERM or INT; a second one does not wait for calls. HUP reads the settings again. Returns the exit
     code."""
     loop = asyncio.get_running_loop()
@@ -358,7 +369,7 @@ async def serve(loaded: Loaded, log: Log, read: Read) -> int:
     loop.add_signal_handler(signal.SIGINT, stop, False)
     settings = loaded.settings
     raise_limit()
-    house = House(settings, log, files=loaded.files, read=read)
+    house = House(settings, log, files=loaded.files, seen=seen, read=read)
     try:
         await house.open()
     except (OSError, Unusable) as error:

@@ -87,15 +87,15 @@ class Watch:
         self._look_at = look_at
         self._groups: list[tuple[Group, Changed]] = []
 
-    def add(self, paths: Iterable[str], changed: Changed) -> None:
+    def add(self, paths: Iterable[str], changed: Changed, seen: Seen | None = None) -> None:
         """Call `changed` when a file of these changes: once, however many of them do at a time.
 
         What they hold now is known, so it is read here, in the caller's thread. Whoever has read them before
-        misses a change in between: add first. What `changed` raises is reported, and it is not called again
-        before the next change.
+        misses a change in between: add first, or say what was `seen` before. What `changed` raises is reported, and it
+        is not called again before the next change.
         """
         paths = tuple(paths)
-        self._groups.append((Group(paths, self._look_at(paths)), changed))
+        self._groups.append((Group(paths, self._look_at(paths) if seen is None else seen), changed))
 
     def remove(self, changed: Changed) -> None:
         """Call it no more, whatever it was added for."""

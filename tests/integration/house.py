@@ -16,6 +16,7 @@ from typing import Any
 
 from proxy.house import House
 from proxy.lifecycle.guards import Guards, Life
+from proxy.lifecycle.watch import look_at
 from proxy.settings import Loaded, load_with_files
 from proxy.telemetry.logs import Log
 from tests import ledger
@@ -116,12 +117,14 @@ async def sidecar(
         )
 
     loaded = read()
+    seen = look_at(loaded.files)
     lines = Lines()
     log = Log(lines.write)
     house = House(
         loaded.settings,
         log,
         files=loaded.files,
+        seen=seen,
         read=None if file is None else read,
         guards=None if guards is None else guards(log.life),
         sleep=sleep,

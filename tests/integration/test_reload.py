@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from proxy.house import House
+from proxy.settings import Loaded
 from tests import ledger
 from tests.certificates import Authority
 from tests.integration.conftest import Connect, OpenSidecar
@@ -462,6 +464,48 @@ async def test_a_swap_of_the_mounted_folder_is_seen(
     side = await open_sidecar(file=tmp_path / "settings.yaml", sleep=_at_once)
     (tmp_path / "..next").symlink_to("..2")
     (tmp_path / "..next").rename(tmp_path / "..data")
+    await side.house.watch.look()
+    await until(lambda: side.house.reloads.succeeded == 1)
+    client = await connect(side.port)
+    assert reason_of(await client.asked(post(tool_call()))) == "not_allowed"
+
+
+async def test_a_change_while_it_is_being_read_is_not_missed(
+    open_sidecar: OpenSidecar, connect: Connect, file: File
+) -> None:
+    """Regression: what a file held when the reload was over counted as read, also where it had changed since it was.
+    Rooms that wait for keys made that seconds, and what was taken away from somebody stayed theirs."""
+    side = await open_sidecar(file=file.path, sleep=_at_once)
+    read = side.house._read
+    assert read is not None
+
+    def and_then_another_writes() -> Loaded:
+        loaded = read()
+        side.house._read = read
+        file.allows(NO_ECHO)
+        return loaded
+
+    side.house._read = and_then_another_writes
+    file.allows()
+    await reload(side)
+    await side.house.watch.look()
+    await until(lambda: side.house.reloads.succeeded == 2)
+    client = await connect(side.port)
+    assert reason_of(await client.asked(post(tool_call()))) == "not_allowed"
+
+
+async def test_a_change_while_it_starts_is_not_missed(
+    open_sidecar: OpenSidecar, connect: Connect, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the same, between the first reading and the moment when files are looked at."""
+    of_house = House.__init__
+
+    def late(*things: Any, **named: Any) -> None:
+        file.allows(NO_ECHO)
+        of_house(*things, **named)
+
+    monkeypatch.setattr(House, "__init__", late)
+    side = await open_sidecar(file=file.path, sleep=_at_once)
     await side.house.watch.look()
     await until(lambda: side.house.reloads.succeeded == 1)
     client = await connect(side.port)
