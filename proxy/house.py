@@ -53,6 +53,9 @@ MOST_LOOKS: Final = 20
 """At files that do not hold still; then they are read as they are."""
 RELOAD_EVERY_S: Final = 1.0
 """Between the end of one reload and the next."""
+RETRY_S: Final = 15.0
+"""Until settings that could not be put into force are tried again: what they name may come after them, a mounted secret
+for example, or the keys of an issuer. Nobody looks at it meanwhile."""
 READY_S: Final = 5.0
 """How long rooms that are to come may take until they can tell who calls."""
 READY_LOOK_S: Final = 0.02
@@ -99,6 +102,11 @@ class House:
         self._background = Background(self._report)
         self._reloading = asyncio.Lock()
         self._wished = asyncio.Event()
+        self._is_retry = False
+        """Nobody has wished for it, but that it failed the last time."""
+        self._failed = asyncio.Event()
+        self._mistakes: list[str] = []
+        """What people were told last."""
         self._retiring: dict[asyncio.Task[None], Rooms] = {}
         self._look_at_certificates(self.rooms)
         self._files: tuple[str, ...] = ()
@@ -138,33 +146,51 @@ class House:
         await self._acceptor.open()
         self.rooms.start()
         self.rooms.enter()
-        for job in (*self.guards.jobs, self.watch.run, self._reload_as_wished, self._tell_health):
+        own = self.watch.run, self._reload_as_wished, self._try_again, self._tell_health
+        for job in (*self.guards.jobs, *own):
             self._background.start(job)
         self.health.is_listening = True
 
     def reload_soon(self) -> None:
         """`reload`, beside everything else, and at most once in `RELOAD_EVERY_S` however often it is wished."""
+        self._is_retry = False
         self._wished.set()
 
     async def _reload_as_wished(self) -> None:
         while True:
             await self._wished.wait()
             self._wished.clear()
-            await self.reload()
+            is_retry, self._is_retry = self._is_retry, False
+            await self.reload(is_retry=is_retry)
             await self._sleep(RELOAD_EVERY_S)
 
-    async def reload(self) -> bool:
+    async def _try_again(self) -> None:
+        while True:
+            await self._failed.wait()
+            await asyncio.sleep(RETRY_S)
+            if self._failed.is_set():
+                await self._hold_still()
+                self._is_retry = self._is_retry or not self._wished.is_set()
+                self._wished.set()
+
+    async def reload(self, *, is_retry: bool = False) -> bool:
         """Read the settings again and let calls pass by them from now on. False: nothing has changed, and people were
-        told why."""
+        told why; a retry that fails for the same reason is no news."""
         if self._read is None:
             return False
         async with self._reloading:
             try:
                 await self._reloaded(self._read)
             except Exception as error:
-                self.reloads.ended(well=False)
-                self._log.life("settings not reloaded", "error", mistakes=_in_words(error))
+                self._failed.set()
+                mistakes = _in_words(error)
+                if not is_retry:
+                    self.reloads.ended(well=False)
+                if not is_retry or mistakes != self._mistakes:
+                    self._log.life("settings not reloaded", "error", mistakes=mistakes)
+                self._mistakes = mistakes
                 return False
+            self._failed.clear()
             self.reloads.ended(well=True)
             self._log.life("settings reloaded", "info", **in_force(self.settings))
             _warn(self.settings, self._log)
@@ -270,6 +296,11 @@ class House:
         self.watch.add(self._files, self._files_changed, seen)
 
     async def _files_changed(self) -> None:
+        await self._hold_still()
+        self.reload_soon()
+
+    async def _hold_still(self) -> None:
+        """Wait until nobody writes the settings."""
         seen = await asyncio.to_thread(look_at, self._files)
         for _ in range(MOST_LOOKS):
             await self._sleep(SETTLE_S)
@@ -277,7 +308,6 @@ class House:
             if again == seen:
                 break
             seen = again
-        self.reload_soon()
 
     async def _tell_health(self) -> None:
         def tell(reasons: Sequence[str]) -> None:

@@ -539,6 +539,40 @@ def _a_secret() -> str:
     return ledger.secret(secrets.token_hex(24), "the cache's secret")
 
 
+async def test_what_is_missing_may_come_later(
+    open_sidecar: OpenSidecar,
+    connect: Connect,
+    file: File,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: settings that named a file before it was there were never put into force, because nobody looks at
+    what refused settings name. Kubernetes may mount a Secret after the ConfigMap that refers to it."""
+    monkeypatch.setattr("proxy.house.RETRY_S", 0.02, raising=False)
+    side = await open_sidecar(file=file.path, sleep=_at_once)
+    read, readings = side.house._read, 0
+    assert read is not None
+
+    def counted() -> Loaded:
+        nonlocal readings
+        readings += 1
+        return read()
+
+    side.house._read = counted
+    pack = tmp_path / "pack.yaml"
+    file.says(policy={"packs": [str(pack)], "tools": [EVERYTHING]})
+    assert not await side.house.reload()
+    await until(lambda: readings > 2)
+    # People are told once, and counted is what they asked for.
+    assert (len(mistakes_of(side)), side.house.reloads.failed) == (1, 1)
+    pack.write_text("version: 1\ntools: [{match: echo, deny: ['*'], allow: 7}]\n", encoding="utf-8")
+    await until(lambda: len(mistakes_of(side)) == 2)  # another mistake is news
+    pack.write_text("version: 1\ntools: [{match: echo, deny: ['*']}]\n", encoding="utf-8")
+    await until(lambda: side.house.reloads.is_current)
+    client = await connect(side.port)
+    assert reason_of(await client.asked(post(tool_call()))) == "not_allowed"
+
+
 async def test_who_may_ask_changes_with_the_settings(
     open_sidecar: OpenSidecar, upstream: Upstream, connect: Connect, file: File
 ) -> None:
