@@ -27,6 +27,7 @@ from typing import Final
 from msgspec import structs
 
 from ..model import (
+    TIMEOUT_HEADER,
     Broken,
     Call,
     Deadline,
@@ -58,7 +59,7 @@ GOODBYE_S: Final = 5.0
 _TOLD: Final = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 _WORD: Final = b"session"
 _OF_ONE_CALL: Final = frozenset(
-    {HEADER, "idempotency-key", "last-event-id", "mcp-method", "mcp-name", "mcp-sidecar-timeout-ms"}
+    {HEADER, "idempotency-key", "last-event-id", "mcp-method", "mcp-name", TIMEOUT_HEADER}
 )
 _VERSION: Final = "mcp-protocol-version"
 _REPEATED: Final = frozenset({Kind.REQUEST, Kind.NOTIFICATION})
