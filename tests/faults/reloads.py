@@ -244,7 +244,7 @@ async def left_alone(lab: Lab) -> Report:
         for number in range(1, lab.many(5, 1) + 1):
             await scene.server.order({"storm": {"status": 503}})
             asked_ns = 0
-            while (told := await scene.crowd.call("do")).how == "http 503":
+            while (told := await scene.crowd.call("do")).how == "upstream_broke":
                 asked_ns = told.sent_ns
             await reload(scene, file, number, *([TURNS_DENIED] if number % 2 else []))
             after = [await scene.crowd.call("do") for _ in range(20)]
@@ -257,7 +257,7 @@ async def left_alone(lab: Lab) -> Report:
             await scene.server.order({"storm": None})
             if not await until(served(scene), 3 * OPEN_S):
                 report.broken.append("the server is not asked again")
-        return await finish(scene, report, expected("http 503", "breaker_open"))
+        return await finish(scene, report, expected("upstream_broke", "breaker_open"))
 
 
 async def while_killed(lab: Lab) -> Report:
