@@ -400,6 +400,7 @@ async def serve(loaded: Loaded, seen: Seen, log: Log, read: Read) -> int:
     settings = loaded.settings
     raise_limit()
     house = House(settings, log, files=loaded.files, seen=seen, read=read)
+    loop.add_signal_handler(signal.SIGHUP, house.reload_soon)
     try:
         await house.open()
     except (OSError, Unusable) as error:
@@ -407,7 +408,6 @@ async def serve(loaded: Loaded, seen: Seen, log: Log, read: Read) -> int:
         log.life("cannot listen", "error", error=what or type(error).__name__, why=str(error))
         await house.close(grace_s=0)
         return 2 if isinstance(error, Unusable) else 1
-    loop.add_signal_handler(signal.SIGHUP, house.reload_soon)
     # What was built until now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
