@@ -115,8 +115,10 @@ class Keying:
         self, permit: Permit, *, share: Share, keep: Keep | None = None, definition: str = ""
     ) -> Keys | None:
         """The names of a call. `definition` is the hash of the tool's definition. None where it cannot be written
-        down: such a call is not kept."""
+        down, or would hold up other calls: such a call is not kept."""
         call, rule = permit.call, permit.rule
+        if _is_dear(call.body):
+            return None
         params, is_counted = _params(call.params, keep)
         any_session = keep is not None and keep.any_session
         try:
@@ -193,6 +195,16 @@ def _exactly(call: Call, keep: Keep | None, params: Mapping[str, object]) -> lis
         raise ValueError("this is no request")
     exact = _numbers(_params(read, keep)[0])
     return [] if exact == floats else exact
+
+
+MAX_CHEAP_BYTES: Final = 65_536
+MAX_CHEAP_DIGITS: Final = 500
+"""Of an integer in a larger body. To write one down takes the square of its digits: 4 MiB of 4,200 each are 0.25 s."""
+
+
+def _is_dear(body: bytes) -> bool:
+    """Whether integers that long may stand in a body. Digits in texts count, too: rather no than a second look."""
+    return len(body) > MAX_CHEAP_BYTES and b"0" * MAX_CHEAP_DIGITS in body.translate(_AS_NUMERALS)
 
 
 _AS_NUMERALS: Final = bytes(ord("0") if chr(each) in "0123456789." else each for each in range(256))

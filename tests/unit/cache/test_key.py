@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 from msgspec import structs
 
-from proxy.cache.key import Key, Keying, Keys, Share
+from proxy.cache.key import MAX_CHEAP_BYTES, MAX_CHEAP_DIGITS, Key, Keying, Keys, Share
 from proxy.model import Call, Headers, Keep, Permit, Principal, Rule
 from proxy.protocol.jsonrpc import read_json
 from proxy.protocol.revisions import BY_NAME
@@ -418,3 +418,18 @@ def test_the_material_is_json() -> None:
     common, end = decoder.raw_decode(text)
     scope, whole = decoder.raw_decode(text, end)
     assert (len(common), len(scope), whole) == (13, 6, len(text))
+
+
+@pytest.mark.parametrize(
+    ("digits", "others", "is_kept"),
+    [
+        (MAX_CHEAP_DIGITS - 1, MAX_CHEAP_BYTES, True),
+        (MAX_CHEAP_DIGITS, MAX_CHEAP_BYTES, False),
+        (MAX_CHEAP_DIGITS, 0, True),
+    ],
+)
+def test_what_takes_long_to_write_down_is_not_kept(digits: int, others: int, is_kept: bool) -> None:
+    """Hostile: 980 integers of 4,200 digits held the loop for 0.25 s, each time the call came."""
+    text = json.dumps({"name": "t", "arguments": {"n": int("9" * digits), "text": "x" * others}})
+    permit = Permit(call=asked(text, body=text.encode()), principal=ANN, rule=Rule(id="r", keep=KEEP))
+    assert (KEYING.keys(permit, share="caller", keep=KEEP) is not None) is is_kept
