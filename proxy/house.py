@@ -140,7 +140,8 @@ class House:
         await runner.setup()
         self._operations = runner
         where = self.settings.operations.address
-        site = web.TCPSite(runner, where.host, where.port, backlog=BACKLOG)
+        reuse_port = self.settings.listen.reuse_port or None
+        site = web.TCPSite(runner, where.host, where.port, backlog=BACKLOG, reuse_port=reuse_port)
         await site.start()
         self.operations_address = _bound(runner.addresses[0][:2])
         await self._acceptor.open()
@@ -364,6 +365,8 @@ def _check_change(before: Settings, after: Settings) -> None:
     changed = []
     if before.listen.address != after.listen.address:
         changed.append("listen.address")
+    if before.listen.reuse_port != after.listen.reuse_port:
+        changed.append("listen.reuse_port")
     if before.operations.address != after.operations.address:
         changed.append("operations.address")
     was, wished = before.cache, after.cache

@@ -157,6 +157,7 @@ class Acceptor:
                 where.host,
                 where.port,
                 backlog=backlog,
+                reuse_port=self._settings.reuse_port or None,
                 ssl=context,
                 ssl_handshake_timeout=handshake_s,
                 ssl_shutdown_timeout=farewell_s,

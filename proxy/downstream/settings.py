@@ -53,6 +53,10 @@ class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     address: Address = field(default_factory=lambda: DEFAULT_ADDRESS)
     """HOST:PORT of the data port. Beyond loopback an authenticator must be listed."""
 
+    reuse_port: bool = False
+    """Whether another process of the same user may listen at the same addresses, of this port and of probes: one that
+    takes over. Linux shares connections among them while both listen."""
+
     tls: TlsSettings | None = None
     """Absent: plain HTTP, for loopback and for a mesh that brings its own TLS."""
 

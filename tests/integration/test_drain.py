@@ -7,9 +7,11 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
+from proxy.demo.ports import free_ports
 from tests.integration.client import Client, Cut
 from tests.integration.conftest import Connect
 from tests.integration.house import Process, Sidecar, probe, process, run_words
@@ -223,3 +225,49 @@ async def test_healthcheck_asks_a_probe(running: Process) -> None:
         )
         codes.append(await child.wait())
     assert codes == [0, 0, 1]
+
+
+async def test_another_process_takes_over_at_the_same_ports(upstream: Upstream, connect: Connect) -> None:
+    """Issue 7, point 6: hand-over on restart. What the first has begun it finishes, and the second answers the rest."""
+    data, operations = free_ports(2)
+    words = run_words(
+        upstream.url,
+        "drain_s=10",
+        "listen.reuse_port=true",
+        f"listen.address=127.0.0.1:{data}",
+        f"operations.address=127.0.0.1:{operations}",
+    )
+    async with process(*words) as first:
+        await first.listening()
+        old = await connect(data)
+        old.send(post(tool_call()))
+        call = await upstream.next()
+        async with process(*words) as second:
+            await second.listening()
+            first.signal(signal.SIGTERM)
+            await first.lines.when(lambda lines: any(line["msg"] == "draining" for line in lines.life))
+            async with within(10):
+                while not second.lines.calls:
+                    # Until the first listens no more, some come to it; the last of them may be reset.
+                    with suppress(Cut, OSError):
+                        await (await connect(data)).asked(request("GET", "/nowhere"))
+            call.answer(result())
+            assert (await old.answer()).body == result()
+            assert await first.exit_code() == 0
+            for _ in range(20):
+                new = await connect(data)
+                new.send(post(tool_call()))
+                (await upstream.next()).answer(result())
+                assert (await new.answer()).body == result()
+
+
+async def test_nobody_listens_beside_us_unasked(upstream: Upstream) -> None:
+    """Hostile: another process must not get our callers."""
+    data, operations = free_ports(2)
+    words = run_words(
+        upstream.url, f"listen.address=127.0.0.1:{data}", f"operations.address=127.0.0.1:{operations}"
+    )
+    async with process(*words) as first:
+        await first.listening()
+        async with process(*words, "--set", "listen.reuse_port=true") as second:
+            assert await second.exit_code() == 1
