@@ -121,6 +121,8 @@ class Faulter:
             await self._shut()
             for link in list(self.links):
                 link.reset()
+            while self.links:  # noqa: ASYNC110  they are reset in a turn of the loop to come
+                await asyncio.sleep(0)
             if door == "black_hole":
                 self._dig()
         elif self._server is None:
