@@ -7,8 +7,13 @@ sessions. Foreign exceptions are translated here, at the border that meets them,
     origin.py              where it lives, and what stays within
     transport.py           what any transport must do
     transport_aiohttp.py   the one that works everywhere
+    credentials.py         what is added to requests, and what of a client's stops here
+    own_credential.py      a stage: what the server says of our credential is not for its callers
+    oauth.py               the server's own OAuth, seen at our address (challenge.py, public_view.py)
     forward.py             one permitted call to one reply (streamable HTTP)
-    judge.py               is this answer ours?
+    passing.py             which header fields of an answer pass
+    judge.py               is this answer ours? (ears.py: who listens; progress.py: whose progress it is)
+    cancelling.py          the word that a call is over
     catalog.py             what tools/list taught us
     http_sse.py            the same for HTTP+SSE, where answers arrive elsewhere
     probe.py               does it answer at all?
