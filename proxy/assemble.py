@@ -39,7 +39,8 @@ from .resilience.building import Resilience
 from .resilience.deadlines import Cancel, Overdue
 from .resilience.handshakes import Handshakes
 from .settings import Settings
-from .telemetry.journey import Journeys
+from .telemetry.building import Telemetry
+from .telemetry.journey import Sink
 from .telemetry.logs import Log
 from .upstream.catalog import Catalog
 from .upstream.credentials import Stops
@@ -73,13 +74,13 @@ class Rooms:
         packs: Sequence[PackSettings],
         log: Log,
         generation: Generation,
-        journeys: Journeys,
         guards: Guards,
         report: Callable[[Exception], None],
+        sinks: Sequence[Sink] = (),
     ) -> None:
         """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `guards`
-        say what there is of memory and descriptors, `report` hears of what fails beside the calls. Raises SettingsError
-        for files that cannot be read."""
+        say what there is of memory and descriptors, `report` hears of what fails beside the calls, `sinks` hear of each
+        call. Raises SettingsError for files that cannot be read."""
         self.settings = settings
         self.generation = generation
         form = settings.refusals
@@ -108,6 +109,8 @@ class Rooms:
             return generation(name, (settings.upstream.url, made_of), make)
 
         watch = functools.partial(told, log, generation.watch)
+        # Who hears what happens.
+        self.telemetry = Telemetry(settings.telemetry, log, report=report, sinks=sinks)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
         identity = self.identity = _identification(settings, log, generation, wall)
@@ -237,7 +240,7 @@ class Rooms:
             settings.listen,
             endpoints=endpoints,
             hall=hall,
-            open_journey=journeys.open,
+            open_journey=self.telemetry.open,
             explain=lambda refused: explain(challenges(refused), None, form),
             report=report,
             pages=pages,
@@ -255,6 +258,7 @@ class Rooms:
     def enter(self) -> None:
         """Calls pass through here from now on. Raises nothing: whoever reloads has no way back."""
         self.policy.enter()
+        self.telemetry.enter()
 
     async def retire(self) -> None:
         """Others have entered: finish the calls that have begun, and close what nobody else needs."""

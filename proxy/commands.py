@@ -229,9 +229,9 @@ def _test_policy(file: Path) -> int:
 
 def _journey() -> Journey:
     """A record that nobody reads."""
-    from .telemetry.journey import Journeys
+    from .telemetry.journey import Journeys, Observers
 
-    return Journeys(()).open(0.0)
+    return Journeys(Observers()).open(0.0)
 
 
 def _pin(options: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ from .lifecycle.watch import Seen, Watch, look_at
 from .policy.packs import read_packs
 from .policy.settings import PackSettings
 from .settings import Loaded, Settings
-from .telemetry.journey import Journeys, Sink
+from .telemetry.journey import Sink
 from .telemetry.logs import Log
 
 MAX_YOUNG_OBJECTS: Final = 10_000
@@ -86,7 +86,7 @@ class House:
         self._sleep = sleep
         self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
         self._survivors = Survivors(self.watch, self._report)
-        self._journeys = Journeys((*sinks, log.call), failed=self._report)
+        self._sinks = sinks
         self.guards = guards or Guards(log.life, memory_limit_bytes=settings.memory_limit_bytes)
         self.guards.frees(self._shrink)
         self.rooms = self._built(settings, read_packs(settings.policy))
@@ -228,7 +228,7 @@ class House:
     ) -> Rooms:
         """Raises SettingsError."""
         generation = generation or self._survivors.generation()
-        return Rooms(settings, packs, self._log, generation, self._journeys, self.guards, self._report)
+        return Rooms(settings, packs, self._log, generation, self.guards, self._report, self._sinks)
 
     def _parts(self, rooms: Rooms) -> tuple[Part, ...]:
         """What probes ask beside the server."""

@@ -323,6 +323,28 @@ class Cached(Enum):
     """From the server, to somebody who asked the same at the same time."""
 
 
+class Attempt(Protocol):
+    """One try of a call at the server, as its journey records it."""
+
+    @property
+    def carries(self) -> Sequence[tuple[bytes, bytes]]:
+        """Header fields by which the server knows where the attempt belongs; they replace what the caller sent under
+        these names (in lower case)."""
+        ...
+
+    def unreached(self) -> None:
+        """It never left."""
+        ...
+
+    def answered(self, status: int) -> None:
+        """The head of its answer came."""
+        ...
+
+    def ended(self, refused: Refused | None = None) -> None:
+        """Nothing more comes of it; `refused` is why it failed. Later words are not heard."""
+        ...
+
+
 class Journey(Protocol):
     """The record of one call: every room tells it what happened, sinks hear of it once, at the end."""
 
@@ -334,9 +356,16 @@ class Journey(Protocol):
     def read(self, call: Call) -> None: ...
     def identified(self, principal: Principal) -> None: ...
     def permitted(self, permit: Permit) -> None: ...
-    def attempted(self) -> None: ...
-    def unreached(self) -> None:
-        """The last attempt never left."""
+    def denied(self, rule: Rule) -> None:
+        """By which rule policy says no."""
+        ...
+
+    def waited(self, seconds: float) -> None:
+        """It stood in the queue for a place at the server, and its turn has come, or never will."""
+        ...
+
+    def attempted(self) -> Attempt:
+        """It is about to be sent."""
         ...
 
     def answered(self, verdict: Verdict) -> None: ...

@@ -36,6 +36,7 @@ from .policy.addresses import is_metadata_host
 from .policy.packs import located, read_pack
 from .policy.settings import EVERYBODY, PolicySettings, roles_named
 from .resilience.settings import ResilienceSection, ResilienceSettings
+from .telemetry.settings import TelemetrySettings
 from .upstream.settings import UpstreamSettings
 
 __all__ = ["Mistake", "Settings", "SettingsError", "load", "schema"]
@@ -84,6 +85,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     resilience: ResilienceSection = field(default_factory=ResilienceSettings)
     """How long calls may take, which are sent again, and when the server is left alone."""
+
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    """What is told of calls, and to whom."""
 
     memory_limit_bytes: Annotated[int, Meta(ge=33_554_432)] | None = None
     """How much memory this process may have where its control group has no limit, or a higher one. Above 80 % of it

@@ -6,7 +6,7 @@ A diary is one list that several fakes share, so that a test can compare a whole
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pytest
@@ -39,6 +39,26 @@ PRINCIPAL = Principal(issuer="test", subject="ann", tenant="acme")
 RULE = Rule(id="r-1")
 
 
+class FakeAttempt:
+    """Fulfils `Attempt`."""
+
+    def __init__(self, journey: FakeJourney) -> None:
+        self._journey = journey
+        self._is_over = False
+        self.carries: Sequence[tuple[bytes, bytes]] = ()
+
+    def unreached(self) -> None:
+        self._journey.write("unreached")
+
+    def answered(self, status: int) -> None:
+        self._journey.write("answered", status)
+
+    def ended(self, refused: Refused | None = None) -> None:
+        if not self._is_over:
+            self._journey.write("attempt ended", *(() if refused is None else (refused.reason,)))
+        self._is_over = True
+
+
 class FakeJourney:
     """Fulfils `Journey`. Siblings share the diary and count on."""
 
@@ -52,44 +72,48 @@ class FakeJourney:
         self.outcome_at_server = Outcome.NOT_REACHED
         """What limits are told; a test says what it wants them to hear."""
 
-    def _write(self, *words: object) -> None:
+    def write(self, *words: object) -> None:
         self.diary.append((self.request_id, *words))
 
     def read(self, call: Call) -> None:
         self.calls.append(call)
 
     def identified(self, principal: Principal) -> None:
-        self._write("identified", principal.subject)
+        self.write("identified", principal.subject)
 
     def permitted(self, permit: Permit) -> None:
-        self._write("permitted", permit.rule.id)
+        self.write("permitted", permit.rule.id)
 
-    def attempted(self) -> None:
-        self._write("attempted")
+    def denied(self, rule: Rule) -> None:
+        self.write("denied", rule.id)
 
-    def unreached(self) -> None:
-        self._write("unreached")
+    def waited(self, seconds: float) -> None:
+        self.write("waited", seconds)
+
+    def attempted(self) -> FakeAttempt:
+        self.write("attempted")
+        return FakeAttempt(self)
 
     def answered(self, verdict: Verdict) -> None:
-        self._write("answered", verdict)
+        self.write("answered", verdict)
 
     def would_refuse(self, rule: Rule, reason: Reason) -> None:
-        self._write("would refuse", rule.id, reason)
+        self.write("would refuse", rule.id, reason)
 
     def altered(self, what: str) -> None:
-        self._write("altered", what)
+        self.write("altered", what)
 
     def cached(self, how: Cached) -> None:
-        self._write("cached", how)
+        self.write("cached", how)
 
     def refused(self, refused: Refused) -> None:
-        self._write("refused", refused.reason)
+        self.write("refused", refused.reason)
 
     def ended(self, ending: Ending) -> None:
-        self._write("ended", ending)
+        self.write("ended", ending)
 
     def forget_payload(self) -> None:
-        self._write("forgot the payload")
+        self.write("forgot the payload")
 
     def sibling(self) -> FakeJourney:
         return FakeJourney(self.diary, f"j{next(self._count)}", self._count)

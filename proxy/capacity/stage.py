@@ -203,6 +203,7 @@ class Roomy:
         finally:
             timer.cancel()
             del self._turns[place]
+            call.journey.waited(self._now() - now)
         if refused is not None:
             raise refused
         return place

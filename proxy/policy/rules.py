@@ -309,6 +309,7 @@ class Rules:
         decision = self.decide(call, principal)
         if isinstance(decision, Deny):
             if self._is_enforced and not decision.is_reported:
+                call.journey.denied(decision.rule)
                 raise Refused(decision.reason, decision.why, id=call.id, scopes=decision.scopes)
             call.journey.would_refuse(decision.rule, decision.reason)
         elif decision.would_refuse is not None:

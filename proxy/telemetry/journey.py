@@ -6,13 +6,45 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from ..model import Cached, Call, Ending, Kind, Outcome, Permit, Principal, Reason, Refused, Rule, Verdict
 
 Sink: TypeAlias = Callable[["Record"], None]
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
+class Trace(Protocol):
+    """The part of one call in a trace."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        ...
+
+    def attempted(self, attempt: Try) -> Fields:
+        """The call is about to be sent. The header fields that tell the server of the trace."""
+        ...
+
+    def attempt_ended(self, attempt: Try) -> None: ...
+    def ended(self, record: Record) -> None: ...
+
+
+class Observers(Struct, frozen=True, kw_only=True):
+    """Who hears of journeys, and when. What nobody hears costs nothing."""
+
+    trace: Callable[[Record], Trace | None] | None = None
+    """Asked when a call was read; None where it belongs to no trace."""
+    permitted: Sequence[Sink] = ()
+    """Told when policy lets a call pass."""
+    attempt_ended: Sequence[Callable[[Try], None]] = ()
+    """Told of each attempt when nothing more comes of it."""
+    ended: Sequence[Sink] = ()
+    """Told once, at the end; in this order."""
+
 
 OUTCOMES: Final = {
     Reason.MALFORMED: "invalid",
@@ -57,33 +89,64 @@ class Journeys:
 
     def __init__(
         self,
-        sinks: Sequence[Sink],
+        observers: Observers,
         now: Callable[[], float] = time.monotonic,
         failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        self._sinks = tuple(sinks)
+        self._observers = observers
         self._now = now
         self.failed = failed
-        """Told of a sink that raised."""
+        """Told of an observer that raised."""
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
 
     def open(self, received: float) -> Record:
-        return Record(f"{self._prefix}-{next(self._count):x}", received, self, self._sinks, self._now)
+        return Record(f"{self._prefix}-{next(self._count):x}", received, self, self._observers, self._now)
+
+
+class Try:
+    """One attempt. Fulfils `model.Attempt`; observers read its fields."""
+
+    __slots__ = ("began", "carries", "duration_s", "number", "record", "refused", "status")
+
+    def __init__(self, record: Record, number: int, began: float) -> None:
+        self.record = record
+        self.number = number
+        """1 for the first."""
+        self.began = began
+        """Seconds, monotonic."""
+        self.carries: Fields = ()
+        self.status: int | None = None
+        """HTTP status of its answer; None: none came."""
+        self.refused: Refused | None = None
+        self.duration_s: float | None = None
+        """None until it has ended."""
+
+    def unreached(self) -> None:
+        self.record.unreached()
+
+    def answered(self, status: int) -> None:
+        self.status = status
+
+    def ended(self, refused: Refused | None = None) -> None:
+        if self.duration_s is None:
+            self.refused = refused
+            self.record.attempt_ended(self)
 
 
 class Record:
-    """One journey. Fulfils `model.Journey`; sinks read its fields."""
+    """One journey. Fulfils `model.Journey`; observers read its fields."""
 
     __slots__ = (
         "_house",
         "_now",
+        "_observers",
         "_sent",
-        "_sinks",
         "altered_by",
         "attempts",
         "cache",
         "call",
+        "denied_by",
         "duration_s",
         "ending",
         "permit",
@@ -92,7 +155,9 @@ class Record:
         "refusal",
         "reported",
         "request_id",
+        "trace",
         "verdict",
+        "waited_s",
     )
 
     def __init__(
@@ -100,7 +165,7 @@ class Record:
         request_id: str,
         received: float,
         house: Journeys,
-        sinks: tuple[Sink, ...],
+        observers: Observers,
         now: Callable[[], float],
     ) -> None:
         self.request_id = request_id
@@ -115,10 +180,15 @@ class Record:
         self.cache: Cached | None = None
         self.altered_by: list[str] = []
         self.reported: tuple[str, Reason] | None = None
+        self.denied_by: Rule | None = None
+        """The rule by which policy said no."""
+        self.trace: Trace | None = None
+        self.waited_s = 0.0
+        """In the queue for a place at the server."""
         self.duration_s = 0.0
         self._sent = 0
         self._house = house
-        self._sinks = sinks
+        self._observers = observers
         self._now = now
 
     def sibling(self) -> Record:
@@ -127,18 +197,50 @@ class Record:
 
     def read(self, call: Call) -> None:
         self.call = call
+        if self._observers.trace is not None:
+            try:
+                self.trace = self._observers.trace(self)
+            except Exception as error:  # a call is worth more than its trace
+                self._house.failed(error)
 
     def identified(self, principal: Principal) -> None:
         self.principal = principal
 
     def permitted(self, permit: Permit) -> None:
         self.permit = permit
+        for tell in self._observers.permitted:
+            self._tell(tell)
 
-    def attempted(self) -> None:
+    def denied(self, rule: Rule) -> None:
+        self.denied_by = rule
+
+    def waited(self, seconds: float) -> None:
+        self.waited_s += seconds
+
+    def attempted(self) -> Try:
         self.attempts += 1
         self._sent += 1
+        attempt = Try(self, self.attempts, self._now())
+        if self.trace is not None:
+            try:
+                attempt.carries = self.trace.attempted(attempt)
+            except Exception as error:
+                self._house.failed(error)
+        return attempt
+
+    def attempt_ended(self, attempt: Try) -> None:
+        """Told by the attempt, once."""
+        attempt.duration_s = self._now() - attempt.began
+        try:
+            if self.trace is not None:
+                self.trace.attempt_ended(attempt)
+            for tell in self._observers.attempt_ended:
+                tell(attempt)
+        except Exception as error:
+            self._house.failed(error)
 
     def unreached(self) -> None:
+        """Told by an attempt: it never left."""
         self._sent -= 1
 
     def answered(self, verdict: Verdict) -> None:
@@ -171,13 +273,18 @@ class Record:
             return
         self.ending = ending
         self.duration_s = self._now() - self.received
-        for sink in self._sinks:
-            try:
-                sink(self)
-            except Exception as error:  # the call is over, and other sinks wait
-                self._house.failed(error)
+        if self.trace is not None:
+            self._tell(self.trace.ended)
+        for tell in self._observers.ended:
+            self._tell(tell)
         # The call holds its journey: together they would wait for the collector, with all that the call carried.
         self.call = self.permit = None
+
+    def _tell(self, tell: Sink) -> None:
+        try:
+            tell(self)
+        except Exception as error:  # a call is worth more than what is said of it, and other observers wait
+            self._house.failed(error)
 
     @property
     def outcome_at_server(self) -> Outcome:

@@ -18,7 +18,11 @@ import msgspec
 
 from ..model import Reason
 from .journey import Record
+from .settings import Level
 
+_RANKS: Final = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+_WARNED: Final = frozenset({"upstream_error", "outcome_unknown", "timeout", "circuit_open"})
+"""Outcomes that speak of trouble with the server."""
 LINE_EVERY_S: Final = 1.0
 """Between two lines about addresses that are not listened to."""
 
@@ -36,16 +40,25 @@ class Log:
         self._now = _Clock(wall).now
         self._next_s = 0.0
         self._unsaid = 0
+        self._lowest = _RANKS["info"]
+
+    def say_from(self, level: Level) -> None:
+        """Lines below this level are not written from now on."""
+        self._lowest = _RANKS[level]
 
     def call(self, record: Record) -> None:
         """A sink for journeys."""
         call, refusal = record.call, record.refusal
+        outcome = record.outcome
+        level = _level_of(record, outcome)
+        if _RANKS[level] < self._lowest:
+            return
         if refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES and not self._may_say(record):
             return
         principal = record.principal
         line: dict[str, object] = {
             "time": self._now(),
-            "level": "info",
+            "level": level,
             "msg": "tool call" if call is not None and call.method == "tools/call" else "message",
             "request_id": record.request_id,
         }
@@ -61,14 +74,13 @@ class Log:
                 line["tool"] = call.target
         if record.permit is not None:
             line["rule"] = record.permit.rule.id
-        line["outcome"] = record.outcome
+        line["outcome"] = outcome
         if refusal is not None:
             line["reason"] = refusal.reason
             if refusal.why:
                 line["why"] = refusal.why
             if refusal.__cause__ is not None:
                 # The type only: the text of a foreign exception may quote what it choked on.
-                line["level"] = "error"
                 line["error"] = type(refusal.__cause__).__name__
         if record.ending is not None:
             line["ending"] = record.ending
@@ -96,10 +108,18 @@ class Log:
 
     def life(self, msg: str, level: str = "info", **fields: object) -> None:
         """Something about the process: started, draining, stopped."""
+        if _RANKS[level] < self._lowest:
+            return
         self._line({"time": self._now(), "level": level, "msg": msg, **fields})
 
     def _line(self, line: dict[str, object]) -> None:
         self._write(self._encode(line) + b"\n")
+
+
+def _level_of(record: Record, outcome: str) -> Level:
+    if record.refusal is not None and record.refusal.__cause__ is not None:
+        return "error"
+    return "warning" if outcome in _WARNED else "info"
 
 
 class _Clock:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, TypeAlias
 
 from ..model import (
+    Attempt,
     Broken,
     Call,
     Ending,
@@ -41,6 +42,8 @@ from .passing import Passing
 from .progress import tokens_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, NoRoom, Transport, Unreached
+
+Field: TypeAlias = tuple[bytes, bytes]
 
 HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
 MAX_REDIRECTS: Final = 3
@@ -113,32 +116,45 @@ class Forward:
         method = HTTP_METHODS.get(call.kind, "POST")
         body = call.body if method == "POST" else None
         fields = self._fields(call)
-        for each in call.parts or (call,):
-            each.journey.attempted()
-        for _ in range(MAX_REDIRECTS):
-            answer = await self._attempt(call, method, target, fields, body)
-            if answer.status not in _SAME_METHOD:
-                return answer
-            answer.close()
-            target = self._redirected(target, answer.headers.get("location"))
-            call.journey.altered("redirect")
-        raise nonsense(f"It redirected more than {MAX_REDIRECTS} times.")
+        attempts = [each.journey.attempted() for each in call.parts or (call,)]
+        if carried := attempts[0].carries:
+            fields = _replaced(fields, carried)
+        try:
+            answer = await self._followed(call, method, target, fields, body)
+        except Unreached as error:
+            refused = _unreached(error)
+            for each in attempts:
+                each.unreached()
+                each.ended(refused)
+            raise refused from (None if isinstance(error, NoRoom) else error)
+        except BaseException as error:
+            for each in attempts:
+                each.ended(error if isinstance(error, Refused) else None)
+            raise
+        for each in attempts:
+            each.answered(answer.status)
+        return Answer(
+            status=answer.status,
+            headers=answer.headers,
+            chunks=answer.chunks,
+            close=functools.partial(_closed, answer.close, attempts),
+        )
 
-    async def _attempt(
+    async def _followed(
         self, call: Call, method: str, target: str, fields: list[tuple[bytes, bytes]], body: bytes | None
     ) -> Answer:
+        """Raises Unreached or Refused."""
         try:
-            return await self._transport.send(method, target, fields, body)
-        except Unreached as error:
-            for each in call.parts or (call,):
-                each.journey.unreached()
-            if isinstance(error, NoRoom):
-                raise Refused(
-                    Reason.OVERLOADED, _NO_ROOM, data={"limit": "descriptors"}, retry_after_s=NO_ROOM_S
-                ) from None
-            raise Refused(Reason.UPSTREAM_UNREACHABLE) from error
+            for _ in range(MAX_REDIRECTS):
+                answer = await self._transport.send(method, target, fields, body)
+                if answer.status not in _SAME_METHOD:
+                    return answer
+                answer.close()
+                target = self._redirected(target, answer.headers.get("location"))
+                call.journey.altered("redirect")
         except Lost as error:
             raise lost(call) from error
+        raise nonsense(f"It redirected more than {MAX_REDIRECTS} times.")
 
     def _fields(self, call: Call) -> list[tuple[bytes, bytes]]:
         fields = [(b"Host", self._origin.host), *end_to_end(call.headers, self._stops)]
@@ -339,6 +355,26 @@ class Forward:
 _NO_ROOM: Final = (
     "There is no room for one more connection to it. Nothing was sent: the call can be repeated, later."
 )
+
+
+def _unreached(error: Unreached) -> Refused:
+    if isinstance(error, NoRoom):
+        return Refused(Reason.OVERLOADED, _NO_ROOM, data={"limit": "descriptors"}, retry_after_s=NO_ROOM_S)
+    return Refused(Reason.UPSTREAM_UNREACHABLE)
+
+
+def _replaced(fields: list[Field], by: Sequence[Field]) -> list[Field]:
+    """The fields, with those of the same names replaced."""
+    names = {name for name, _ in by}
+    return [*(field for field in fields if field[0].lower() not in names), *by]
+
+
+def _closed(close: Callable[[], None], attempts: Sequence[Attempt]) -> None:
+    for each in attempts:
+        each.ended()
+    close()
+
+
 _TROUBLE: Final[dict[type[Exception], str]] = {
     Malformed: "An event was not JSON-RPC.",
     Foreign: "It answered another request.",

@@ -19,7 +19,7 @@ from proxy.cache.settings import CacheSettings
 from proxy.cache.worth import Asked, Overheard, Worth
 from proxy.model import Call, Headers, Keep, Kind, Permit, Principal, Rule
 from proxy.protocol.revisions import BY_NAME
-from proxy.telemetry.journey import Journeys
+from proxy.telemetry.journey import Journeys, Observers
 
 from .policy_cost import _us
 from .report import Figure, table, this_machine
@@ -161,7 +161,7 @@ def _call(more: list[tuple[bytes, bytes]]) -> Call:
         headers=Headers(fields),
         body=msgspec.json.encode(params),
         received=0.0,
-        journey=Journeys(()).open(0.0),
+        journey=Journeys(Observers()).open(0.0),
     )
 
 

@@ -31,7 +31,7 @@ from proxy.policy.rules import Allow, Rules
 from proxy.policy.settings import PolicySettings
 from proxy.policy.tool_classes import HintTable
 from proxy.protocol.revisions import BY_NAME
-from proxy.telemetry.journey import Journeys
+from proxy.telemetry.journey import Journeys, Observers
 
 from .report import Figure, table, this_machine
 
@@ -56,7 +56,7 @@ ARGUMENTS: Final = {
     "limit": 50,
     "dry_run": True,
 }
-_JOURNEYS: Final = Journeys(())
+_JOURNEYS: Final = Journeys(Observers())
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from proxy.identity.settings import AnonymousSettings, IdentitySettings
 from proxy.lifecycle.settings import OperationsSettings
 from proxy.secret import Secret
 from proxy.settings import Settings, SettingsError, load
+from proxy.telemetry.settings import TelemetrySettings
 from proxy.upstream.settings import UpstreamSettings
 from tests.unit.configuration.reading import mistakes, read, written
 
@@ -109,6 +110,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ),
         identity=IdentitySettings(authenticators=None),
         drain_s=25.0,
+        telemetry=TelemetrySettings(log_level="info"),
         memory_limit_bytes=None,
     )
 

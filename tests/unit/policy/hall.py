@@ -24,7 +24,7 @@ from proxy.policy.pins import Drift
 from proxy.policy.settings import PackSettings, PolicySettings
 from proxy.protocol.reading import read_post
 from proxy.refusals import explain, is_at_http
-from proxy.telemetry.journey import Journeys
+from proxy.telemetry.journey import Journeys, Observers
 from proxy.upstream.ears import listening
 from proxy.upstream.forward import Forward
 from proxy.upstream.settings import UpstreamSettings
@@ -153,7 +153,7 @@ class Hall:
             drifted=self.drifts.append,
             token=lambda: "0" * 22,
         )
-        self._journeys = Journeys(())
+        self._journeys = Journeys(Observers())
         serve: Stage = Forward(
             UpstreamSettings(url="http://127.0.0.1/mcp"),
             server,

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.model import Cached, Ending, Kind, Outcome, Permit, Reason, Refused, Verdict
 from proxy.telemetry.audit import audit_sink
-from proxy.telemetry.journey import Journeys, Record, Sink
+from proxy.telemetry.journey import Fields, Journeys, Observers, Record, Sink, Try
 from tests.fakes import PRINCIPAL, RULE, make_call
 
 STATUSES = {
@@ -28,7 +28,7 @@ STATUSES = {
 
 
 def opened(*sinks: Sink, received: float = 10.0, now: float = 12.5) -> Record:
-    return Journeys(sinks, lambda: now).open(received)
+    return Journeys(Observers(ended=sinks), lambda: now).open(received)
 
 
 def test_sinks_hear_of_a_journey_once_and_in_their_order() -> None:
@@ -84,14 +84,14 @@ def test_a_journey_lets_go_of_its_call_when_it_has_ended() -> None:
 
 def test_every_journey_has_an_id_of_its_own() -> None:
     """Own promise: unique in the process and across restarts; a sibling came with the same bytes."""
-    house = Journeys([], lambda: 0.0)
+    house = Journeys(Observers(), lambda: 0.0)
     record = house.open(7.0)
     sibling = record.sibling()
     ids = {
         record.request_id,
         sibling.request_id,
         house.open(7.0).request_id,
-        Journeys([]).open(7.0).request_id,
+        Journeys(Observers()).open(7.0).request_id,
     }
     assert len(ids) == 4
     assert all(id.replace("-", "").isalnum() for id in ids)
@@ -225,7 +225,7 @@ def test_a_keeper_that_fails_is_reported_and_harms_no_call() -> None:
 def test_what_became_of_a_call_at_the_server_is_known(told: list[str], outcome: Outcome) -> None:
     """Design section 4, capacity: what a limit settles on is an outcome, not how the stream ended."""
     record = opened()
-    tell: dict[str, Callable[[], None]] = {
+    tell: dict[str, Callable[[], object]] = {
         "attempted": record.attempted,
         "unreached": record.unreached,
         "answered": lambda: record.answered(Verdict.OK),
@@ -241,3 +241,86 @@ def test_what_became_of_a_call_at_the_server_is_known(told: list[str], outcome: 
         tell[word]()
 
     assert record.outcome_at_server is outcome
+
+
+class _Told:
+    """A trace that writes down what it is told, or raises."""
+
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.diary: list[tuple[object, ...]] = []
+        self._error = error
+
+    def _hear(self, *words: object) -> None:
+        if self._error is not None:
+            raise self._error
+        self.diary.append(words)
+
+    def attempted(self, attempt: Try) -> Fields:
+        self._hear("attempted", attempt.number)
+        return ((b"traceparent", b"00"),)
+
+    def attempt_ended(self, attempt: Try) -> None:
+        self._hear("attempt ended", attempt.number, attempt.status, attempt.refused)
+
+    def ended(self, record: Record) -> None:
+        self._hear("ended", record.outcome)
+
+
+def _observed(trace: _Told, failures: list[Exception]) -> tuple[Record, list[tuple[object, ...]]]:
+    seen: list[tuple[object, ...]] = []
+    observers = Observers(
+        trace=lambda _: trace,
+        permitted=[lambda record: seen.append(("permitted", record.permit))],
+        attempt_ended=[lambda attempt: seen.append(("attempt", attempt.number, attempt.duration_s))],
+        ended=[lambda record: seen.append(("ended", record.waited_s))],
+    )
+    return Journeys(observers, lambda: 12.0, failures.append).open(10.0), seen
+
+
+def test_observers_hear_of_every_step() -> None:
+    """Issue "What happened", 1: the journey hears queueing, attempts and the end; each attempt ends once."""
+    trace, failures = _Told(), list[Exception]()
+    record, seen = _observed(trace, failures)
+    permit = Permit(call=make_call(), principal=PRINCIPAL, rule=RULE)
+    record.read(permit.call)
+    record.permitted(permit)
+    record.waited(0.25)
+    first, second = record.attempted(), record.attempted()
+    refused = Refused(Reason.UPSTREAM_UNREACHABLE)
+    first.unreached()
+    first.ended(refused)
+    first.ended()
+    second.answered(200)
+    second.ended()
+    record.ended(Ending.COMPLETE)
+    assert seen == [("permitted", permit), ("attempt", 1, 0.0), ("attempt", 2, 0.0), ("ended", 0.25)]
+    assert trace.diary == [
+        ("attempted", 1),
+        ("attempted", 2),
+        ("attempt ended", 1, None, refused),
+        ("attempt ended", 2, 200, None),
+        ("ended", "ok"),
+    ]
+    assert (first.carries, failures) == (((b"traceparent", b"00"),), [])
+
+
+def test_an_observer_that_fails_harms_no_call() -> None:
+    """Own promise: what is said of a call is worth less than the call; those who fail are reported, each time."""
+    error = RuntimeError("no more memory for spans")
+    failures: list[Exception] = []
+    record, seen = _observed(_Told(error), failures)
+    record.read(make_call())
+    attempt = record.attempted()
+    attempt.ended()
+    record.ended(Ending.COMPLETE)
+    assert (attempt.carries, failures) == ((), [error, error, error])
+    assert seen[-1] == ("ended", 0.0)
+
+
+def test_a_denial_names_its_rule() -> None:
+    """Design section 6, policy_denied_total{rule_id}."""
+    record = opened()
+    record.denied(RULE)
+    assert record.denied_by is RULE

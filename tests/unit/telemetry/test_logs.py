@@ -8,8 +8,9 @@ import pytest
 
 from proxy.model import Cached, Call, Ending, Headers, Kind, Permit, Principal, Reason, Refused, Rule, Verdict
 from proxy.protocol.revisions import BY_NAME
-from proxy.telemetry.journey import Journeys, Record
+from proxy.telemetry.journey import Journeys, Observers, Record
 from proxy.telemetry.logs import Log
+from proxy.telemetry.settings import Level
 from tests.fakes import PRINCIPAL, RULE, FakeJourney, make_batch, make_call
 
 SECRET = "hunter2"
@@ -34,13 +35,13 @@ def line_of(record: Record) -> dict[str, object]:
 
 
 def opened() -> Record:
-    return Journeys([], lambda: 2.0000004).open(1.0)
+    return Journeys(Observers(), lambda: 2.0000004).open(1.0)
 
 
 def test_a_call_that_was_answered_is_one_line_with_these_fields() -> None:
     """design section 6: what is logged is listed, field by field."""
     lines: list[bytes] = []
-    record = Journeys([Log(lines.append).call], lambda: 2.0000004).open(1.0)
+    record = Journeys(Observers(ended=[Log(lines.append).call]), lambda: 2.0000004).open(1.0)
     call = make_call(target="echo", id=5, revision=BY_NAME["2025-11-25"], params={"arguments": {"a": SECRET}})
     record.read(call)
     record.identified(PRINCIPAL)
@@ -178,7 +179,7 @@ def test_whoever_tries_credentials_does_not_fill_a_disk() -> None:
     log = Log(lines.append)
 
     def one(now: float, reason: Reason) -> None:
-        record = Journeys([], lambda: now).open(now)
+        record = Journeys(Observers(), lambda: now).open(now)
         record.refused(Refused(reason))
         record.ended(Ending.COMPLETE)
         log.call(record)
@@ -256,3 +257,32 @@ def test_the_time_of_a_line_is_utc_in_milliseconds() -> None:
         "2026-03-01T00:00:00.000+00:00",
         "1970-01-01T00:00:59.500+00:00",
     ]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "written"),
+    [
+        ("debug", ["info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_lines_below_the_level_are_not_written(lowest: Level, written: list[str]) -> None:
+    """Design section 3, telemetry.log_level; lines about calls and about life alike."""
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    log.say_from(lowest)
+    broke = Refused(Reason.UPSTREAM_UNREACHABLE)
+    failed = Refused(Reason.INTERNAL)
+    failed.__cause__ = ValueError()
+    for refused in (None, broke, failed):
+        record = Journeys(Observers(ended=[log.call])).open(0.0)
+        if refused is not None:
+            record.refused(refused)
+        record.ended(Ending.COMPLETE)
+    assert [json.loads(line)["level"] for line in lines] == written
+    lines.clear()
+    for level in ("info", "warning", "error"):
+        log.life("said", level)
+    assert [json.loads(line)["level"] for line in lines] == written

@@ -1,0 +1,38 @@
+"""Settings → the room that hears what happened.
+
+In: settings, and what outlives them. Out: a `Telemetry`, which opens the journey of each call and says who hears of it.
+Order of those who hear the end of a call: what must not be lost before what may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .journey import Journeys, Observers, Record, Sink
+from .logs import Log
+from .settings import TelemetrySettings
+
+
+class Telemetry:
+    """The room as the house uses it."""
+
+    def __init__(
+        self,
+        settings: TelemetrySettings,
+        log: Log,
+        *,
+        report: Callable[[Exception], None],
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        """`report` hears of observers that fail; `sinks` hear of each call before its line is written."""
+        self._settings = settings
+        self._log = log
+        self._journeys = Journeys(Observers(ended=(*sinks, log.call)), failed=report)
+
+    def open(self, received: float) -> Record:
+        """The journey of a request whose first byte came at `received` (seconds, monotonic)."""
+        return self._journeys.open(received)
+
+    def enter(self) -> None:
+        """Calls pass by these settings from now on."""
+        self._log.say_from(self._settings.log_level)

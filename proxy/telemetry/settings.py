@@ -1,0 +1,17 @@
+"""What is told of calls, and to whom? The `telemetry` section."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
+class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened: lines on standard error, one for each call."""
+
+    log_level: Level = "info"
+    """Lines below it are not written. Calls that end well, or are refused as they should be, are info; trouble with
+    the server is a warning; what failed with an exception is an error."""
