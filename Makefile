@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check conformance conformance-client corpus bench bench-rooms lock clean
+.PHONY: run test check conformance conformance-client corpus bench bench-rooms monitoring lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements/test.lock pyproject.toml
@@ -48,6 +48,10 @@ bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; n
 	$(BIN)/python -m tests.bench.limits_cost
 	$(BIN)/python -m tests.bench.fairness
 	$(BIN)/python -m tests.bench.cache_cost
+
+monitoring: $(READY)     ## after changing deploy/monitoring/: the dashboard's JSON, the rules as a Kubernetes object
+	$(BIN)/python -m deploy.monitoring.dashboard
+	$(BIN)/python -m deploy.monitoring.prometheus_rule
 
 lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock
