@@ -1,4 +1,6 @@
-"""The last test of a run: no credential was seen where it does not belong, by none of the processes that ran tests."""
+"""The last test of a run: no credential was seen where it does not belong, by none of the processes that ran tests.
+And tests whose programs are missing are skipped aloud.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,13 @@ from typing import Any
 import pytest
 
 from tests import ledger
+from tests.system import tools
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("system"):
+        if lacking := tools.missing(mark.args):
+            pytest.skip(tools.in_words(lacking))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -29,3 +38,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"A CREDENTIAL LEFT: {where} ({ledger.found.count(where)} times)", red=True
         )
+    if lacking := tools.missing():
+        terminalreporter.write_line(f"Tests that start programs are skipped here: {tools.in_words(lacking)}")

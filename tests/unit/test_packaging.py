@@ -247,13 +247,24 @@ def test_the_example_runs_the_image_as_the_image_does() -> None:
 
 
 def ci(
-    folder: Path, *, says: str, test_code: int = 0, check_code: int = 0
+    folder: Path, *, says: str, test_code: int = 0, check_code: int = 0, programs: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script in an empty clone whose `make` prints `says` for the tests and notes what it was asked."""
+    """Run the script in an empty clone whose `make` prints `says` for the tests and notes what it was asked, and whose
+    tests need `programs`."""
     (folder / ".ci").mkdir()
     script = shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
+    system = folder / "tests" / "system"
+    system.mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "system" / "tools.py", system)
+    (system / "packages.txt").write_text(programs, encoding="utf-8")
     tools = folder / "tools"
     tools.mkdir()
+    apt = tools / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "apt-get $*" >> {shlex.quote(str(folder))}/asked\n', encoding="utf-8")
+    apt.chmod(0o755)
+    sudo = tools / "sudo"
+    sudo.write_text('#!/bin/sh\nshift; exec "$@"\n', encoding="utf-8")
+    sudo.chmod(0o755)
     make = tools / "make"
     make.write_text(
         "#!/bin/sh\n"
@@ -332,6 +343,16 @@ def test_no_test_is_run_when_lint_or_types_fail(tmp_path: Path) -> None:
     assert ci(tmp_path, says="812 passed in 61.20s", check_code=2).returncode == 2
     assert (tmp_path / "asked").read_text(encoding="utf-8").startswith("check ")
     assert "test " not in (tmp_path / "asked").read_text(encoding="utf-8")
+
+
+def test_programs_that_tests_start_are_installed_before_they_run(tmp_path: Path) -> None:
+    """Only those that are missing, and only then: machines that have them need no registry."""
+    programs = "sh dash\nfrobnicate frob-tools\nunfrobnicate frob-tools\n"
+    assert ci(tmp_path, says="812 passed in 61.20s", programs=programs).returncode == 0
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    installs = "apt-get install -y -qq --no-install-recommends frob-tools"
+    assert asked[:2] == ["apt-get update -qq", installs]
+    assert [line.split()[0] for line in asked[2:]] == ["check", "test"]
 
 
 def test_the_script_can_be_called_by_its_name() -> None:
