@@ -17,6 +17,7 @@ from .cache.forgetting import Definitions
 from .cache.layered import Second
 from .cache.store import Seal, Store
 from .capacity.building import Room
+from .configuration.globs import has_wildcard
 from .downstream.listener import Endpoint, Listener, no_pages
 from .downstream.metadata import Metadata
 from .identity.building import Identification
@@ -27,7 +28,7 @@ from .lifecycle.probes import Part
 from .lifecycle.survivors import Generation
 from .limits.building import Limiting
 from .limits.local import Local
-from .model import Call, Changed, FindPage, Refused, Reply, Stage, Thing, Watches
+from .model import Call, Changed, FindPage, Refused, Reply, Stage, Thing, Took, Watches
 from .pipeline import Pipeline
 from .policy.building import Policy
 from .policy.disguise import Disguise
@@ -42,6 +43,7 @@ from .settings import Settings
 from .telemetry.building import Telemetry
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
+from .telemetry.metrics import Metrics
 from .upstream.catalog import Catalog
 from .upstream.credentials import Stops
 from .upstream.ears import listening
@@ -92,6 +94,8 @@ class Rooms:
             _, principal, tenant = drift.identity
             seen = drift.sight
             differs = seen.state not in (State.SAME, State.UNWATCHED)
+            if differs:
+                metrics.drifted(seen.name)
             log.life(
                 "tool is not as it was approved" if differs else "definition looks odd",
                 "warning",
@@ -110,10 +114,13 @@ class Rooms:
 
         watch = functools.partial(told, log, generation.watch)
         # Who hears what happens.
-        self.telemetry = Telemetry(settings.telemetry, log, report=report, sinks=sinks)
+        metrics = generation("metrics", None, Metrics)
+        if settings.policy is not None:
+            metrics.listed(rule.match for rule in settings.policy.tools if not has_wildcard(rule.match))
+        self.telemetry = Telemetry(settings.telemetry, log, report=report, sinks=sinks, metrics=metrics)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
-        identity = self.identity = _identification(settings, log, generation, wall)
+        identity = self.identity = _identification(settings, log, generation, wall, metrics.asked)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
             settings.policy,
@@ -126,7 +133,9 @@ class Rooms:
         )
         watch(policy.pin_files, policy.renew_pins)
         # How much they may have, here or with other replicas.
-        limiting, shared = _limits(settings, log, generation, wall)
+        limiting, shared = self.limiting, self.shared = _limits(
+            settings, log, generation, wall, metrics.asked
+        )
         # The server's side.
         transport = _transport(settings, generation, guards.descriptors.may_connect)
         origin = Origin(settings.upstream)
@@ -163,7 +172,7 @@ class Rooms:
             origin=origin,
             stops=stops,
             listen=listen,
-            catalog=of_server("catalog", None, Catalog),
+            catalog=of_server("catalog", None, lambda: Catalog(metrics.listed)),
         )
         serve: Stage = forward
         cancel: Cancel = forward.cancel
@@ -282,7 +291,9 @@ def _unguessable() -> str:
 _Wall: TypeAlias = Callable[[], float]
 
 
-def _identification(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Identification:
+def _identification(
+    settings: Settings, log: Log, generation: Generation, wall: _Wall, took: Took
+) -> Identification:
     """The room goes on as it is while its section does: its keys were fetched, and are good."""
     ownership: Ownership | None = None
     if not settings.identity.is_anonymous:
@@ -294,14 +305,18 @@ def _identification(settings: Settings, log: Log, generation: Generation, wall: 
 
     def make(watch: Watches) -> Identification:
         return Identification(
-            settings.identity, watch=functools.partial(told, log, watch), wall=wall, ownership=ownership
+            settings.identity,
+            watch=functools.partial(told, log, watch),
+            wall=wall,
+            ownership=ownership,
+            took=took,
         )
 
     return generation.running("identity", (settings.identity, settings.upstream.url), make)
 
 
 def _limits(
-    settings: Settings, log: Log, generation: Generation, wall: _Wall
+    settings: Settings, log: Log, generation: Generation, wall: _Wall, took: Took
 ) -> tuple[Limiting, Shared | None]:
     """The room, and the store behind it where replicas share one."""
     limits, state, place = settings.limits, settings.local_state, settings.shared_state
@@ -324,6 +339,7 @@ def _limits(
                 told=functools.partial(_tell_shared, log, "limits"),
                 wall=wall,
                 chance=random.random,
+                took=took,
             ),
         )
     return generation.running(

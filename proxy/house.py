@@ -35,6 +35,7 @@ from .lifecycle.probes import Health, Part, operations
 from .lifecycle.reloads import Reloads
 from .lifecycle.survivors import Generation, Survivors
 from .lifecycle.watch import Seen, Watch, look_at
+from .metering import Metering
 from .policy.packs import read_packs
 from .policy.settings import PackSettings
 from .settings import Loaded, Settings
@@ -97,6 +98,12 @@ class House:
         self.guards.resumes(self._acceptor.resume)
         self.reloads = Reloads()
         self.health = Health(self.rooms.probe, *self._parts(self.rooms))
+        self.metering = Metering(
+            self._all_rooms,
+            reloads=self.reloads,
+            guards=self.guards,
+            connections=lambda: len(self.connections),
+        )
         self._operations: web.AppRunner | None = None
         self.operations_address = settings.operations.address
         self._background = Background(self._report)
@@ -135,7 +142,10 @@ class House:
     async def open(self) -> None:
         """Listen on both ports. Raises OSError naming the address that cannot be had, or `Unusable`."""
         runner = web.AppRunner(
-            operations(self.health), access_log=None, handle_signals=False, keepalive_timeout=IDLE_S
+            operations(self.health, self.metering.page),
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=IDLE_S,
         )
         await runner.setup()
         self._operations = runner
@@ -267,6 +277,7 @@ class House:
         self._look_at_settings(loaded.files, seen)
 
     def _retired(self, task: asyncio.Task[None]) -> None:
+        self.metering.look()
         del self._retiring[task]
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._report(error)

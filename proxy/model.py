@@ -753,6 +753,14 @@ Changed: TypeAlias = Callable[[], Awaitable[None] | None]
 Watches: TypeAlias = Callable[[tuple[str, ...], Changed], None]
 """Paths, and what to do when a file among them has changed."""
 
+Took: TypeAlias = Callable[[str, float], None]
+"""Hears who was asked, a word of a closed set, and how many seconds that took, whatever became of it."""
+
+
+def nobody_hears(_: str, __: float) -> None:
+    """A `Took`."""
+
+
 Thing = TypeVar("Thing")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import structs
 
-from ..model import Cached, Deadline, Ending, Listen, Permit, Refused, Reply, Stage, never_ends
+from ..model import Deadline, Ending, Listen, Permit, Refused, Reply, Stage, never_ends
 from .file import File
 from .forgetting import Definitions, Forgetting, RuleOf
 from .layered import Layered, Second
@@ -89,6 +89,11 @@ class Caching:
         """What happened to entries since the start."""
         return {} if self.store is None else self.store.counts
 
+    @property
+    def bytes_held(self) -> float:
+        """Memory that kept answers take."""
+        return 0 if self._memory is None else self._memory.bytes_held
+
     async def forget(self, tenant: str | None = None, *targets: str) -> None:
         """An operator's word: drop what is kept for a tenant (None: for everybody) of these tools (none: of all)."""
         if self.store is not None:
@@ -115,10 +120,6 @@ class Caching:
         journey = permit.call.journey.sibling()
         call = structs.replace(permit.call, journey=journey)
         again = structs.replace(permit, call=call)
-        journey.read(call)
-        journey.identified(permit.principal)
-        journey.permitted(again)
-        journey.cached(Cached.MISS)
         task = asyncio.get_running_loop().create_task(self._renewed(again, ask))
         self._renewals.add(task)
         task.add_done_callback(self._renewals.discard)

@@ -210,6 +210,11 @@ class Cache:
         name = _flight(asked, keys), self._store.mark()
         if self._flights.has(name):
             return None
+        journey = permit.call.journey
+        journey.read(permit.call)
+        journey.identified(permit.principal)
+        journey.permitted(permit)
+        journey.cached(Cached.MISS)
         reply, _ = await self._lead(permit, asked, keys, name)
         return reply
 

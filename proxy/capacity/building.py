@@ -94,6 +94,15 @@ class Room:
         return None if self._roomy is None else self._roomy.spare(permit)
 
     @property
+    def places(self) -> Roomy | None:
+        """The stage that has places, once it stands."""
+        return self._roomy
+
+    @property
+    def pace(self) -> Paced | None:
+        return self._paced
+
+    @property
     def in_flight(self) -> int:
         """Places that are held."""
         return 0 if self._roomy is None else self._roomy.in_flight

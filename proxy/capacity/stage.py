@@ -130,6 +130,12 @@ class Roomy:
         return self._slots.waiting
 
     @property
+    def queued(self) -> list[str]:
+        """The tools that those who wait call; callers may have chosen the names."""
+        calls = (permit.call for permit, _ in self._turns.values())
+        return [call.target or "" for call in calls if call.method == "tools/call"]
+
+    @property
     def limit(self) -> int:
         """Places there are; changes only where they adapt."""
         return self._slots.limit

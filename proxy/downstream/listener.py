@@ -493,5 +493,10 @@ class Listener:
         await self._idle.wait()
 
     @property
+    def streams_open(self) -> int:
+        """Answers that are being streamed."""
+        return len(self._under_way)
+
+    @property
     def requests_under_way(self) -> int:
         return self._requests

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..model import Identify, Job, Listen, Stage, Watches, Who
+from ..model import Identify, Job, Listen, Stage, Took, Watches, Who, nobody_hears
 from .anonymous import Anonymous
 from .attempts import Attempts
 from .credential import BEARER, Authenticator
@@ -45,12 +45,15 @@ class Identification:
         ownership: Ownership | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
+        took: Took = nobody_hears,
     ) -> None:
-        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload. Raises SettingsError for
+        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload. `took` hears how long
+        providers take. Raises SettingsError for
         a keys file that cannot be read."""
         self._settings = settings
         self._now = now
         self._wall = wall
+        self._took = took
         self._provider: Provider | None = None
         self._jwts: list[Jwt] = []
         self._introspections: list[Introspection] = []
@@ -143,7 +146,7 @@ class Identification:
         if self._provider is None:
             from .provider import Provider
 
-            self._provider = Provider()
+            self._provider = Provider(took=self._took)
         return self._provider
 
     def _audiences(self, named: str | None) -> frozenset[str]:

@@ -11,13 +11,15 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
 import aiohttp
 from yarl import URL
 
+from ..model import Took, nobody_hears
 from ..secret import Secret
 
 MAX_BYTES: Final = 262_144
@@ -41,8 +43,13 @@ class Provider:
         *,
         tls: ssl.SSLContext | None = None,
         fetch_timeout_s: float = FETCH_TIMEOUT_S,
+        took: Took = nobody_hears,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tls`: whom to trust; absent, the certificates the system trusts."""
+        """`tls`: whom to trust; absent, the certificates the system trusts. `took` hears of "jwks" and
+        "introspection"."""
+        self._took = took
+        self._now = now
         self._tls: ssl.SSLContext | bool = tls or True
         self._fetch_timeout_s = fetch_timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -53,7 +60,7 @@ class Provider:
 
         Raises Unavailable.
         """
-        body, cache_control = await self._exchange("GET", url, {}, None, self._fetch_timeout_s)
+        body, cache_control = await self._timed("jwks", "GET", url, {}, None, self._fetch_timeout_s)
         return body, _max_age_s(cache_control)
 
     async def ask(
@@ -64,7 +71,8 @@ class Provider:
             "Authorization": _basic(user, secret),
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        body, _ = await self._exchange("POST", url, fields, urlencode(form).encode(), timeout_s)
+        form_bytes = urlencode(form).encode()
+        body, _ = await self._timed("introspection", "POST", url, fields, form_bytes, timeout_s)
         return body
 
     async def close(self) -> None:
@@ -73,6 +81,15 @@ class Provider:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    async def _timed(
+        self, who: str, method: str, url: str, fields: Mapping[str, str], form: bytes | None, timeout_s: float
+    ) -> tuple[bytes, str]:
+        began = self._now()
+        try:
+            return await self._exchange(method, url, fields, form, timeout_s)
+        finally:
+            self._took(who, self._now() - began)
 
     async def _exchange(
         self, method: str, url: str, fields: Mapping[str, str], form: bytes | None, timeout_s: float

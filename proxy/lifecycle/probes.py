@@ -1,4 +1,4 @@
-"""The operations port: /healthz, /readyz, /startupz. No tenant data, no secrets, no credential asked.
+"""The operations port: /healthz, /readyz, /startupz, /metrics. No secrets, no credential asked.
 
 healthz: the loop turns, whatever the server does, or a restart would follow every outage of the server.
 startupz: settings loaded and listening; ignores the server, or a native sidecar would keep its own server from
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from aiohttp import web
 
@@ -69,7 +69,11 @@ class Health:
                 told = reasons
 
 
-def operations(health: Health) -> web.Application:
+Metrics: TypeAlias = Callable[[str], Awaitable[tuple[bytes, str] | None]]
+"""What a scraper accepts → the page and its content type; None where nothing is counted."""
+
+
+def operations(health: Health, metrics: Metrics | None = None) -> web.Application:
     """The application of the operations port."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -81,10 +85,18 @@ def operations(health: Health) -> web.Application:
     async def readyz(_: web.Request) -> web.Response:
         return _answer(await health.why_unready(), health.why_degraded())
 
+    async def page(request: web.Request) -> web.Response:
+        made = None if metrics is None else await metrics(", ".join(request.headers.getall("Accept", [])))
+        if made is None:
+            raise web.HTTPNotFound
+        body, kind = made
+        return web.Response(body=body, headers={"Content-Type": kind})
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/startupz", startupz)
     app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", page)
     return app
 
 

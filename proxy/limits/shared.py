@@ -24,7 +24,7 @@ from typing import Final, Literal, Protocol
 
 from msgspec import structs
 
-from ..model import Job, Reason, Refused
+from ..model import Job, Reason, Refused, Took, nobody_hears
 from .demand import Demand, Denied, Granted, Quota, Rate
 from .shared_spent import Spent
 from .valkey_link import LONGEST_PAUSE_S, Ask, Link, Unusable, in_words
@@ -65,6 +65,7 @@ class Shared:
         now: Callable[[], float],
         chance: Callable[[], float],
         told: Callable[[str | None], None],
+        took: Took = nobody_hears,
         tls: ssl.SSLContext | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -72,8 +73,8 @@ class Shared:
         call waits for the store. `namespace`: of the deployment;
         its keys begin with `{mcp-sidecar:namespace}:`. `wall` counts seconds from 1970, `now` is
         monotonic, `chance` is from 0 to 1. `told`: hears why the store is not used, in fixed words without names and
-        credentials, and None when it is used again. `tls`: whom to trust; absent, the system's
-        certificates."""
+        credentials, and None when it is used again. `took`: hears how long "valkey" takes. `tls`: whom to trust;
+        absent, the system's certificates."""
         self._local = local
         self._is_closed_in_outages = on_outage == "closed"
         self._share = local_share
@@ -81,6 +82,7 @@ class Shared:
         self._wall = wall
         self._now = now
         self._told = told
+        self._took = took
         self._asking = Asking(namespace)
         self._link = Link(place, self._greet, told=told, now=now, chance=chance, tls=tls, sleep=sleep)
         self._spent = Spent()
@@ -173,6 +175,7 @@ class Shared:
         except BaseException:
             self._left(take)
             raise
+        self._took("valkey", loop.time() - deadline + self._timeout_s)
         if answer is None:
             return self._without(demands)
         if isinstance(answer, Denied):

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from ..configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from ..configuration.mistakes import Position, Report, SettingsError, Unfit, shown
-from ..model import Watches
+from ..model import Took, Watches, nobody_hears
 from .settings import SharedStateSettings
 from .shared import Fallback, Shared
 from .valkey_link import Greet, Link
@@ -31,6 +31,7 @@ def share(
     told: Callable[[str | None], None],
     wall: Callable[[], float],
     chance: Callable[[], float],
+    took: Took = nobody_hears,
     now: Callable[[], float] = time.monotonic,
 ) -> Shared:
     """`local` decides in outages; the others are as `Shared` has them. Raises SettingsError where the authorities of
@@ -46,6 +47,7 @@ def share(
         wall=wall,
         chance=chance,
         now=now,
+        took=took,
         tls=_trusted(settings),
     )
     _follow_files(settings, watch, move=shared.move, trust=shared.trust)

@@ -68,7 +68,7 @@ class Resilience:
         )
         """When a call is over whatever happens."""
         self.budget = shelve("retry budget", settings.retry_budget, lambda: _budget(settings))
-        self._breaker = shelve("breaker", settings.breaker, lambda: _breaker(settings))
+        self.breaker = shelve("breaker", settings.breaker, lambda: _breaker(settings))
         self._quarantine = shelve("quarantine", settings.quarantine, lambda: _quarantine(settings))
         self.guarding: Guarding | None = None
         self.retrying: Retrying | None = None
@@ -91,7 +91,7 @@ class Resilience:
         )
         self.guarding = Guarding(
             self._timed,
-            self._breaker,
+            self.breaker,
             self._quarantine,
             counts_internal_errors=settings.breaker.counts_internal_errors,
             now=self._now,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from .journey import Journeys, Observers, Record, Sink
 from .logs import Log
+from .metrics import Metrics
 from .settings import TelemetrySettings
 
 
@@ -23,11 +24,21 @@ class Telemetry:
         *,
         report: Callable[[Exception], None],
         sinks: Sequence[Sink] = (),
+        metrics: Metrics | None = None,
     ) -> None:
-        """`report` hears of observers that fail; `sinks` hear of each call before its line is written."""
+        """`report` hears of observers that fail; `sinks` hear of each call before its line is written. `metrics` count
+        since before a reload."""
         self._settings = settings
         self._log = log
-        self._journeys = Journeys(Observers(ended=(*sinks, log.call)), failed=report)
+        self.metrics = metrics if settings.metrics else None
+        """None where nothing is counted."""
+        counted = [] if self.metrics is None else [self.metrics]
+        observers = Observers(
+            permitted=[each.permitted for each in counted],
+            attempt_ended=[each.attempt_ended for each in counted],
+            ended=(*sinks, *(each.ended for each in counted), log.call),
+        )
+        self._journeys = Journeys(observers, failed=report)
 
     def open(self, received: float) -> Record:
         """The journey of a request whose first byte came at `received` (seconds, monotonic)."""
@@ -36,3 +47,5 @@ class Telemetry:
     def enter(self) -> None:
         """Calls pass by these settings from now on."""
         self._log.say_from(self._settings.log_level)
+        if self.metrics is not None:
+            self.metrics.allow_tenants(self._settings.metrics_tenants)

@@ -8,6 +8,7 @@ was told decides nothing for another. Bounded; whoever is forgotten is simply no
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..model import Call, Principal
@@ -23,14 +24,20 @@ _Identity = tuple[str, str, str]
 class Catalog:
     """Learns while it listens; asks the server nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, listed: Callable[[Iterable[object]], None] | None = None) -> None:
+        """`listed` hears the names of tools, whoever asked; a server may list anything."""
+        self._listed = listed
         self._mirrors: OrderedDict[_Identity, dict[str, Mirrors]] = OrderedDict()
 
     def heard(self, principal: Principal, call: Call, result: object) -> None:
-        """A result has passed. Only tools/list of a revision with mirrors teaches anything."""
-        if call.method != "tools/list" or not call.revision.mirrors_headers or not isinstance(result, dict):
+        """A result has passed. Of tools/list it teaches names, in a revision with mirrors also those."""
+        if call.method != "tools/list" or not isinstance(result, dict):
             return
         tools = result.get("tools")
+        if self._listed is not None and isinstance(tools, list):
+            self._listed(tool.get("name") for tool in tools if isinstance(tool, dict))
+        if not call.revision.mirrors_headers:
+            return
         for tool in tools if isinstance(tools, list) else ():
             if isinstance(tool, dict) and isinstance(tool.get("name"), str):
                 self._learn(principal, tool["name"], mirrors_of(tool.get("inputSchema")))

@@ -30,6 +30,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "demo": set(),
     # Where everything is put together.
     "assemble": {""},
+    "metering": {""},
     "house": {""},
     "commands": {""},
     "__main__": {""},
