@@ -198,6 +198,13 @@ ROWS: Final = (
                 lines=[(most(rate("tool_calls_total", CALL, "tenant")), "{{tenant}}")],
             ),
             Panel(
+                title="Other messages, by method",
+                about="Handshakes, lists, resources, streams. Many `initialize`: clients that begin anew all the "
+                "time, because sessions are lost (a server that restarts, a pod without stickiness).",
+                unit="reqps",
+                lines=[(most(rate("mcp_requests_total", POD, "method")), "{{method}}")],
+            ),
+            Panel(
                 title="Failing, by tool",
                 about="Share of the calls let through that failed. One tool alone: its backend; "
                 "`quarantine: {}` leaves a failing tool alone. All of them: the server.",
@@ -283,6 +290,19 @@ ROWS: Final = (
                 lines=[(f"sum by (tool) (in_flight_tool_calls{{{TOOL}}})", "{{tool}}")],
             ),
             Panel(
+                title="Places taken",
+                about="Of those at the server (`capacity.max_in_flight`). Above 80 %: McpSidecarInFlight.",
+                unit="percentunit",
+                highest=1,
+                lines=[
+                    (
+                        f'sum by (pod, instance) (capacity_places{{{POD},state="taken"}}) / '
+                        f'sum by (pod, instance) (capacity_places{{{POD},state="limit"}})',
+                        OF_SIDECAR,
+                    )
+                ],
+            ),
+            Panel(
                 title="Calls that wait, by tool",
                 about="For a place at the server. Short peaks are what a queue is for; a plateau wants more "
                 "places, more replicas, or limits: McpSidecarQueue.",
@@ -309,11 +329,17 @@ ROWS: Final = (
             ),
             Panel(
                 title="Memory",
-                about="Resident, by sidecar. Above 80 % of its limit it gives kept answers back, above 95 % "
-                "it refuses new calls. A line that only rises with the streams: that many streams; "
-                "else tell us.",
+                about="Resident, by sidecar. A line that only rises with the streams: that many streams; with "
+                "the cache: `cache.max_bytes`; else tell us.",
                 unit="bytes",
                 lines=[(f"process_resident_memory_bytes{{{POD}}}", OF_SIDECAR)],
+            ),
+            Panel(
+                title="Memory used, of its limit",
+                about="Above 80 % kept answers go (McpSidecarMemory), above 95 % new calls are refused.",
+                unit="percentunit",
+                highest=1,
+                lines=[(f"memory_used_bytes{{{POD}}} / memory_limit_bytes{{{POD}}}", OF_SIDECAR)],
             ),
             Panel(
                 title="File descriptors used",
@@ -333,6 +359,26 @@ ROWS: Final = (
     Row(
         title="Limits and budgets",
         panels=(
+            Panel(
+                title="Refused, by limit",
+                about="Which limit says no, and what limits that only report would have refused. A limit that "
+                "never refuses may be too wide; one that always does is too narrow.",
+                unit="reqps",
+                lines=[
+                    (
+                        most(rate("limit_decisions_total", f'{POD},decision!="granted"', "limit, decision")),
+                        "{{limit}} {{decision}}",
+                    )
+                ],
+            ),
+            Panel(
+                title="Shared store",
+                about="1: limits are decided for all replicas together. 0: each decides for itself, or refuses "
+                "(`on_outage`): McpSidecarSharedLimits. Empty: none is set.",
+                highest=1,
+                words={0: ("away", "red"), 1: ("in use", "green")},
+                lines=[(f"shared_limits_up{{{POD}}}", OF_SIDECAR)],
+            ),
             Panel(
                 title="Refused by a rate, by tenant",
                 about="Too many calls at once. Callers are told when to come back. If it is meant: nothing. "
@@ -445,6 +491,13 @@ ROWS: Final = (
                 lines=[(most(rate("tool_retries_total", TOOL, "tool")), "{{tool}}")],
             ),
             Panel(
+                title="Attempts that were withheld",
+                about="`budget`: too many were repeated already, so that stumbling does not become an outage. "
+                "`deadline`: no time was left. Steady while calls fail: make the server well, not the budget wider.",
+                unit="reqps",
+                lines=[(rate("retries_withheld_total", POD, "why"), "{{why}}")],
+            ),
+            Panel(
                 title="Ran out of time, by tool",
                 about="Longer than `timeout_s` of the rule, or of the caller. A slow tool wants a rule of "
                 "its own; a tool that is slow since today wants its server looked at.",
@@ -532,6 +585,23 @@ ROWS: Final = (
                 title="Audit records not written since the start",
                 about="Anything but zero: McpSidecarAuditFailures. A full or read-only disk, mostly.",
                 lines=[(f"audit_write_failures_total{{{POD}}}", OF_SIDECAR)],
+            ),
+            Panel(
+                title="Versions",
+                about="Sidecars by what they run. Two for longer than a rollout: one of them is stuck.",
+                is_stacked=True,
+                lines=[
+                    (
+                        f"count by (version, python) (mcp_sidecar_build_info{{{POD}}})",
+                        "{{version}} on Python {{python}}",
+                    )
+                ],
+            ),
+            Panel(
+                title="Log lines dropped",
+                about="Nobody took them in time: the collector of standard error is slow or stuck. Calls go on.",
+                unit="reqps",
+                lines=[(rate("log_lines_dropped_total", POD, "pod, instance"), OF_SIDECAR)],
             ),
             Panel(
                 title="Runs since",

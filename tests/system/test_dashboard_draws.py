@@ -11,14 +11,14 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import pytest
 
 from deploy.monitoring import dashboard
 from tests.system import tools
-from tests.unit.monitoring.names import ALL, Metric
+from tests.unit.monitoring.names import ALL
+from tests.unit.monitoring.world import series
 
 pytestmark = pytest.mark.system("prometheus", "promtool")
 
@@ -31,44 +31,6 @@ TARGETS = [
 EVERY_S, SAMPLES = 30, 120
 END_S = int(time.time()) // EVERY_S * EVERY_S - 3_600
 """Samples lie before now: a Prometheus does not look into its future."""
-LABELS = {
-    "tool": ("search", "export"),
-    "tenant": ("acme", "other"),
-    "status": (
-        *(
-            "ok",
-            "tool_error",
-            "rpc_error",
-            "denied",
-            "unauthenticated",
-            "rate_limited",
-            "overloaded",
-            "invalid",
-        ),
-        *("timeout", "circuit_open", "upstream_error", "outcome_unknown", "cancelled"),
-    ),
-    "dependency": ("upstream", "jwks"),
-    "reason": ("no_credential", "bad_credential", "idp_unavailable"),
-    "budget_type": ("daily",),
-    "rule_id": ("delete_*",),
-    "event": ("hit", "miss", "stale", "joined"),
-}
-"""Values that the made-up world has."""
-SCRAPED = 'job="shop/mcp-sidecar",namespace="shop",pod="shop-1",instance="10.0.0.1:9901"'
-BOUNDS = ("0.01", "0.1", "1.0", "10.0", "+Inf")
-
-
-def series(name: str, metric: Metric) -> Iterator[tuple[str, bool]]:
-    """Name with labels, and whether it grows."""
-    labels = sorted(metric.labels & LABELS.keys())
-    for values in product(*(LABELS[label] for label in labels)):
-        own = "".join(f',{label}="{value}"' for label, value in zip(labels, values, strict=True))
-        if metric.kind == "histogram":
-            for bound in BOUNDS:
-                yield f'{name}_bucket{{{SCRAPED}{own},le="{bound}"}}', True
-            yield f"{name}_count{{{SCRAPED}{own}}}", True
-        else:
-            yield f"{name}{{{SCRAPED}{own}}}", metric.kind == "counter"
 
 
 def world() -> str:

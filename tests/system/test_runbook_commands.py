@@ -10,10 +10,13 @@ import pytest
 import yaml
 
 from tests.system import tools
+from tests.unit.monitoring.names import OURS
 from tests.unit.monitoring.rules import PAGE
+from tests.unit.monitoring.world import series
 
 TEXT = PAGE.read_text(encoding="utf-8")
 LOOKS = re.findall(r"(?m)^\$ (sidecar-log \|.*)$", TEXT)
+NUMBERS = re.findall(r"(?m)^\$ (curl -s \S+/metrics \|.*)$", TEXT)
 
 
 def call(**fields: object) -> dict[str, object]:
@@ -55,6 +58,8 @@ LOG = (
     life("settings not reloaded", level="error", mistakes=["settings.yaml:13:1: polic: is not known"]),
     life("settings reloaded"),
     life("audit cannot be written", level="error", why="No space left on device"),
+    life("memory", state="degraded", used_bytes=331_000_000, limit_bytes=402_653_184),
+    life("limits are not shared", why="the store cannot be reached"),
     life("loop was blocked", lag_s=0.4, cpu_s=0.01, times=9),
     life(
         "tool is not as it was approved",
@@ -67,21 +72,38 @@ LOG = (
 )
 
 
-@pytest.mark.system("jq")
-@pytest.mark.parametrize("look", LOOKS)
-def test_a_look_into_the_log_shows_what_it_is_for(look: str, tmp_path: Path) -> None:
-    """Issue 8, point 6: a runbook section per alert. A filter with a slip shows nothing, which looks like peace."""
-    log = tmp_path / "log"
-    log.write_text("".join(f"{json.dumps(line)}\n" for line in LOG), encoding="utf-8")
-    assert tools.found("jq")
+def run(look: str, command: str, says: str, folder: Path) -> str:
+    """What a pipeline shows where its first command says this."""
+    file = folder / "said"
+    file.write_text(says, encoding="utf-8")
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f'sidecar-log() {{ cat "$0"; }}\n{look}', log],
+        ["bash", "-o", "pipefail", "-c", f'{command}() {{ cat "$0"; }}\n{look}', file],
         capture_output=True,
         text=True,
         timeout=30,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() not in ("", "null")
+    return done.stdout.strip()
+
+
+@pytest.mark.system("jq")
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_into_the_log_shows_what_it_is_for(look: str, tmp_path: Path) -> None:
+    """Issue 8, point 6: a runbook section per alert. A filter with a slip shows nothing, which looks like peace."""
+    shown = run(look, "sidecar-log", "".join(f"{json.dumps(line)}\n" for line in LOG), tmp_path)
+    assert shown not in ("", "null")
+
+
+@pytest.mark.parametrize("look", NUMBERS)
+def test_a_look_at_the_metrics_shows_what_it_is_for(look: str, tmp_path: Path) -> None:
+    page = [f"{line} 1.0\n" for name, metric in OURS.items() for line, _ in series(name, metric, scraped="")]
+    assert run(look, "curl", "".join(page), tmp_path)
+
+
+def test_the_runbook_looks_at_log_and_metrics() -> None:
+    """Else the tests above would be about nothing."""
+    assert len(LOOKS) > 15
+    assert len(NUMBERS) > 10
 
 
 @pytest.mark.system("promtool")

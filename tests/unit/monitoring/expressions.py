@@ -59,6 +59,10 @@ def mistakes(expression: str) -> Iterator[str]:
         known |= metric.labels
         for label in selector.matchers.keys() - metric.labels - SCRAPED:
             yield f"{selector.name} has no label {label}"
+        for label, words in metric.words.items():
+            for word in selector.matchers.get(label, "").split("|"):
+                if word not in words and word and not word.startswith("$"):
+                    yield f"{selector.name} has no {label} {word}"
         if selector.function in ("rate", "increase", "irate") and metric.kind != "counter":
             yield f"{selector.name} is no counter: {selector.function}() of it means nothing"
         if (

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+
+from proxy.telemetry import families
+from proxy.telemetry.families import Family
 
 
 class Metric(NamedTuple):
     kind: Literal["counter", "gauge", "histogram"]
     labels: Set[str] = frozenset()
+    words: Mapping[str, Collection[str]] = {}
+    """Label → what can stand in it, where that is a closed set."""
 
 
-DESIGN: Mapping[str, Metric] = {
-    "tool_calls_total": Metric("counter", {"tool", "tenant", "status"}),
-    "tool_latency_seconds": Metric("histogram", {"tool"}),
-    "outbound_latency_seconds": Metric("histogram", {"dependency"}),
-    "in_flight_tool_calls": Metric("gauge", {"tool"}),
-    "queue_depth": Metric("gauge", {"tool"}),
-    "auth_failures_total": Metric("counter", {"reason"}),
-    "rate_limited_total": Metric("counter", {"tenant"}),
-    "budget_exceeded_total": Metric("counter", {"tenant", "budget_type"}),
-    "policy_denied_total": Metric("counter", {"rule_id"}),
-    "danger_tool_attempt_total": Metric("counter", {"tool"}),
-    "tool_timeouts_total": Metric("counter", {"tool"}),
-    "tool_retries_total": Metric("counter", {"tool"}),
-    "would_refuse_total": Metric("counter", {"rule_id"}),
-    "cache_events_total": Metric("counter", {"event"}),
-    "cache_bytes": Metric("gauge"),
-    "breaker_state": Metric("gauge"),
-    "tool_drift_total": Metric("counter", {"tool"}),
-    "config_last_reload_successful": Metric("gauge"),
-    "audit_write_failures_total": Metric("counter"),
-    "loop_lag_seconds": Metric("histogram"),
+def _metric(family: Family) -> Metric:
+    words = {family.word: family.words} if family.word is not None else {}
+    labels = {family.row, family.word, "tenant" if family.has_tenant else None} - {None}
+    return Metric(family.kind, frozenset(map(str, labels)), words)
+
+
+OURS: Mapping[str, Metric] = {
+    "mcp_sidecar_build_info": Metric("gauge", frozenset({"version", "python"})),
+    **{family.name: _metric(family) for family in families.ALL},
 }
-"""The design's names (section 6)."""
-
-OURS: Mapping[str, Metric] = DESIGN
-"""Those of the product."""
+"""Those of the product: design section 6, and what else its rooms count."""
 
 
 def of_the_process() -> Mapping[str, Metric]:
@@ -68,6 +58,6 @@ def find(name: str) -> Metric | None:
     for end in ("_bucket", "_count", "_sum"):
         base = ALL.get(name.removesuffix(end)) if name.endswith(end) else None
         if base is not None and base.kind == "histogram":
-            return Metric("counter", base.labels | ({"le"} if end == "_bucket" else set()))
+            return Metric("counter", base.labels | ({"le"} if end == "_bucket" else set()), base.words)
     metric = ALL.get(name)
     return None if metric is None or metric.kind == "histogram" else metric

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from deploy.monitoring import prometheus_rule
+from proxy.telemetry.families import BY_NAME
 from tests.unit.monitoring.expressions import mistakes, selectors
 from tests.unit.monitoring.rules import TRIALS, alerts, read
 
@@ -68,7 +69,7 @@ def test_an_alert_says_its_numbers_and_only_labels_that_it_has(alert: dict[str, 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=name)
 def test_an_alert_asks_for_what_there_is(alert: dict[str, Any]) -> None:
-    """Names and labels of design section 6; the kind of each fits what is done with it."""
+    """Names and labels of the product, and words it has; a misspelt one never fires, which looks like peace."""
     assert list(mistakes(alert["expr"])) == []
 
 
@@ -77,6 +78,16 @@ def test_an_alert_is_about_sidecars_only(alert: dict[str, Any]) -> None:
     """queue_depth and breaker_state are names that others have too."""
     for selector in selectors(alert["expr"]):
         assert selector.matchers["job"] == ".*mcp-sidecar.*"
+
+
+@pytest.mark.parametrize("alert", [each for each in ALERTS if "histogram_quantile" in each["expr"]], ids=name)
+def test_a_quantile_is_compared_with_a_bound_of_its_histogram(alert: dict[str, Any]) -> None:
+    """Between two bounds it is a guess, and beyond the last it is never reached."""
+    (metric,) = {
+        each.name.removesuffix("_bucket") for each in selectors(alert["expr"]) if "_bucket" in each.name
+    }
+    threshold = re.findall(r"\)\s*> ([\d.]+)", alert["expr"])[0]
+    assert float(threshold) in BY_NAME[metric].bounds[:-1]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,8 +10,7 @@ import pytest
 
 from deploy.monitoring import dashboard
 from deploy.monitoring.rows import COLOURS
-from proxy.model import Ending, Reason, Verdict
-from proxy.telemetry import journey
+from proxy.telemetry.families import STATUSES
 from tests.unit.monitoring.expressions import groups, mistakes, selectors
 
 SHOWN: dict[str, Any] = json.loads(dashboard.FILE.read_text(encoding="utf-8"))
@@ -22,8 +21,6 @@ TARGETS: list[tuple[str, dict[str, Any]]] = [
 BUILT_IN = {"__rate_interval"}
 """Variables that Grafana has by itself."""
 UNITS = {"short", "s", "bytes", "percentunit", "reqps"}
-OUTCOMES = {*journey.OUTCOMES.values(), "denied", "cancelled", *Verdict}
-"""Every word that counts a call."""
 
 
 def title(panel: dict[str, Any]) -> str:
@@ -83,7 +80,7 @@ def test_a_panel_says_what_it_shows_and_what_to_do(panel: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(("panel", "target"), TARGETS)
 def test_a_target_asks_for_what_there_is(panel: str, target: dict[str, Any]) -> None:
-    """Names and labels of design section 6; the kind of each fits what is done with it."""
+    """Names and labels of the product, and words it has; a misspelt one is empty for ever, which looks like peace."""
     assert target["expr"]
     assert list(mistakes(target["expr"])) == []
 
@@ -136,23 +133,7 @@ def test_a_variable_asks_for_a_label_that_there_is_and_only_for_variables_before
 
 def test_every_outcome_has_a_colour() -> None:
     """One without would take any, also that of harm."""
-    assert set(COLOURS) == {str(each) for each in OUTCOMES}
-
-
-@pytest.mark.parametrize(("panel", "target"), TARGETS)
-def test_a_value_that_is_asked_for_can_occur(panel: str, target: dict[str, Any]) -> None:
-    """A status that is misspelt gives a panel that is empty for ever, which looks like peace."""
-    for selector in selectors(target["expr"]):
-        for word in selector.matchers.get("status", "").split("|"):
-            assert word in {*OUTCOMES, ""}
-        for word in selector.matchers.get("event", "").split("|"):
-            assert word in {"hit", "stale", "joined", "miss", ""}
-
-
-def test_every_end_of_a_call_is_one_of_the_outcomes() -> None:
-    """What this file believes to be all of them."""
-    assert {journey.OUTCOMES.get(reason, "denied") for reason in Reason} <= OUTCOMES
-    assert {journey._ENDINGS[ending] for ending in Ending} <= OUTCOMES
+    assert set(COLOURS) == set(STATUSES)
 
 
 def test_alerts_are_marked_on_all_panels() -> None:

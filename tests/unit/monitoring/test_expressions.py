@@ -40,6 +40,7 @@ def test_what_is_right_is_left_alone(expression: str) -> None:
         ("rate(tool_calls_bucket[5m])", "no metric is called tool_calls_bucket"),
         ('tool_calls_total{outcome="ok"}', "tool_calls_total has no label outcome"),
         ('cache_bytes{tool="x"}', "cache_bytes has no label tool"),
+        ('tool_calls_total{status=~"ok|timed_out"}', "tool_calls_total has no status timed_out"),
         ("rate(queue_depth[5m])", "queue_depth is no counter: rate() of it means nothing"),
         (
             "max_over_time(tool_calls_total[5m])",
