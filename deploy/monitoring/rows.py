@@ -426,8 +426,8 @@ ROWS: Final = (
             ),
             Panel(
                 title="Attempts at dangerous tools",
-                about="Calls of tools of class dangerous, allowed or not. Unexpected ones: who, by the "
-                "audit trail or the log's `tool` and `principal`.",
+                about="Calls of tools of class dangerous, allowed or not; tools that no rule names are. "
+                "Unexpected ones: who, by the audit trail or the log's `tool` and `principal`.",
                 unit="reqps",
                 lines=[(most(rate("danger_tool_attempt_total", TOOL, "tool")), "{{tool}}")],
             ),
