@@ -197,12 +197,14 @@ class House:
                 mistakes = _in_words(error)
                 if not is_retry:
                     self.reloads.ended(well=False)
+                    self.metering.reloaded()
                 if not is_retry or mistakes != self._mistakes:
                     self._log.life("settings not reloaded", "error", mistakes=mistakes)
                 self._mistakes = mistakes
                 return False
             self._failed.clear()
             self.reloads.ended(well=True)
+            self.metering.reloaded()
             self._log.life("settings reloaded", "info", **in_force(self.settings))
             _warn(self.settings, self._log)
             return True

@@ -44,6 +44,10 @@ class Metering:
             return None
         return await self._exposition(accept)
 
+    def reloaded(self) -> None:
+        """Whoever changes settings looks at once whether they are in force."""
+        self._exposition.forget()
+
     def look(self) -> None:
         """Before some of the rooms go: what they have counted is not forgotten."""
         readings = self._rooms()

@@ -1,10 +1,13 @@
 """What happened? → a `Journey` for each call, and the sinks that hear of it.
 
-In: what every room tells the journey. Out: one log line a call, and whatever other sinks want. Keeps nothing
-beyond the call. A sink is a plain function of the finished journey; one that fails harms no call.
+In: what every room tells the journey. Out: one log line a call, metrics, and whatever other sinks want. Keeps nothing
+beyond the call but counts. A sink is a plain function of the finished journey; one that fails harms no call.
 
     building.py  settings → the room
     journey.py   the record of one call, its attempts, and who hears of them (`Observers`)
     logs.py      one JSON line a call, and lines about the life of the process
+    metrics.py   how often, how long, how many: counts of journeys, and what the rooms count (windows.py)
+    families.py  which metrics there are; labels.py bounds their series
+    exposition.py  the page that Prometheus reads
     audit.py     who did what: the hook for records that must not be lost
 """

@@ -89,6 +89,10 @@ class Exposition:
         # Who leaves does not take it from those who wait, too.
         return await asyncio.shield(page)
 
+    def forget(self) -> None:
+        """What the page says is not so any more: whoever asks next gets another one."""
+        self._pages.clear()
+
 
 def _has_failed(page: asyncio.Future[Page]) -> bool:
     return page.cancelled() or page.exception() is not None

@@ -120,7 +120,11 @@ ALL: Final = (
         "Calls of tools of the class dangerous, refused ones included.",
         row="tool",
     ),
-    _counter("tool_timeouts_total", "Calls that were not over when their time was.", row="tool"),
+    _counter(
+        "tool_timeouts_total",
+        "Calls that were not over when their time was, whatever they did at the server.",
+        row="tool",
+    ),
     _counter(
         "tool_retries_total",
         "Attempts beyond the first of a call, second ones of a race included.",

@@ -160,7 +160,7 @@ class Metrics:
                 danger[0] += 1
             if record.attempts > 1:
                 self.add("tool_retries_total", record.attempts - 1, row=self.tools.label(call.target))
-            if record.refusal is not None and status == "timeout":
+            if record.refusal is not None and _is_timeout(record.refusal, status):
                 self.add("tool_timeouts_total", row=self.tools.label(call.target))
         else:
             self.add("mcp_requests_total", row=_method(call), word=record.outcome)
@@ -327,6 +327,11 @@ class Metrics:
 
     def _tenant(self, tenant: str) -> str:
         return tenant if tenant == NONE else self._tenants.learn(tenant)
+
+
+def _is_timeout(refused: Refused, status: str) -> bool:
+    """Also where its outcome is what there is to say."""
+    return status == "timeout" or (refused.reason is Reason.OUTCOME_UNKNOWN and refused.status == 504)
 
 
 def _method(call: Call | None) -> str:

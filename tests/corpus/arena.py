@@ -39,7 +39,7 @@ from tests.corpus.prober import Prober
 from tests.corpus.probes import PROBES, STEPS
 from tests.corpus.reload_stand import SCENES, ReloadStand
 from tests.corpus.scripts import script_of
-from tests.corpus.sidecar import CREDENTIALS, SidecarError, command, fetch, limits
+from tests.corpus.sidecar import CREDENTIALS, SidecarError, command, limits, metrics_of
 from tests.corpus.stand import Around, SseStand, Stand
 from tests.corpus.tokens import claims_of
 
@@ -372,17 +372,13 @@ class Arena:
             evidence = replace(evidence, loop_gap_s=await self._prober.stop())
         serves = await stand.barrier()
         upstream, upstream_bytes = upstream_of_it.take()
-        metrics = (
-            await fetch(sidecar.operations_port, "/metrics")
-            if any("metric" in name for name in wanted)
-            else None
-        )
+        is_counted = any("metric" in name for name in wanted)
         return replace(
             evidence,
             upstream=upstream,
             upstream_bytes=upstream_bytes,
             log=sidecar.log_since(mark),
-            metrics=metrics.body if metrics is not None and metrics.status == 200 else None,
+            metrics=await metrics_of(sidecar.operations_port) if is_counted else None,
             alive=sidecar.alive,
             serves_after=serves,
             offered=() if script is None else script.tools,

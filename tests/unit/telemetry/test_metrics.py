@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -114,6 +116,16 @@ def test_the_process_is_there_too(name: str) -> None:
     page = Page(Metrics())
     assert page.all(name)
     assert page.all("mcp_sidecar_build_info")
+
+
+def test_every_metric_is_explained() -> None:
+    """README, "What happened?": the table is the reference, labels included."""
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    for family in ALL:
+        labels = [each for each in (family.row, "tenant" if family.has_tenant else None, family.word) if each]
+        forms = {f"{family.name}{{{','.join(each)}}}" for each in itertools.permutations(labels)}
+        wanted = forms if labels else {family.name}
+        assert any(f"`{form}`" in text for form in wanted), family.name
 
 
 STEPS = [
@@ -246,6 +258,21 @@ def test_a_tool_that_there_is_has_a_label(how: str) -> None:
     assert page("tool_calls_total", tool="echo", tenant="acme", status="ok") == 1
     assert page("tool_retries_total", tool="echo") == 1
     assert page("outbound_latency_seconds_count", dependency="upstream") == 2
+
+
+def test_a_tool_that_becomes_known_is_counted_by_its_name() -> None:
+    """And what was counted of it as `other` stays there. Nothing is remembered of a name that is not known: there is no
+    end to these."""
+    metrics = Metrics()
+    of_journeys = journeys(metrics)
+    for is_known in (False, True):
+        if is_known:
+            metrics.listed(["echo"])
+        told(of_journeys, *SERVED, verdict=Verdict.TOOL_ERROR, rule=RULE)
+    page = Page(metrics)
+    for tool in ("echo", "other"):
+        assert page("tool_calls_total", tool=tool, tenant="acme", status="tool_error") == 1
+        assert page("danger_tool_attempt_total", tool=tool) == 1
 
 
 def test_a_hostile_name_costs_no_page() -> None:
