@@ -98,12 +98,6 @@ class House:
         self.guards.resumes(self._acceptor.resume)
         self.reloads = Reloads()
         self.health = Health(self.rooms.probe, *self._parts(self.rooms))
-        self.metering = Metering(
-            self._all_rooms,
-            reloads=self.reloads,
-            guards=self.guards,
-            connections=lambda: len(self.connections),
-        )
         self._operations: web.AppRunner | None = None
         self.operations_address = settings.operations.address
         self._background = Background(self._report)
@@ -115,6 +109,12 @@ class House:
         self._mistakes: list[str] = []
         """What people were told last."""
         self._retiring: dict[asyncio.Task[None], Rooms] = {}
+        self.metering = Metering(
+            self._all_rooms,
+            reloads=self.reloads,
+            guards=self.guards,
+            connections=lambda: len(self.connections),
+        )
         self._look_at_certificates(self.rooms)
         self._files: tuple[str, ...] = ()
         self._look_at_settings(files, seen)
