@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from .traces_settings import Traces
+
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -15,3 +17,6 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     log_level: Level = "info"
     """Lines below it are not written. Calls that end well, or are refused as they should be, are info; trouble with
     the server is a warning; what failed with an exception is an error."""
+
+    traces: Traces | None = None
+    """Calls belong to traces, which are passed on and recorded. Absent: what callers say of traces passes untouched."""
