@@ -17,6 +17,7 @@ from .cache.forgetting import Definitions
 from .cache.layered import Second
 from .cache.store import Seal, Store
 from .capacity.building import Room
+from .configuration.values import url_host_and_port
 from .downstream.listener import Endpoint, Listener, no_pages
 from .downstream.metadata import Metadata
 from .identity.building import Identification
@@ -42,6 +43,7 @@ from .settings import Settings
 from .telemetry.building import Telemetry
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
+from .telemetry.traces_building import Tracing
 from .upstream.catalog import Catalog
 from .upstream.credentials import Stops
 from .upstream.ears import listening
@@ -56,6 +58,8 @@ from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
     from .identity.ownership import Ownership
     from .limits.shared import Shared
 
@@ -77,10 +81,12 @@ class Rooms:
         guards: Guards,
         report: Callable[[Exception], None],
         sinks: Sequence[Sink] = (),
+        exporter: SpanExporter | None = None,
     ) -> None:
         """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `guards`
         say what there is of memory and descriptors, `report` hears of what fails beside the calls, `sinks` hear of each
-        call. Raises SettingsError for files that cannot be read."""
+        call, `exporter` takes spans instead of the one that is set. Raises SettingsError for files that cannot be
+        read."""
         self.settings = settings
         self.generation = generation
         form = settings.refusals
@@ -110,10 +116,12 @@ class Rooms:
 
         watch = functools.partial(told, log, generation.watch)
         # Who hears what happens.
-        self.telemetry = Telemetry(settings.telemetry, log, report=report, sinks=sinks)
+        tracing = self.tracing = _tracing(settings, log, generation, exporter)
+        traces = None if tracing is None else tracing.traces
+        self.telemetry = Telemetry(settings.telemetry, log, report=report, traces=traces, sinks=sinks)
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
-        identity = self.identity = _identification(settings, log, generation, wall)
+        identity = self.identity = _identification(settings, log, generation, wall, tracing)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
             settings.policy,
@@ -164,6 +172,7 @@ class Rooms:
             stops=stops,
             listen=listen,
             catalog=of_server("catalog", None, Catalog),
+            injects_meta=tracing is not None and tracing.injects_meta,
         )
         serve: Stage = forward
         cancel: Cancel = forward.cancel
@@ -282,7 +291,38 @@ def _unguessable() -> str:
 _Wall: TypeAlias = Callable[[], float]
 
 
-def _identification(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Identification:
+def _tracing(
+    settings: Settings, log: Log, generation: Generation, exporter: SpanExporter | None
+) -> Tracing | None:
+    """Spans go on their way across reloads that say nothing else of them."""
+    traces, url = settings.telemetry.traces, settings.upstream.url
+    if traces is None:
+        return None
+
+    def tell(why: str | None, lost: int) -> None:
+        if why is None:
+            log.life("traces are exported again", lost_spans=lost)
+        else:
+            log.life("traces are not exported", "warning", why=why, lost_spans=lost)
+
+    return generation.running(
+        "traces",
+        (traces, url),
+        lambda watch: Tracing(
+            traces,
+            server=url_host_and_port(url),
+            bits=random.getrandbits,
+            wall=time.time,  # noqa: TID251  here time enters
+            tell=tell,
+            watch=functools.partial(told, log, watch),
+            exporter=exporter,
+        ),
+    )
+
+
+def _identification(
+    settings: Settings, log: Log, generation: Generation, wall: _Wall, tracing: Tracing | None
+) -> Identification:
     """The room goes on as it is while its section does: its keys were fetched, and are good."""
     ownership: Ownership | None = None
     if not settings.identity.is_anonymous:
@@ -294,10 +334,15 @@ def _identification(settings: Settings, log: Log, generation: Generation, wall: 
 
     def make(watch: Watches) -> Identification:
         return Identification(
-            settings.identity, watch=functools.partial(told, log, watch), wall=wall, ownership=ownership
+            settings.identity,
+            watch=functools.partial(told, log, watch),
+            wall=wall,
+            ownership=ownership,
+            traced=None if tracing is None else tracing.of_control_calls,
         )
 
-    return generation.running("identity", (settings.identity, settings.upstream.url), make)
+    made_of = settings.identity, settings.upstream.url, settings.telemetry.traces
+    return generation.running("identity", made_of, make)
 
 
 def _limits(

@@ -329,7 +329,7 @@ class Attempt(Protocol):
     @property
     def carries(self) -> Sequence[tuple[bytes, bytes]]:
         """Header fields by which the server knows where the attempt belongs; they replace what the caller sent under
-        these names (in lower case)."""
+        these names (in lower case); without a value they only take it out."""
         ...
 
     def unreached(self) -> None:

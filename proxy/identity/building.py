@@ -26,11 +26,14 @@ from .settings import (
 )
 
 if TYPE_CHECKING:
+    from aiohttp import TraceConfig
+
     from .introspection import Introspection
     from .jwt import Jwt
     from .ownership import Ownership
     from .provider import Provider
 
+Traced: TypeAlias = Callable[[], "Sequence[TraceConfig]"]
 ProvingSettings: TypeAlias = JwtSettings | ApiKeySettings | IntrospectionSettings | MtlsSettings
 
 
@@ -45,12 +48,15 @@ class Identification:
         ownership: Ownership | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
+        traced: Traced | None = None,
     ) -> None:
-        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload. Raises SettingsError for
+        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload; `traced`
+        gives what records our questions to providers. Raises SettingsError for
         a keys file that cannot be read."""
         self._settings = settings
         self._now = now
         self._wall = wall
+        self._traced = traced
         self._provider: Provider | None = None
         self._jwts: list[Jwt] = []
         self._introspections: list[Introspection] = []
@@ -143,7 +149,7 @@ class Identification:
         if self._provider is None:
             from .provider import Provider
 
-            self._provider = Provider()
+            self._provider = Provider(trace_configs=() if self._traced is None else self._traced())
         return self._provider
 
     def _audiences(self, named: str | None) -> frozenset[str]:

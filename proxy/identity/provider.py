@@ -11,7 +11,7 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
@@ -41,10 +41,12 @@ class Provider:
         *,
         tls: ssl.SSLContext | None = None,
         fetch_timeout_s: float = FETCH_TIMEOUT_S,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
-        """`tls`: whom to trust; absent, the certificates the system trusts."""
+        """`tls`: whom to trust; absent, the certificates the system trusts. `trace_configs` record what is asked."""
         self._tls: ssl.SSLContext | bool = tls or True
         self._fetch_timeout_s = fetch_timeout_s
+        self._trace_configs = list(trace_configs)
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
@@ -119,6 +121,7 @@ class Provider:
                 trust_env=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 headers={"User-Agent": "mcp-sidecar"},
+                trace_configs=self._trace_configs,
             )
             # Else a GET whose connection broke is sent again at once: twice what the asker's pace allows.
             session._retry_connection = False

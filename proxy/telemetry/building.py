@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from .journey import Journeys, Observers, Record, Sink
 from .logs import Log
 from .settings import TelemetrySettings
+from .traces import Traces
 
 
 class Telemetry:
@@ -22,12 +23,17 @@ class Telemetry:
         log: Log,
         *,
         report: Callable[[Exception], None],
+        traces: Traces | None = None,
         sinks: Sequence[Sink] = (),
     ) -> None:
         """`report` hears of observers that fail; `sinks` hear of each call before its line is written."""
         self._settings = settings
         self._log = log
-        self._journeys = Journeys(Observers(ended=(*sinks, log.call)), failed=report)
+        unread = () if traces is None else (traces.unread,)
+        observers = Observers(
+            trace=None if traces is None else traces.opened, ended=(*unread, *sinks, log.call)
+        )
+        self._journeys = Journeys(observers, failed=report)
 
     def open(self, received: float) -> Record:
         """The journey of a request whose first byte came at `received` (seconds, monotonic)."""

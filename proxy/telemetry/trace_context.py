@@ -64,27 +64,25 @@ NOTHING: Final = Received()
 def received(call: Call) -> Received:
     """What the caller says of its trace."""
     headers, meta = call.headers, call.params.get("_meta")
-    of_http = _only(headers.all("traceparent"))
-    parent = None
-    if isinstance(meta, dict):
-        parent = read_traceparent(meta.get("traceparent"))
-    baggage = headers.all("baggage")
-    if parent is None:
-        parent = read_traceparent(of_http)
-        if parent is None:
-            return Received(baggage=read_baggage(baggage)) if baggage else NOTHING
-        return Received(parent, None, read_tracestate(headers.all("tracestate")), read_baggage(baggage))
-    assert isinstance(meta, dict)
-    linked = read_traceparent(of_http)
-    if linked is not None and linked[:2] == parent[:2]:
-        linked = None
-    own = meta.get("baggage")
-    return Received(
-        parent,
-        linked,
-        read_tracestate((meta.get("tracestate"),)),
-        read_baggage((own,) if isinstance(own, str) and own else baggage),
-    )
+    names = headers.names()
+    of_http = read_traceparent(_only(headers.all("traceparent"))) if "traceparent" in names else None
+    baggage = headers.all("baggage") if "baggage" in names else ()
+    parent = read_traceparent(meta.get("traceparent")) if isinstance(meta, dict) else None
+    if parent is not None:
+        assert isinstance(meta, dict)
+        linked = None if of_http is None or of_http[:2] == parent[:2] else of_http
+        state, own = meta.get("tracestate"), meta.get("baggage")
+        given = (own,) if isinstance(own, str) and own else baggage
+        return Received(
+            parent,
+            linked,
+            read_tracestate((state,)) if state is not None else "",
+            read_baggage(given) if given else "",
+        )
+    if of_http is not None:
+        state = read_tracestate(headers.all("tracestate")) if "tracestate" in names else ""
+        return Received(of_http, None, state, read_baggage(baggage) if baggage else "")
+    return Received(baggage=read_baggage(baggage)) if baggage else NOTHING
 
 
 def trace_id_of(call: Call) -> str | None:
