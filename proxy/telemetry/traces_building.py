@@ -6,6 +6,7 @@ OpenTelemetry only what the settings ask for: its SDK costs a start 100 ms and 1
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -65,7 +66,9 @@ class Tracing:
         elif exporter is None:
             from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-            exporter = ConsoleSpanExporter(formatter=lambda span: span.to_json(indent=None) + "\n")
+            exporter = ConsoleSpanExporter(
+                out=sys.stdout, formatter=lambda span: span.to_json(indent=None) + "\n"
+            )
         self.exports = Exports(exporter, tell=tell, why=why, every_s=every_s)
         spans = Spans(self.exports, resource=self._resource, server=server, wall=wall, now=now)
         self.traces = Traces(settings, spans, bits=bits, now=now)

@@ -164,7 +164,7 @@ TEXTS = st.builds(lambda value, plain: json.dumps(value, ensure_ascii=not plain)
 
 
 @st.composite
-def objects(draw: st.DrawFn, **inside: str | None) -> str:
+def objects(draw: st.DrawFn, /, **inside: str | None) -> str:
     """The text of an object, oddly spaced, with these members among others; a value of None is no member."""
     names = draw(st.lists(st.text(max_size=3).map("x".__add__), unique=True, max_size=3))
     pairs = [(json.dumps(name), draw(TEXTS)) for name in names]
