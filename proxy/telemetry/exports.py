@@ -104,7 +104,7 @@ class Exports(SpanProcessor):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await done.wait()
-        self._watched.is_closed = True
+        self._watched.shutdown()  # whoever waits to try again need not
         lost = self.failed + self.dropped + self.waiting - self._lost_before
         if lost:
             self._tell(self._trouble or "too slow", lost)
@@ -154,7 +154,9 @@ class _Watched(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        if not self.is_closed:
+            self.is_closed = True
+            self._exporter.shutdown()
 
 
 def quieten() -> None:

@@ -210,6 +210,17 @@ async def test_what_comes_beyond_the_queue_is_dropped_and_told(
     (line,) = told(side, "traces are not exported")
     assert (line["why"], line["lost_spans"]) == (QUEUE_FULL, 1)
     await collector.close()
+    await exports_of(side).close()
+    await until(lambda: not exporting())
+
+
+def exporting() -> list[str]:
+    """Threads that send spans, or wait to try again."""
+    return [
+        each.name
+        for each in threading.enumerate()
+        if each.name in ("OtelBatchSpanRecordProcessor", "last spans")
+    ]
 
 
 async def test_what_libraries_log_goes_nowhere(
