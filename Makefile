@@ -54,6 +54,7 @@ bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; n
 
 lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml --extra all -o requirements/image.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml requirements/test.in -o requirements/test.lock
 
 clean:

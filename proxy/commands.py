@@ -36,6 +36,12 @@ def run_command(words: list[str]) -> int:
         return _pin(options)
     if command == "explain":
         return _explain(options)
+    if command == "policy" and options.policy_command != "test":
+        from .policy.shipped import list_shipped, show_shipped
+
+        if options.policy_command == "list":
+            return list_shipped(sys.stdout)
+        return show_shipped(options.name, sys.stdout, sys.stderr)
     if command == "policy":
         return max(_test_policy(file) for file in options.file)
     from .demo import run as demo
@@ -80,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "file", nargs="+", type=Path, metavar="FILE", help="cases, and the settings they are about"
     )
+    policy.add_parser("list", help="name the packs and the example settings that are shipped")
+    show = policy.add_parser("show", help="print one of them: the first file of a new sidecar")
+    show.add_argument("name", metavar="NAME")
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
 
@@ -268,9 +277,6 @@ def _hash_key(options: argparse.Namespace) -> int:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from . import __version__
 
-    try:
-        return f"mcp-sidecar {version('mcp-sidecar')}"
-    except PackageNotFoundError:
-        return "mcp-sidecar (not installed)"
+    return f"mcp-sidecar {__version__}"

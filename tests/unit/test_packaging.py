@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy import __version__
 from proxy.commands import run_command
 from proxy.lifecycle.drain import GRACE_S
 from proxy.lifecycle.healthcheck import DEFAULT_ADDRESS
@@ -242,8 +243,7 @@ def test_the_example_runs_the_image_as_the_image_does() -> None:
     rights = the_sidecar()["securityContext"]
     assert (rights["runAsUser"], rights["runAsGroup"]) == (int(user), int(group))
     assert the_server()["securityContext"]["runAsUser"] != rights["runAsUser"]
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert the_sidecar()["image"] == f"mcp-sidecar:{version}"
+    assert the_sidecar()["image"] == f"mcp-sidecar:{__version__}"
 
 
 def ci(
