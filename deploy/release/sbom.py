@@ -18,7 +18,7 @@ import sys
 import tomllib
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ def packages(lock: Path) -> dict[str, tuple[str, str | None, set[str]]]:
 def licence_of(name: str) -> str | None:
     """An SPDX expression, or the words of the package; None where it is not installed, or says nothing."""
     try:
-        said: PackageMetadata = metadata(name)
+        said: Any = metadata(name)
     except PackageNotFoundError:
         return None
     if expression := said.get("License-Expression"):

@@ -31,6 +31,7 @@ MAY_KNOW: dict[str, set[str]] = {
     # Where everything is put together.
     "assemble": {""},
     "house": {""},
+    "doctor": {""},
     "commands": {""},
     "__main__": {""},
 }
