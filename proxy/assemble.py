@@ -18,6 +18,7 @@ from .cache.layered import Second
 from .cache.store import Seal, Store
 from .capacity.building import Room
 from .configuration.globs import has_wildcard
+from .configuration.values import url_host_and_port
 from .downstream.listener import Endpoint, Listener, no_pages
 from .downstream.metadata import Metadata
 from .identity.building import Identification
@@ -44,6 +45,7 @@ from .telemetry.building import Telemetry
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
 from .telemetry.metrics import Metrics
+from .telemetry.traces_building import Tracing
 from .upstream.catalog import Catalog
 from .upstream.credentials import Stops
 from .upstream.ears import listening
@@ -58,6 +60,8 @@ from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
     from .identity.ownership import Ownership
     from .limits.shared import Shared
 
@@ -79,10 +83,12 @@ class Rooms:
         guards: Guards,
         report: Callable[[Exception], None],
         sinks: Sequence[Sink] = (),
+        exporter: SpanExporter | None = None,
     ) -> None:
         """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `guards`
         say what there is of memory and descriptors, `report` hears of what fails beside the calls, `sinks` hear of each
-        call. Raises SettingsError for files that cannot be read."""
+        call, `exporter` takes spans instead of the one that is set. Raises SettingsError for files that cannot be
+        read."""
         self.settings = settings
         self.generation = generation
         form = settings.refusals
@@ -117,10 +123,14 @@ class Rooms:
         metrics = generation("metrics", None, Metrics)
         if settings.policy is not None:
             metrics.listed(rule.match for rule in settings.policy.tools if not has_wildcard(rule.match))
-        self.telemetry = Telemetry(settings.telemetry, log, report=report, sinks=sinks, metrics=metrics)
+        tracing = self.tracing = _tracing(settings, log, generation, exporter)
+        traces = None if tracing is None else tracing.traces
+        self.telemetry = Telemetry(
+            settings.telemetry, log, report=report, traces=traces, sinks=sinks, metrics=metrics
+        )
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
-        identity = self.identity = _identification(settings, log, generation, wall, metrics.asked)
+        identity = self.identity = _identification(settings, log, generation, wall, tracing, metrics.asked)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
             settings.policy,
@@ -173,6 +183,7 @@ class Rooms:
             stops=stops,
             listen=listen,
             catalog=of_server("catalog", None, lambda: Catalog(metrics.listed)),
+            injects_meta=tracing is not None and tracing.injects_meta,
         )
         serve: Stage = forward
         cancel: Cancel = forward.cancel
@@ -291,8 +302,42 @@ def _unguessable() -> str:
 _Wall: TypeAlias = Callable[[], float]
 
 
+def _tracing(
+    settings: Settings, log: Log, generation: Generation, exporter: SpanExporter | None
+) -> Tracing | None:
+    """Spans go on their way across reloads that say nothing else of them."""
+    traces, url = settings.telemetry.traces, settings.upstream.url
+    if traces is None:
+        return None
+
+    def tell(why: str | None, lost: int) -> None:
+        if why is None:
+            log.life("traces are exported again", lost_spans=lost)
+        else:
+            log.life("traces are not exported", "warning", why=why, lost_spans=lost)
+
+    return generation.running(
+        "traces",
+        (traces, url),
+        lambda watch: Tracing(
+            traces,
+            server=url_host_and_port(url),
+            bits=random.getrandbits,
+            wall=time.time,  # noqa: TID251  here time enters
+            tell=tell,
+            watch=functools.partial(told, log, watch),
+            exporter=exporter,
+        ),
+    )
+
+
 def _identification(
-    settings: Settings, log: Log, generation: Generation, wall: _Wall, took: Took
+    settings: Settings,
+    log: Log,
+    generation: Generation,
+    wall: _Wall,
+    tracing: Tracing | None,
+    took: Took,
 ) -> Identification:
     """The room goes on as it is while its section does: its keys were fetched, and are good."""
     ownership: Ownership | None = None
@@ -310,9 +355,11 @@ def _identification(
             wall=wall,
             ownership=ownership,
             took=took,
+            traced=None if tracing is None else tracing.of_control_calls,
         )
 
-    return generation.running("identity", (settings.identity, settings.upstream.url), make)
+    made_of = settings.identity, settings.upstream.url, settings.telemetry.traces
+    return generation.running("identity", made_of, make)
 
 
 def _limits(

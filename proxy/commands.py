@@ -36,6 +36,14 @@ def run_command(words: list[str]) -> int:
         return _pin(options)
     if command == "explain":
         return _explain(options)
+    if command == "doctor":
+        return _doctor(options)
+    if command == "policy" and options.policy_command != "test":
+        from .policy.shipped import list_shipped, show_shipped
+
+        if options.policy_command == "list":
+            return list_shipped(sys.stdout)
+        return show_shipped(options.name, sys.stdout, sys.stderr)
     if command == "policy":
         return max(_test_policy(file) for file in options.file)
     from .demo import run as demo
@@ -61,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="what is pinned stays: for servers that show callers different tools",
     )
-    for each in (run, check, explain, pin):
+    doctor = commands.add_parser("doctor", help="prove an installation: what is wrong, and what to do")
+    _add_doctor(doctor)
+    for each in (run, check, explain, pin, doctor):
         each.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML or JSON")
         each.add_argument("--upstream", metavar="URL", help="the server to guard: upstream.url")
         each.add_argument("--listen", metavar="HOST:PORT", help="the data port: listen.address")
@@ -80,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "file", nargs="+", type=Path, metavar="FILE", help="cases, and the settings they are about"
     )
+    policy.add_parser("list", help="name the packs and the example settings that are shipped")
+    show = policy.add_parser("show", help="print one of them: the first file of a new sidecar")
+    show.add_argument("name", metavar="NAME")
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
 
@@ -97,6 +110,19 @@ def _add_hash_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keys-file", metavar="FILE", help="make one more entry for this file, not a new file"
     )
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Looks at settings, probes, server, issuers, certificates, clocks, store, files and limits, all at once and "
+        "within seconds. Exit code 0: nothing failed, 1: something did, 2: the words are wrong."
+    )
+    parser.add_argument(
+        "--server-address",
+        metavar="HOST:PORT",
+        help="the server's own port by the pod's IP: run outside the pod, nobody may answer there",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -205,6 +231,25 @@ def _explain(options: argparse.Namespace) -> int:
     return code
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    import time
+
+    from .configuration.mistakes import Unfit
+    from .configuration.values import Address
+    from .doctor.examine import Wish, doctor
+
+    try:
+        named = None if options.server_address is None else Address.parse(options.server_address)
+    except Unfit as unfit:
+        print(f"--server-address: {unfit}", file=sys.stderr)
+        return 2
+    wish = Wish(
+        file=options.config, overrides=_overrides(options), server_address=named, is_json=options.json
+    )
+    wall = time.time  # noqa: TID251  nothing is assembled for this command
+    return doctor(wish, os.environ, sys.stdout, wall=wall)
+
+
 def _test_policy(file: Path) -> int:
     from .configuration.documents import read_document
     from .policy.packs import read_packs
@@ -268,9 +313,6 @@ def _hash_key(options: argparse.Namespace) -> int:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from . import __version__
 
-    try:
-        return f"mcp-sidecar {version('mcp-sidecar')}"
-    except PackageNotFoundError:
-        return "mcp-sidecar (not installed)"
+    return f"mcp-sidecar {__version__}"

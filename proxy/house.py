@@ -13,7 +13,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -41,6 +41,9 @@ from .policy.settings import PackSettings
 from .settings import Loaded, Settings
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 MAX_YOUNG_OBJECTS: Final = 10_000
 """Made and not gone, before the collector of cycles looks: calls under way are no garbage, and a few of them are more
@@ -78,6 +81,7 @@ class House:
         read: Read | None = None,
         guards: Guards | None = None,
         sinks: Sequence[Sink] = (),
+        exporter: SpanExporter | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`files` are those that `read` reads; None: the settings never change. `seen` is how they were when they were
@@ -88,6 +92,7 @@ class House:
         self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
         self._survivors = Survivors(self.watch, self._report)
         self._sinks = sinks
+        self._exporter = exporter
         self.guards = guards or Guards(log.life, memory_limit_bytes=settings.memory_limit_bytes)
         self.guards.frees(self._shrink)
         self.rooms = self._built(settings, read_packs(settings.policy))
@@ -240,7 +245,16 @@ class House:
     ) -> Rooms:
         """Raises SettingsError."""
         generation = generation or self._survivors.generation()
-        return Rooms(settings, packs, self._log, generation, self.guards, self._report, self._sinks)
+        return Rooms(
+            settings,
+            packs,
+            self._log,
+            generation,
+            self.guards,
+            self._report,
+            self._sinks,
+            self._exporter,
+        )
 
     def _parts(self, rooms: Rooms) -> tuple[Part, ...]:
         """What probes ask beside the server."""

@@ -329,7 +329,7 @@ class Attempt(Protocol):
     @property
     def carries(self) -> Sequence[tuple[bytes, bytes]]:
         """Header fields by which the server knows where the attempt belongs; they replace what the caller sent under
-        these names (in lower case)."""
+        these names (in lower case); without a value they only take it out."""
         ...
 
     def unreached(self) -> None:
@@ -368,7 +368,10 @@ class Journey(Protocol):
         """It is about to be sent."""
         ...
 
-    def answered(self, verdict: Verdict) -> None: ...
+    def answered(self, verdict: Verdict, code: int | None = None) -> None:
+        """What its answer was; `code` is that of a JSON-RPC error, where it is known."""
+        ...
+
     def altered(self, what: str) -> None: ...
     def cached(self, how: Cached) -> None:
         """Where its answer came from, where answers are kept."""

@@ -94,7 +94,7 @@ class FakeJourney:
         self.write("attempted")
         return FakeAttempt(self)
 
-    def answered(self, verdict: Verdict) -> None:
+    def answered(self, verdict: Verdict, code: int | None = None) -> None:
         self.write("answered", verdict)
 
     def would_refuse(self, rule: Rule, reason: Reason) -> None:

@@ -12,6 +12,7 @@ from .journey import Journeys, Observers, Record, Sink
 from .logs import Log
 from .metrics import Metrics
 from .settings import TelemetrySettings
+from .traces import Traces
 
 
 class Telemetry:
@@ -23,6 +24,7 @@ class Telemetry:
         log: Log,
         *,
         report: Callable[[Exception], None],
+        traces: Traces | None = None,
         sinks: Sequence[Sink] = (),
         metrics: Metrics | None = None,
     ) -> None:
@@ -33,10 +35,12 @@ class Telemetry:
         self.metrics = metrics if settings.metrics else None
         """None where nothing is counted."""
         counted = [] if self.metrics is None else [self.metrics]
+        unread = () if traces is None else (traces.unread,)
         observers = Observers(
+            trace=None if traces is None else traces.opened,
             permitted=[each.permitted for each in counted],
             attempt_ended=[each.attempt_ended for each in counted],
-            ended=(*sinks, *(each.ended for each in counted), log.call),
+            ended=(*unread, *sinks, *(each.ended for each in counted), log.call),
         )
         self._journeys = Journeys(observers, failed=report)
 

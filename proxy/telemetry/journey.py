@@ -25,6 +25,11 @@ class Trace(Protocol):
         """32 hexadecimal digits."""
         ...
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is to be found where traces are collected."""
+        ...
+
     def attempted(self, attempt: Try) -> Fields:
         """The call is about to be sent. The header fields that tell the server of the trace."""
         ...
@@ -146,6 +151,7 @@ class Record:
         "attempts",
         "cache",
         "call",
+        "code",
         "denied_by",
         "duration_s",
         "ending",
@@ -175,6 +181,8 @@ class Record:
         self.permit: Permit | None = None
         self.refusal: Refused | None = None
         self.verdict: Verdict | None = None
+        self.code: int | None = None
+        """Of the JSON-RPC error that it was answered with."""
         self.ending: Ending | None = None
         self.attempts = 0
         self.cache: Cached | None = None
@@ -243,8 +251,8 @@ class Record:
         """Told by an attempt: it never left."""
         self._sent -= 1
 
-    def answered(self, verdict: Verdict) -> None:
-        self.verdict = verdict
+    def answered(self, verdict: Verdict, code: int | None = None) -> None:
+        self.verdict, self.code = verdict, code
 
     def altered(self, what: str) -> None:
         """Something of the exchange was changed on its way; `what` is one of a closed set of words."""

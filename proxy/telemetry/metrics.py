@@ -308,7 +308,7 @@ class Metrics:
 
     def _exemplify(self, latency: Cells, bucket: int, trace: Trace, seconds: float) -> None:
         # Whoever follows an exemplar wants to find the trace: one that nobody collects is none.
-        if getattr(trace, "is_sampled", True):
+        if trace.is_recorded:
             latency.exemplars[bucket] = Exemplar(trace.trace_id, seconds, self._wall())
 
     def _refused(self, record: Record, refused: Refused, tenant: str) -> None:

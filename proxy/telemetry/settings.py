@@ -6,6 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from .traces_settings import Traces
+
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -19,3 +21,6 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """`/metrics` on the operations port. Off: nothing is counted, and the page is not there."""
     metrics_tenants: Annotated[int, Meta(ge=0, le=900)] = 100
     """So many tenants have labels of their own, those that come first; the others are `other`. 0: none has."""
+
+    traces: Traces | None = None
+    """Calls belong to traces, which are passed on and recorded. Absent: what callers say of traces passes untouched."""

@@ -175,7 +175,7 @@ class Session:
             del self._given_up[key]
             return
         if said.verdict is not None:
-            call.journey.answered(said.verdict)
+            call.journey.answered(said.verdict, said.code)
         reply = self._take(key)
         if reply is not None:
             reply.settle(Ending.COMPLETE)

@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.sdk.trace.export import SpanExporter
+
 from proxy.house import House
 from proxy.lifecycle.guards import Guards, Life
 from proxy.lifecycle.watch import look_at
@@ -99,6 +101,7 @@ async def sidecar(
     file: Path | None = None,
     sleep: Callable[[float], Awaitable[object]] = never,
     guards: Callable[[Life], Guards] | None = None,
+    exporter: SpanExporter | None = None,
 ) -> AsyncIterator[Sidecar]:
     """A house on free ports, closed at the end. With a settings file it can be reloaded; `sleep` is how it waits for
     that file to hold still, by default for ever: then it is reloaded when the test says so."""
@@ -128,6 +131,7 @@ async def sidecar(
         read=None if file is None else read,
         guards=None if guards is None else guards(log.life),
         sleep=sleep,
+        exporter=exporter,
     )
     await house.open()
     try:

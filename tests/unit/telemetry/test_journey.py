@@ -246,6 +246,7 @@ def test_what_became_of_a_call_at_the_server_is_known(told: list[str], outcome: 
 class _Told:
     """A trace that writes down what it is told, or raises."""
 
+    is_recorded = True
     trace_id = "0af7651916cd43dd8448eb211c80319c"
 
     def __init__(self, error: Exception | None = None) -> None:

@@ -351,8 +351,8 @@ def test_latency_is_that_of_calls_that_took_their_time() -> None:
 class Traced:
     """Fulfils `Trace`."""
 
-    def __init__(self, *, is_sampled: bool) -> None:
-        self.is_sampled = is_sampled
+    def __init__(self, *, is_recorded: bool) -> None:
+        self.is_recorded = is_recorded
         self.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
 
     def attempted(self, attempt: Try) -> Fields:
@@ -362,14 +362,14 @@ class Traced:
     def ended(self, record: Record) -> None: ...
 
 
-@pytest.mark.parametrize("trace", [None, Traced(is_sampled=False), Traced(is_sampled=True)])
+@pytest.mark.parametrize("trace", [None, Traced(is_recorded=False), Traced(is_recorded=True)])
 def test_a_bucket_names_a_trace_that_can_be_looked_up(trace: Traced | None) -> None:
     """Issue 8, point 3: exemplars; a trace that was sampled out is nowhere to be found."""
     metrics = Metrics(wall=lambda: 1_700_000_000.0)
     observers = Observers(trace=lambda _: trace, ended=[metrics.ended])
     told(Journeys(observers, lambda: 10.3), *SERVED)
     exemplars = Page(metrics).exemplars
-    if trace is None or not trace.is_sampled:
+    if trace is None or not trace.is_recorded:
         assert exemplars == []
     else:
         (only,) = exemplars
