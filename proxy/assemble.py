@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import random  # noqa: TID251  here chance enters
 import secrets
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -40,6 +41,7 @@ from .resilience.building import Resilience
 from .resilience.deadlines import Cancel, Overdue
 from .resilience.handshakes import Handshakes
 from .settings import Settings
+from .telemetry.audit import Audit
 from .telemetry.building import Telemetry
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
@@ -118,7 +120,10 @@ class Rooms:
         # Who hears what happens.
         tracing = self.tracing = _tracing(settings, log, generation, exporter)
         traces = None if tracing is None else tracing.traces
-        self.telemetry = Telemetry(settings.telemetry, log, report=report, traces=traces, sinks=sinks)
+        audit = _audit(settings, log, generation, time.time)  # noqa: TID251  records are the clock on the wall
+        self.telemetry = Telemetry(
+            settings.telemetry, log, report=report, traces=traces, sinks=sinks, audit=audit
+        )
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
         wall = time.time  # noqa: TID251  here time enters
         identity = self.identity = _identification(settings, log, generation, wall, tracing)
@@ -185,7 +190,13 @@ class Rooms:
             stream_path, messages_path = two_paths(settings.listen.path)
             sessions: dict[str, Session] = of_server("sessions of two endpoints", messages_path, dict)
             two = TwoEndpoints(
-                settings.upstream, forward, messages_path, form, listen=listen, sessions=sessions
+                settings.upstream,
+                forward,
+                messages_path,
+                form,
+                listen=listen,
+                sessions=sessions,
+                recorded=audit.recorded if audit is not None and audit.is_sync else None,
             )
             serve, cancel, overdue = two, two.cancel, two.overdue
             explained = functools.partial(_explain_elsewhere, two=two, form=form)
@@ -223,9 +234,10 @@ class Rooms:
             is_short=guards.memory.is_short,
             shelve=of_server,
         )
-        serve = self.capacity.guarded(
-            self.resilience.guarded(self.capacity.paced(serve), self.capacity.spare)
-        )
+        serve = self.resilience.guarded(self.capacity.paced(serve), self.capacity.spare)
+        if audit is not None:
+            serve = audit.guarded(serve, self.resilience.deadline, form)
+        serve = self.capacity.guarded(serve)
         serve = self.resilience.worded(serve)
         own = _own_credential(settings, serve, log)
         serve = own or serve
@@ -256,7 +268,7 @@ class Rooms:
             keys=identity.headers,
             who=identity.who,
         )
-        parts = (identity, self.resilience, *(each for each in (own, shared) if each is not None))
+        parts = (identity, self.resilience, *(each for each in (own, shared, audit) if each is not None))
         self.parts: tuple[Part, ...] = parts
         """What calls depend on beside the server."""
 
@@ -376,6 +388,23 @@ def _limits(
         (limits, state, place),
         lambda _: Limiting(limits, local_state=state, shared=shared, local=local, wall=wall, warn=warn),
     ), shared
+
+
+def _audit(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Audit | None:
+    """By these settings, with the file that goes on as long as it is the same."""
+    chosen = settings.telemetry.audit
+    if chosen is None:
+        return None
+    from .telemetry.audit_building import signer_of  # its library takes its time
+    from .telemetry.audit_log import AuditLog
+
+    sign = signer_of(chosen)
+    kept = generation.running(
+        "audit",
+        chosen.file,
+        lambda _: AuditLog(chosen, sign=sign, life=log.life, host=socket.gethostname(), wall=wall),
+    )
+    return Audit(chosen, kept, sign)
 
 
 def _transport(settings: Settings, generation: Generation, may_connect: Callable[[], bool]) -> Transport:

@@ -192,6 +192,7 @@ class House:
                 mistakes = _in_words(error)
                 if not is_retry:
                     self.reloads.ended(well=False)
+                    self.rooms.telemetry.event("settings not reloaded", mistakes=len(mistakes))
                 if not is_retry or mistakes != self._mistakes:
                     self._log.life("settings not reloaded", "error", mistakes=mistakes)
                 self._mistakes = mistakes
@@ -199,6 +200,7 @@ class House:
             self._failed.clear()
             self.reloads.ended(well=True)
             self._log.life("settings reloaded", "info", **in_force(self.settings))
+            self.rooms.telemetry.event("settings reloaded", **in_force(self.settings))
             _warn(self.settings, self._log)
             return True
 

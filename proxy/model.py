@@ -192,6 +192,7 @@ class Reason(StrEnum):
     SESSION_UNKNOWN = "session_unknown"
     TASK_UNKNOWN = "task_unknown"
     TOO_MANY_FAILURES = "too_many_failures"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
 
 
 class Refused(Exception):
@@ -381,6 +382,10 @@ class Journey(Protocol):
     def refused(self, refused: Refused) -> None: ...
     def ended(self, ending: Ending) -> None: ...
     def forget_payload(self) -> None: ...
+    def known_as(self, approval: str = "", idempotency_key: str = "") -> None:
+        """By what else the call can be found: the id of the approval it spends, the key the server knows it by."""
+        ...
+
     def sibling(self) -> Journey: ...
 
 

@@ -115,6 +115,9 @@ class FakeJourney:
     def forget_payload(self) -> None:
         self.write("forgot the payload")
 
+    def known_as(self, approval: str = "", idempotency_key: str = "") -> None:
+        self.write("known as", approval or idempotency_key)
+
     def sibling(self) -> FakeJourney:
         return FakeJourney(self.diary, f"j{next(self._count)}", self._count)
 

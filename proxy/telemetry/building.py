@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .audit import Audit
 from .journey import Journeys, Observers, Record, Sink
 from .logs import Log
 from .settings import TelemetrySettings
@@ -25,13 +26,20 @@ class Telemetry:
         report: Callable[[Exception], None],
         traces: Traces | None = None,
         sinks: Sequence[Sink] = (),
+        audit: Audit | None = None,
     ) -> None:
-        """`report` hears of observers that fail; `sinks` hear of each call before its line is written."""
+        """`report` hears of observers that fail; `sinks` hear of each call before its line is written, and `audit`
+        before them."""
         self._settings = settings
         self._log = log
+        self._audit = audit
         unread = () if traces is None else (traces.unread,)
+        permitted = () if audit is None else (audit.permitted,)
+        audited = () if audit is None else (audit.ended,)
         observers = Observers(
-            trace=None if traces is None else traces.opened, ended=(*unread, *sinks, log.call)
+            trace=None if traces is None else traces.opened,
+            permitted=permitted,
+            ended=(*unread, *audited, *sinks, log.call),
         )
         self._journeys = Journeys(observers, failed=report)
 
@@ -42,3 +50,11 @@ class Telemetry:
     def enter(self) -> None:
         """Calls pass by these settings from now on."""
         self._log.say_from(self._settings.log_level)
+        if self._audit is not None:
+            self._audit.enter()
+
+    def event(self, what: str, **fields: object) -> None:
+        """An operator or the process did something that must be recorded, where anything is: what, and `by` whom where
+        that is known. Never a secret."""
+        if self._audit is not None:
+            self._audit.event(what, **fields)

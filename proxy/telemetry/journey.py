@@ -73,6 +73,7 @@ OUTCOMES: Final = {
     Reason.PATH_UNKNOWN: "invalid",
     Reason.METHOD_NOT_ALLOWED: "invalid",
     Reason.INTERNAL: "upstream_error",
+    Reason.AUDIT_UNAVAILABLE: "overloaded",
 }
 """How a refusal counts; every other reason is "denied"."""
 
@@ -143,6 +144,7 @@ class Record:
         "_observers",
         "_sent",
         "altered_by",
+        "approval_id",
         "attempts",
         "cache",
         "call",
@@ -150,6 +152,7 @@ class Record:
         "denied_by",
         "duration_s",
         "ending",
+        "idempotency_key",
         "permit",
         "principal",
         "received",
@@ -185,6 +188,8 @@ class Record:
         self.reported: tuple[str, Reason] | None = None
         self.denied_by: Rule | None = None
         """The rule by which policy said no."""
+        self.approval_id = ""
+        self.idempotency_key = ""
         self.trace: Trace | None = None
         self.waited_s = 0.0
         """In the queue for a place at the server."""
@@ -262,6 +267,10 @@ class Record:
 
     def refused(self, refused: Refused) -> None:
         self.refusal = refused
+
+    def known_as(self, approval: str = "", idempotency_key: str = "") -> None:
+        self.approval_id = approval or self.approval_id
+        self.idempotency_key = idempotency_key or self.idempotency_key
 
     def forget_payload(self) -> None:
         """The call was forwarded and will be waited for: what it carried is not kept meanwhile."""
