@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from .audit_chain import NOTHING, Chain, CheckpointLine, Entry, EventLine, encoded, signed_text
+from .audit_chain import Chain, CheckpointLine, Entry, EventLine, encoded, signed_text
 from .audit_file import AuditFile, NotOurs, Sync
 from .audit_settings import STDOUT
 from .audit_verifier import CLOSE, ROTATION, WRITTEN_AGAIN
@@ -114,7 +114,7 @@ class Scribe:
         self._failing_since: float | None = None
         self._why_failing = ""
         self._failures = 0
-        self._unsynced_from = 0
+        self._unsynced_from = self._doubtful_from = 0
         self._rotate_at = 0.0
         self._since_checkpoint = 0
         self._checkpoint_at = 0.0
@@ -205,7 +205,7 @@ class Scribe:
                 self._event("torn", "what a crash left", left)
             self._first = 1
             if not found.is_begun:
-                self._begin()
+                self._begin(is_new=found.last is None)
             else:
                 self._first = file.first()
             self._checkpoint("open")
@@ -254,10 +254,9 @@ class Scribe:
     def _event(self, kind: str, what: str, fields: Mapping[str, object]) -> None:
         self._add((EventLine, self._wall(), kind, (what, dict(fields))))
 
-    def _begin(self) -> None:
+    def _begin(self, *, is_new: bool = False) -> None:
         """The first line of a file."""
         self._first = self._chain.seq + 1
-        is_new = self._chain.last == NOTHING
         self._event("file", "begins" if is_new else "goes on", {"format": 1})
 
     def _checkpoint(self, why: str) -> None:
@@ -304,6 +303,7 @@ class Scribe:
         self._why_failing = _in_words(error)
         if self._failing_since is None:
             self._failing_since = self._wall()
+            self._doubtful_from = self._unsynced_from
         self._told(self._taken, self._why_failing)
 
     def _recovered(self) -> None:
@@ -313,7 +313,7 @@ class Scribe:
             "why": self._why_failing,
             "failures": self._failures,
             "lost": self.lost.taken(),
-            "doubtful_from": self._unsynced_from,
+            "doubtful_from": self._doubtful_from,
         }
         self._failures = 0
         self._event("event", WRITTEN_AGAIN, fields)
@@ -390,7 +390,7 @@ class _Clock:
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((at - second) * 1_000_000):06d}Z"
+        return f"{self._text}.{min(999_999, round((at - second) * 1_000_000)):06d}Z"
 
 
 __all__ = ["Counted", "Redact", "Scribe", "Sign", "Ways"]

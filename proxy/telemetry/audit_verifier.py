@@ -135,7 +135,7 @@ class Verifier:
         """Where a crash left half a line, as FILE:LINE."""
         self.gaps: list[str] = []
         """When the disk took nothing, as the file itself says."""
-        self._last = ""
+        self._last = NOTHING
         self._ended_by = ""
         self._file = ""
         self._number = 0
@@ -222,7 +222,7 @@ class Verifier:
             self.chain = read.chain
         if read.chain != self.chain:
             self._find(Kind.SPLICE, f"it is of another chain, {read.chain}")
-        elif not self.lines and read.kind != "file":
+        elif not self.lines and read.kind != "file" and (read.kind != "torn" or read.seq > 1):
             self._wait_for(0, read.seq, Kind.DROP, "it is not the first line of a file: that one is missing")
         elif not self.lines and read.seq == 1 and read.prev != NOTHING:
             self._find(Kind.EDIT, "it is the first record, and names one before")
