@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..model import Call, Deadline, Outcome, Reason, Refused, Stage, Verdict
+from ..model import Call, Deadline, Outcome, Principal, Reason, Refused, Rule, Stage, Verdict
 from ..refusals import Form
 from .audit_log import AuditLog, Open, session_digest
 from .audit_scribe import Sign
@@ -24,7 +24,9 @@ from .audit_settings import AuditSettings
 from .audit_stage import Witnessed
 from .journey import Record
 
-_ERRORS: Final = frozenset({Verdict.TOOL_ERROR, Verdict.RPC_ERROR, Verdict.UPSTREAM_ERROR})
+NOBODY: Final = Principal(issuer="", subject="", tenant="")
+_SAID: Final = 3
+"""How much of what became of a call is another thing to say when it differs."""
 _UNRECORDED: Final = "Its answer is withheld, because what became of it could not be recorded."
 
 
@@ -44,6 +46,9 @@ class Audit:
         self._sign = sign
         self._now = now
         self._is_sync = settings.mode == "sync"
+        self._calm: dict[str, Record] = {}
+        """Calls under way that have no record, by request id (batch)."""
+        log.seen_by(self)
 
     @property
     def is_sync(self) -> bool:
@@ -76,88 +81,89 @@ class Audit:
         call, permit = record.call, record.permit
         if call is None or permit is None or call.method != "tools/call":
             return
-        if permit.rule.tool_class in self._classes:
-            id = record.request_id
-            opened = self._log.open[id] = Open(
-                self._head(record, call, permit.rule.id, permit.rule.tool_class)
-            )
-            if not self._is_sync:
-                self._log.calm[id] = opened
+        rule = permit.rule
+        if rule.tool_class not in self._classes:
+            return
+        if self._is_sync or call.revision.answers_elsewhere:
+            # What it carries may be forgotten before it ends.
+            self._log.open[record.request_id] = Open(self._head(record, call, rule))
+        else:
+            self._calm[record.request_id] = record
+
+    def see(self) -> None:
+        """Records of calls that are under way and have none: should the process die, they were seen."""
+        calm, self._calm = self._calm, {}
+        for id, record in calm.items():
+            if record.call is not None and record.permit is not None:
+                head = self._head(record, record.call, record.permit.rule)
+                self._log.open[id] = Open(head)
+                self._log.call("intent", head)
 
     def ended(self, record: Record) -> None:
         """An observer: the last word."""
         id = record.request_id
+        call = record.call
+        if self._calm.pop(id, None) is not None:
+            # Nearly always, in batch mode; the rest of this file is about the others.
+            assert call is not None
+            assert record.permit is not None
+            self._log.call("result", (*self._head(record, call, record.permit.rule), *self._tail(record)))
+            return
         opened = self._log.open.pop(id, None)
         if opened is None:
-            self._denied(record)
-            return
-        self._log.calm.pop(id, None)
+            rule = record.denied_by  # what policy says no to never becomes a permit
+            if rule is None or call is None or call.method != "tools/call":
+                return
+            if rule.tool_class not in self._classes:
+                return
+            opened = Open(self._head(record, call, rule))
         self._result(opened, record)
         if self._is_sync:
             self._log.soon()
 
-    def _denied(self, record: Record) -> None:
-        """What policy says no to never becomes a permit."""
-        call, rule = record.call, record.denied_by
-        if (
-            rule is None
-            or call is None
-            or call.method != "tools/call"
-            or rule.tool_class not in self._classes
-        ):
-            return
-        opened = Open(self._head(record, call, rule.id, rule.tool_class))
-        self._result(opened, record)
-        if self._is_sync:
-            self._log.soon()
-
-    def _head(self, record: Record, call: Call, rule: str, tool_class: str) -> tuple[object, ...]:
+    def _head(self, record: Record, call: Call, rule: Rule) -> tuple[object, ...]:
         """Who, what, where: in the order of `CallLine`."""
-        principal, trace, session = record.principal, record.trace, call.session
-        who = ("", "", "", "", "")
-        if principal is not None:
-            who = (
-                principal.issuer,
-                principal.subject,
-                principal.tenant,
-                principal.client,
-                principal.fingerprint,
-            )
+        principal, trace, session, log = record.principal or NOBODY, record.trace, call.session, self._log
         return (
             record.request_id,
-            *who,
-            call.method,
+            principal.issuer,
+            principal.subject,
+            principal.tenant,
+            principal.client,
+            principal.fingerprint,
+            "tools/call",
             call.target or "",
-            tool_class,
-            rule,
+            rule.tool_class,
+            rule.id,
             call.peer.address,
             "" if session is None else session_digest(session),
-            self._log.instance,
+            log.instance,
             "" if trace is None else trace.trace_id,
-            self._log.args_hash(call.arguments),
+            log.args_hash(call.arguments),
+        )
+
+    def _tail(self, record: Record) -> tuple[object, ...]:
+        """What became of it: in the order of `CallLine`."""
+        refusal, reported = record.refusal, record.reported
+        return (
+            result_of(record),
+            record.outcome,
+            "" if refusal is None else refusal.reason,
+            record.attempts,
+            int((record.duration_s or self._now() - record.received) * 1e6) / 1e6,
+            record.approval_id,
+            record.idempotency_key,
+            "" if reported is None else reported[1],
         )
 
     def _result(self, opened: Open, record: Record) -> None:
         """The record of what became of a call, as far as is known; once more where it has ended otherwise."""
-        refusal = record.refusal
-        said = result_of(record), record.outcome, "" if refusal is None else refusal.reason.value
-        if said == opened.said:
-            return
-        kind = "result" if opened.said is None else "amended"
-        opened.said, opened.is_told = said, True
-        reported = record.reported
-        opened.number = self._log.call(
-            kind,
-            (
-                *opened.head,
-                *said,
-                record.attempts,
-                round(record.duration_s or self._now() - record.received, 6),
-                record.approval_id,
-                record.idempotency_key,
-                "" if reported is None else reported[1].value,
-            ),
-        )
+        tail = self._tail(record)
+        said = tail[:_SAID]
+        if said != opened.said:
+            kind = "result" if opened.said is None else "amended"
+            opened.said = said
+            opened.number = self._log.call(kind, (*opened.head, *tail))
 
     # What calls wait for
 
@@ -203,16 +209,11 @@ class Audit:
 def result_of(record: Record) -> str:
     """What happened at the server."""
     refusal, verdict = record.refusal, record.verdict
-    if (
-        refusal is not None
-        and refusal.reason is Reason.OUTCOME_UNKNOWN
-        and verdict
-        in (
-            None,
-            Verdict.UPSTREAM_ERROR,
-        )
-    ):
+    if verdict is Verdict.OK:
+        return "ok"
+    is_mute = verdict is None or verdict is Verdict.UPSTREAM_ERROR
+    if is_mute and refusal is not None and refusal.reason is Reason.OUTCOME_UNKNOWN:
         return "unknown"
     if verdict is not None:
-        return "error" if verdict in _ERRORS else "ok"
+        return "error"
     return "refused" if record.outcome_at_server is Outcome.NOT_REACHED else "unknown"

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import os
 import secrets
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -40,19 +41,25 @@ class Life(Protocol):
     def __call__(self, msg: str, level: str = "info", **fields: object) -> None: ...
 
 
+class Sees(Protocol):
+    """Whoever knows of calls under way."""
+
+    def see(self) -> None:
+        """Put records of those that have none."""
+        ...
+
+
 class Open:
     """A call that leaves a record, until it has ended."""
 
-    __slots__ = ("head", "is_told", "number", "said")
+    __slots__ = ("head", "number", "said")
 
     def __init__(self, head: tuple[object, ...]) -> None:
         self.head = head
         """What stands behind the fields of `Line`: who, what, where."""
-        self.is_told = False
-        """Whether it has a record."""
         self.number: int | None = None
-        """The record of its result; None: there is none yet."""
-        self.said: tuple[str, str, str] | None = None
+        """The last record of what became of it; None: there is none yet."""
+        self.said: tuple[object, ...] | None = None
         """What that says."""
 
 
@@ -79,9 +86,8 @@ class AuditLog:
         self._wall = wall
         self._sleep = sleep
         self.open: dict[str, Open] = {}
-        """The calls under way that leave a record, by request id."""
-        self.calm: dict[str, Open] = {}
-        """Those of them that have none yet."""
+        """The calls under way that leave a record, by request id, whichever reading of the settings let them in."""
+        self._sees: weakref.WeakSet[Sees] = weakref.WeakSet()
         self.write_failures = 0
         """How often the disk did not take records, or not in time, and records that were lost."""
         self.trouble: str | None = None
@@ -104,6 +110,7 @@ class AuditLog:
             sync=sync,
             retry_s=retry_s,
         )
+        self._queue = self._scribe.queue
         try:
             self._scribe.open()
         except OSError as error:
@@ -136,6 +143,10 @@ class AuditLog:
     def jobs(self) -> tuple[Job, ...]:
         return (self._run,)
 
+    def seen_by(self, sees: Sees) -> None:
+        """Ask this one at each flush, as long as there is it."""
+        self._sees.add(sees)
+
     # What is recorded
 
     def event(self, what: str, **fields: object) -> None:
@@ -148,15 +159,21 @@ class AuditLog:
         return self.put((CallLine, self._wall(), kind, values))
 
     def put(self, entry: Entry) -> int:
-        if self._scribe.waiting >= MOST_WAITING or self._is_closed:
-            self._scribe.lost.total += 1
-            self.write_failures += 1
-            return 0
-        self._put += 1
-        self._scribe.put(entry)
-        if self._scribe.waiting >= SOON:
+        queue = self._queue
+        if len(queue) >= SOON:
             self._scribe.wake()
+            if len(queue) >= MOST_WAITING:
+                return self._lost()
+        if self._is_closed:
+            return self._lost()
+        queue.append(entry)
+        self._put += 1
         return self._put
+
+    def _lost(self) -> int:
+        self._scribe.lost.total += 1
+        self.write_failures += 1
+        return 0
 
     def soon(self) -> None:
         """Do not wait for others."""
@@ -226,11 +243,8 @@ class AuditLog:
     def flush(self) -> None:
         """Let what there is be written. A call under way that has no record gets one: should the process die, it was
         seen."""
-        if self.calm:
-            calm, self.calm = self.calm, {}
-            for each in calm.values():
-                each.is_told = True
-                self.call("intent", each.head)
+        for each in self._sees:
+            each.see()
         if not self._scribe.is_idle:
             self._scribe.wake()
 

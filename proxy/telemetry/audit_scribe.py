@@ -64,7 +64,7 @@ class Ways(Struct, frozen=True, kw_only=True):
 
 
 class Scribe:
-    """The thread. `put` and `wake` are called by the loop, everything else in here runs in the thread."""
+    """The thread. `queue` is filled and `wake` called by the loop, everything else in here runs in the thread."""
 
     def __init__(
         self,
@@ -97,7 +97,8 @@ class Scribe:
         self._sync = sync
         self._now = now
         self._retry_s = retry_s
-        self._queue: deque[Entry] = deque()
+        self.queue: deque[Entry] = deque()
+        """Entries that the thread has not taken; the loop puts them at its end."""
         self._wake = threading.Event()
         self._opened = threading.Event()
         self._why: OSError | None = None
@@ -132,18 +133,15 @@ class Scribe:
         if self._why is not None:
             raise self._why
 
-    def put(self, entry: Entry) -> None:
-        self._queue.append(entry)
-
     @property
     def waiting(self) -> int:
         """Records that the thread has not taken."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to write or to tell."""
-        return not self._queue and not self._since_checkpoint and self._to_anchor is None
+        return not self.queue and not self._since_checkpoint and self._to_anchor is None
 
     def wake(self) -> None:
         """Let what was put be written."""
@@ -174,7 +172,7 @@ class Scribe:
             is_closing = self._is_closing
             try:
                 self._turn()
-                while self._queue and self._failing_since is None:
+                while self.queue and self._failing_since is None:
                     self._turn()
                 if is_closing:
                     self._say_goodbye()
@@ -222,10 +220,10 @@ class Scribe:
         ways = self.ways
         if self._file.size >= ways.max_file_bytes and self._now() >= self._rotate_at:
             self._rotate()
-        count = min(len(self._queue), MOST_AT_ONCE)
+        count = min(len(self.queue), MOST_AT_ONCE)
         for _ in range(count):
             self._taken += 1
-            self._add(self._queue.popleft())
+            self._add(self.queue.popleft())
         self._since_checkpoint += count
         is_due = self._since_checkpoint >= ways.checkpoint_records or (
             self._since_checkpoint and self._now() >= self._checkpoint_at
@@ -386,11 +384,11 @@ class _Clock:
         self._text = ""
 
     def text(self, at: float) -> str:
-        second = int(at)
+        second, micros = divmod(int(at * 1_000_000 + 0.5), 1_000_000)
         if second != self._second:
             self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{min(999_999, round((at - second) * 1_000_000)):06d}Z"
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{self._text}{micros:06d}Z"
 
 
 __all__ = ["Counted", "Redact", "Scribe", "Sign", "Ways"]

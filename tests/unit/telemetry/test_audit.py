@@ -103,7 +103,7 @@ async def room(tmp_path: Path, **settings: Any) -> AsyncIterator[Room]:
         yield made
         assert made.failures == []
         assert scene.log.open == {}
-        assert scene.log.calm == {}
+        assert made.audit._calm == {}
     if scene.disk.error is None:
         assert checked(path)[0] == 0
 

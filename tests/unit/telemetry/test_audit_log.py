@@ -277,6 +277,7 @@ async def test_what_waits_for_a_hanging_disk_is_bounded_and_counted(
 ) -> None:
     """Issue 8: no leak; what is lost is counted, and told in the file."""
     monkeypatch.setattr(audit_log, "MOST_WAITING", 50)
+    monkeypatch.setattr(audit_log, "SOON", 10)
     async with audit(file) as scene:
         assert await scene.written(scene.call())
         scene.disk.hang()
