@@ -280,6 +280,7 @@ class Rooms:
         """Calls pass through here from now on. Raises nothing: whoever reloads has no way back."""
         self.policy.enter()
         self.telemetry.enter()
+        self.policy.approvals.lever = self.policy.modes.lever = self.telemetry.event
 
     async def retire(self) -> None:
         """Others have entered: finish the calls that have begun, and close what nobody else needs."""

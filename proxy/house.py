@@ -468,7 +468,20 @@ def _enforced(settings: Settings) -> list[str]:
     rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
     limits = [f"limit {each.name}{', reported only' if each.report else ''}" for each in settings.limits]
     cache = [] if settings.cache is None else ["cache"]
-    return ["caps", "protocol rules", *rules, *limits, *cache]
+    return ["caps", "protocol rules", *rules, *limits, *cache, *_audited(settings)]
+
+
+def _audited(settings: Settings) -> list[str]:
+    """How sure records are, in words: whoever relies on them should know."""
+    audit = settings.telemetry.audit
+    if audit is None:
+        return []
+    words = [f"audit {audit.mode}"]
+    if audit.mode == "batch":
+        words.append("a crash may lose its last second")
+    if audit.signing_key_file is None:
+        words.append("its checkpoints are not signed")
+    return [", ".join(words)]
 
 
 def _warn(settings: Settings, log: Log) -> None:

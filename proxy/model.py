@@ -752,6 +752,16 @@ FindPage: TypeAlias = Callable[[str], Page | None]
 """The page at an exact path, or None."""
 
 
+class Lever(Protocol):
+    """Hears what an operator did at run time."""
+
+    def __call__(self, what: str, **fields: object) -> None: ...
+
+
+def nobody_hears(what: str, **fields: object) -> None:
+    """A `Lever` for whoever records nothing."""
+
+
 Job: TypeAlias = Callable[[], Awaitable[None]]
 """What runs beside the calls, until it is cancelled."""
 

@@ -145,9 +145,10 @@ class Audit:
     def _tail(self, record: Record) -> tuple[object, ...]:
         """What became of it: in the order of `CallLine`."""
         refusal, reported = record.refusal, record.reported
+        is_usual = refusal is None and record.verdict is Verdict.OK
         return (
-            result_of(record),
-            record.outcome,
+            "ok" if is_usual else result_of(record),
+            "ok" if is_usual else record.outcome,
             "" if refusal is None else refusal.reason,
             record.attempts,
             int((record.duration_s or self._now() - record.received) * 1e6) / 1e6,

@@ -118,7 +118,7 @@ class Chain:
         text = body[:-1]
         self.last = hash_ = sha256(text).hexdigest()
         self.seq += 1
-        return text + _MARK + hash_.encode() + _END
+        return b'%b,"hash":"%b"}\n' % (text, hash_.encode())
 
 
 def hash_of(line: bytes) -> str | None:
@@ -143,9 +143,9 @@ def encoded(line: Line) -> bytes:
         body = _encode(line)
     except (UnicodeEncodeError, TypeError):
         return _harmless(line)
-    if len(body) > LONG_LINE_BYTES or not body.isascii() or b"\x7f" in body:
-        return _harmless(line)
-    return body
+    if body.isascii() and len(body) <= LONG_LINE_BYTES and b"\x7f" not in body:
+        return body
+    return _harmless(line)
 
 
 def _harmless(line: Line) -> bytes:

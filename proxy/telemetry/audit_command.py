@@ -17,6 +17,7 @@ AS_WRITTEN: Final = 0
 NOT_AS_WRITTEN: Final = 1
 UNREADABLE: Final = 2
 LONGEST_SHOWN: Final = 4_096
+BESIDE: Final = (".lock", ".next")
 
 
 def verify(
@@ -31,7 +32,8 @@ def verify(
             is_signed = read_verifying(public_keys)
         told = _anchors(anchors)
         verifier = Verifier(told, is_signed)
-        for file in _in_order(files):
+        # Whoever writes FILE* means the files of the chain, not what lies beside them.
+        for file in _in_order([each for each in files if not each.endswith(BESIDE)]):
             verifier.begin(shown(file, LONGEST_SHOWN))
             with open(file, "rb") as opened:
                 for line in _lines(opened):

@@ -74,7 +74,7 @@ class AuditLog:
         life: Life,
         host: str,
         wall: Callable[[], float],
-        redact: Redact = bytes,
+        redact: Redact | None = None,
         sync: Callable[[int], None] = os.fdatasync,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         retry_s: float = RETRY_S,

@@ -74,7 +74,7 @@ class Scribe:
         told: Told,
         token: Callable[[], str],
         wall: Callable[[], float],
-        redact: Redact = bytes,
+        redact: Redact | None = None,
         sync: Sync = os.fdatasync,
         now: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,
@@ -221,9 +221,10 @@ class Scribe:
         if self._file.size >= ways.max_file_bytes and self._now() >= self._rotate_at:
             self._rotate()
         count = min(len(self.queue), MOST_AT_ONCE)
+        take, add = self.queue.popleft, self._add
         for _ in range(count):
             self._taken += 1
-            self._add(self.queue.popleft())
+            add(take())
         self._since_checkpoint += count
         is_due = self._since_checkpoint >= ways.checkpoint_records or (
             self._since_checkpoint and self._now() >= self._checkpoint_at
@@ -244,9 +245,10 @@ class Scribe:
     def _add(self, entry: Entry) -> None:
         make, at, kind, values = entry
         chain = self._chain
-        line = make(chain.seq + 1, chain.id, chain.last, self._clock.text(at), kind, *values)
-        # The one place where what is known to be secret is taken out of whatever is written.
-        body = self._redact(encoded(line))
+        body = encoded(make(chain.seq + 1, chain.id, chain.last, self._clock.text(at), kind, *values))
+        if self._redact is not None:
+            # The one place where what is known to be secret is taken out of whatever is written.
+            body = self._redact(body)
         self._lines += chain.sealed(body)
 
     def _event(self, kind: str, what: str, fields: Mapping[str, object]) -> None:

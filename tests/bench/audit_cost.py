@@ -103,7 +103,7 @@ async def measured(folder: str) -> None:
     audit = Audit(settings, log)
     on = Observers(permitted=(audit.permitted,), ended=(audit.ended,))
     hashed = best(lambda: loop_part(on, log))
-    log.args_hash = lambda _: "0" * 64  # type: ignore[method-assign]  # to see what it costs
+    log.args_hash = lambda _: "0" * 64  # type: ignore[method-assign, assignment]  # to see what it costs
     plain = best(lambda: loop_part(on, log))
     off = best(lambda: loop_part(Observers(), log))
     thread = best(lambda: thread_part(f"{folder}/other.jsonl", audit, log))

@@ -234,6 +234,14 @@ async def test_what_identifies_a_call_elsewhere_is_recorded(
     assert b"hello" in (await client.asked(post(tool_call(tool="pay")))).body
     last = [line for line in lines_of(file) if line["kind"] == "result"][-1]
     assert (last["approval_id"], len(last["idempotency_key"])) == (id, 64)
+    side.house.rooms.policy.modes.set("read-only", 10.0, tenant="local", until=70.0)
+    await side.house.close(grace_s=0)
+    levers = [(line["what"], line.get("fields")) for line in lines_of(file) if line["kind"] == "event"][1:3]
+    who = {"issuer": "anonymous", "subject": "anonymous", "tenant": "local"}
+    assert levers == [
+        ("approval given", {"by": "boss", "approval_id": id, "tool": "pay", **who}),
+        ("mode set", {"mode": "read-only", "tenant": "local", "lasts_s": 60.0}),
+    ]
     assert b"hello" not in file.read_bytes()
 
 
@@ -247,6 +255,7 @@ async def test_stdout_gets_checkpoints_and_the_commands_check_them(
     words = [*settings(file), f"telemetry.audit.signing_key_file={key}", "telemetry.audit.anchor=stdout"]
     async with process(*run_words(upstream.url, *words)) as running:
         await running.listening()
+        assert "audit sync" in running.lines.life[0]["enforces"]
         running.signal(15)
         assert await running.exit_code() == 0
     anchors = tmp_path / "anchors"

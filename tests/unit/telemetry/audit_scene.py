@@ -84,7 +84,7 @@ async def audit(
     path: Path,
     *,
     sign: Sign | None = None,
-    redact: Redact = bytes,
+    redact: Redact | None = None,
     wall: Callable[[], float] = lambda: 1_767_323_045.000006,
     retry_s: float = 0.01,
     **settings: Any,

@@ -166,7 +166,7 @@ async def test_rotation_keeps_the_chain_and_as_many_files_as_it_should(file: Pat
     assert earlier[0].name == f"audit.jsonl.{ends[0][0]['seq']:012d}"
     removed = [line for each in files for line in lines_of(each) if line.get("what") == "old file removed"]
     assert removed
-    code, said = checked(*reversed(files))  # in any order
+    code, said = checked(*reversed(files), file.with_name("audit.jsonl.lock"))  # in any order
     assert code == 0
     assert f"It begins with record {ends[0][0]['seq']}" in said
     assert all(stat.S_IMODE(each.stat().st_mode) == 0o600 for each in files)
