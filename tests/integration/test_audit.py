@@ -169,6 +169,35 @@ async def test_without_a_result_the_answer_is_withheld(
     assert b"hello" not in answer.body
 
 
+async def test_without_a_result_an_answer_on_the_other_connection_is_withheld(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, file: Path
+) -> None:
+    """Issue 8: the same in 2024-11-05; the session goes on."""
+    side = await open_sidecar(*settings(file), url=f"http://127.0.0.1:{upstream.port}/sse")
+    client = await connect(side.port)
+    stream, uri = await opened(client, upstream)
+    poster = await connect(side.port)
+
+    async def posted(id: int) -> None:
+        poster.send(to(uri, tool_call("2025-03-26", id, tool="pay")))
+        (await upstream.next()).answer(b"Accepted", status="202 Accepted", kind="text/plain")
+        assert (await poster.answer()).status == 202
+
+    await posted(1)
+    with FullDisk(file):
+        stream.chunk(event(result(1)))
+        said = await client.some()
+    assert b"outcome_unknown" in said
+    assert b"hello" not in said
+    (line,) = [line for line in side.lines.calls if line.get("tool") == "pay"]
+    assert (line["outcome"], line["reason"]) == ("outcome_unknown", "outcome_unknown")
+    await until(lambda: side.house.rooms.parts[-1].why_degraded() == [])
+    await posted(2)
+    stream.chunk(event(result(2)))
+    assert b"hello" in await client.some()
+    assert told(file)[-1] == ("result", "pay", "ok")
+
+
 async def test_a_denied_attempt_of_a_dangerous_tool_is_recorded(
     open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, file: Path
 ) -> None:
