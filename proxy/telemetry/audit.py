@@ -21,7 +21,7 @@ from ..refusals import Form
 from .audit_log import AuditLog, Open, session_digest
 from .audit_scribe import Sign
 from .audit_settings import AuditSettings
-from .audit_stage import Witnessed
+from .audit_stage import LATE, Witnessed
 from .journey import Record
 
 NOBODY: Final = Principal(issuer="", subject="", tenant="")
@@ -189,8 +189,10 @@ class Audit:
         """Wait until the disk has what is about to be done. Raises Refused."""
         if self._log.trouble is None:
             numbers = [self._log.call("intent", each.head) for each in opened]
-            if await self._log.written(numbers, timeout_s):
+            if await self._log.written(numbers, timeout_s, is_patient=timeout_s >= self.timeout_s):
                 return
+            if self._log.trouble is None:
+                raise Refused(Reason.OVERLOADED, LATE)
         raise Refused(
             Reason.AUDIT_UNAVAILABLE, "Nothing was sent to the server: the call can be repeated, later."
         )
@@ -202,7 +204,8 @@ class Audit:
             if isinstance(call.journey, Record):
                 self._result(opened, call.journey)
         numbers = [each.number for _, each in calls if each.number is not None]
-        if not numbers or await self._log.written(numbers, timeout_s):
+        is_patient = timeout_s >= self.timeout_s
+        if not numbers or await self._log.written(numbers, timeout_s, is_patient=is_patient):
             return None
         return Refused(Reason.OUTCOME_UNKNOWN, _UNRECORDED)
 

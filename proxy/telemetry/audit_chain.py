@@ -118,7 +118,7 @@ class Chain:
         text = body[:-1]
         self.last = hash_ = sha256(text).hexdigest()
         self.seq += 1
-        return b'%b,"hash":"%b"}\n' % (text, hash_.encode())
+        return text + _MARK + hash_.encode() + _END
 
 
 def hash_of(line: bytes) -> str | None:

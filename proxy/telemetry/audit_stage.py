@@ -35,7 +35,7 @@ from .audit_log import Open
 
 Asked: TypeAlias = Sequence[tuple[Call, Open]]
 
-_LATE: Final = "Its time was over before it could be recorded. Nothing was sent to the server."
+LATE: Final = "Its time was over before it could be recorded. Nothing was sent to the server."
 
 
 class Records(Protocol):
@@ -78,7 +78,7 @@ class Witnessed:
             return await self._serve(permit)
         left_s = self._left_s(permit)
         if left_s <= 0:
-            raise Refused(Reason.OVERLOADED, _LATE)
+            raise Refused(Reason.OVERLOADED, LATE)
         await self._records.intent([opened for _, opened in asked], left_s)
         reply = await self._serve(permit)
         if isinstance(reply.body, Stream):

@@ -382,7 +382,10 @@ async def test_a_call_whose_time_is_over_is_not_sent(tmp_path: Path) -> None:
         _, record, permit = it.call()
         with pytest.raises(Refused) as caught:
             await it.stage(Reply(200, Headers(), b"{}"))(permit)
-        assert (caught.value.reason, it.sent, it.scene.log.waiting) == (Reason.AUDIT_UNAVAILABLE, [], 0)
+        assert (caught.value.reason, it.sent, it.scene.log.waiting) == (Reason.OVERLOADED, [], 0)
+        # Whoever is in a hurry says nothing of the disk: others must not be refused for it.
+        assert it.audit.why_degraded() == []
+        assert it.audit.write_failures == 0
         record.refused(caught.value)
         record.ended(Ending.COMPLETE)
         it.scene.disk.go_on()
