@@ -1,11 +1,13 @@
 """How is a credential kept from being seen? Text goes in once; only `reveal` gives it out again.
 
-A credential that lies in files can be read from them again: `renewed`.
+A credential that lies in files can be read from them again: `renewed`. Whoever writes asks `living` which texts must
+not be in what it writes.
 """
 
 from _operator import _compare_digest
 from collections.abc import Callable
 from typing import Final, NoReturn, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 _CREDENTIAL_NAMES: Final = ("authorization", "cookie", "key", "token", "secret", "password")
 
@@ -31,7 +33,7 @@ class Secret:
     Two secrets are equal when their texts are, wherever they come from.
     """
 
-    __slots__ = ("_checks", "_source", "_text")
+    __slots__ = ("__weakref__", "_checks", "_source", "_text")
 
     _text: str
     _source: Source | None
@@ -41,6 +43,8 @@ class Secret:
         object.__setattr__(self, "_text", text)
         object.__setattr__(self, "_source", source)
         object.__setattr__(self, "_checks", checks)
+        _register.made += 1
+        _register.living[_register.made] = self
 
     def reveal(self) -> str:
         """The text itself, for the one place that sends or compares it."""
@@ -104,6 +108,29 @@ class Secret:
 
     def __deepcopy__(self, memo: object) -> "Secret":
         return self
+
+
+class _Register:
+    """Which secrets there are."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        """How many there ever were."""
+        self.living: WeakValueDictionary[int, Secret] = WeakValueDictionary()
+        """Each under a number of its own: equal ones are kept apart, because one of them may go before the other."""
+
+
+_register: Final = _Register()
+
+
+def living() -> list[Secret]:
+    """Every secret that somebody holds: those of the settings in force, and those that were renewed."""
+    return list(_register.living.values())
+
+
+def made() -> int:
+    """How many secrets there ever were: changes when there is another one."""
+    return _register.made
 
 
 def names_a_credential(name: str) -> bool:
