@@ -41,8 +41,10 @@ from .resilience.building import Resilience
 from .resilience.deadlines import Cancel, Overdue
 from .resilience.handshakes import Handshakes
 from .settings import Settings
+from .telemetry.args_hash import ArgsHash
 from .telemetry.audit import Audit
 from .telemetry.building import Telemetry
+from .telemetry.debugging import Debugging
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
 from .telemetry.traces_building import Tracing
@@ -118,14 +120,20 @@ class Rooms:
 
         watch = functools.partial(told, log, generation.watch)
         # Who hears what happens.
+        wall = time.time  # noqa: TID251  here time enters
         tracing = self.tracing = _tracing(settings, log, generation, exporter)
-        traces = None if tracing is None else tracing.traces
-        audit = _audit(settings, log, generation, time.time)  # noqa: TID251  records are the clock on the wall
+        audit = _audit(settings, log, generation, wall)
         self.telemetry = Telemetry(
-            settings.telemetry, log, report=report, traces=traces, sinks=sinks, audit=audit
+            settings.telemetry,
+            log,
+            report=report,
+            debugging=generation.running("debug windows", None, lambda _: Debugging(log, wall)),
+            traces=None if tracing is None else tracing.traces,
+            sinks=sinks,
+            audit=audit,
+            hash_args=_hash_args(settings, generation),
         )
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
-        wall = time.time  # noqa: TID251  here time enters
         identity = self.identity = _identification(settings, log, generation, wall, tracing)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
@@ -267,6 +275,7 @@ class Rooms:
             pages=pages,
             keys=identity.headers,
             who=identity.who,
+            name_request=self.telemetry.name_request,
         )
         parts = (identity, self.resilience, *(each for each in (own, shared, audit) if each is not None))
         self.parts: tuple[Part, ...] = parts
@@ -356,6 +365,16 @@ def _identification(
 
     made_of = settings.identity, settings.upstream.url, settings.telemetry.traces
     return generation.running("identity", made_of, make)
+
+
+def _hash_args(settings: Settings, generation: Generation) -> ArgsHash | None:
+    """Arguments are known again as long as the process lives, or the key does."""
+    if not settings.telemetry.args_hash:
+        return None
+    key = settings.telemetry.args_hash_key
+    return generation(
+        "hash of arguments", key, lambda: ArgsHash(None if key is None else key.reveal().encode())
+    )
 
 
 def _limits(

@@ -194,21 +194,29 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(read: Callable[[], Loaded]) -> int:
+    from .lifecycle.descriptors import hold_standard
     from .lifecycle.watch import look_at
 
+    hold_standard()
     loaded = read()
     seen = look_at(loaded.files)  # now: what comes next takes its time, and somebody may write them meanwhile
     from .house import serve
+    from .telemetry.channels import redirect
     from .telemetry.logs import Log
 
     log = Log()
+    log.say_life(loaded.settings.telemetry.life)
+    redirect(log.life)
     try:
-        import uvloop
-    except ImportError:
-        import asyncio
+        try:
+            import uvloop
+        except ImportError:
+            import asyncio
 
-        return asyncio.run(serve(loaded, seen, log, read))
-    return uvloop.run(serve(loaded, seen, log, read))
+            return asyncio.run(serve(loaded, seen, log, read))
+        return uvloop.run(serve(loaded, seen, log, read))
+    finally:
+        log.close()
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ from .lifecycle.watch import Seen, Watch, look_at
 from .policy.packs import read_packs
 from .policy.settings import PackSettings
 from .settings import Loaded, Settings
+from .telemetry.channels import of_loop
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
 
@@ -404,6 +405,7 @@ async def serve(loaded: Loaded, seen: Seen, log: Log, read: Read) -> int:
     """Run until TERM or INT; a second one does not wait for calls. HUP reads the settings again. Returns the exit
     code."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(of_loop(log.life))
     stopping, hurry = asyncio.Event(), asyncio.Event()
     patient = True
 

@@ -75,6 +75,9 @@ class FakeJourney:
     def write(self, *words: object) -> None:
         self.diary.append((self.request_id, *words))
 
+    def named(self, client_request_id: str) -> None:
+        self.write("named", client_request_id)
+
     def read(self, call: Call) -> None:
         self.calls.append(call)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .args_hash import ArgsHash
 from .audit import Audit
-from .journey import Journeys, Observers, Record, Sink
+from .debugging import Debugging
+from .journey import Journeys, Observers, Record, Sink, Try
 from .logs import Log
+from .request_ids import RequestIds
 from .settings import TelemetrySettings
 from .traces import Traces
 
@@ -24,24 +27,44 @@ class Telemetry:
         log: Log,
         *,
         report: Callable[[Exception], None],
+        debugging: Debugging,
         traces: Traces | None = None,
         sinks: Sequence[Sink] = (),
         audit: Audit | None = None,
+        hash_args: ArgsHash | None = None,
     ) -> None:
         """`report` hears of observers that fail; `sinks` hear of each call before its line is written, and `audit`
-        before them."""
+        before them. `hash_args` is None where nobody wants to know arguments again."""
         self._settings = settings
         self._log = log
+        self._debugging = debugging
         self._audit = audit
-        unread = () if traces is None else (traces.unread,)
-        permitted = () if audit is None else (audit.permitted,)
-        audited = () if audit is None else (audit.ended,)
+        permitted: list[Sink] = []
+        attempt_ended: list[Callable[[Try], None]] = []
+        ended: list[Sink] = []
+        if traces is not None:
+            ended.append(traces.unread)
+        if hash_args is not None:
+            permitted.append(hash_args)
+            ended.append(hash_args)
+        if audit is not None:
+            permitted.append(audit.permitted)
+            ended.append(audit.ended)
+        ended += [*sinks, log.call]
+        if settings.debug:
+            permitted.append(debugging.permitted)
+            attempt_ended.append(debugging.attempt_ended)
+            ended.append(debugging.ended)
         observers = Observers(
             trace=None if traces is None else traces.opened,
             permitted=permitted,
-            ended=(*unread, *audited, *sinks, log.call),
+            attempt_ended=attempt_ended,
+            ended=ended,
         )
         self._journeys = Journeys(observers, failed=report)
+        header = settings.request_id_header
+        self.name_request = None if header is None else RequestIds(header)
+        """How clients know the replies to their requests; None: they need not."""
 
     def open(self, received: float) -> Record:
         """The journey of a request whose first byte came at `received` (seconds, monotonic)."""
@@ -50,6 +73,8 @@ class Telemetry:
     def enter(self) -> None:
         """Calls pass by these settings from now on."""
         self._log.say_from(self._settings.log_level)
+        self._log.say_life(self._settings.life)
+        self._debugging.follow(self._settings.debug)
         if self._audit is not None:
             self._audit.enter()
 

@@ -145,14 +145,17 @@ class Record:
         "_sent",
         "altered_by",
         "approval_id",
+        "args_hash",
         "attempts",
         "cache",
         "call",
+        "client_request_id",
         "code",
         "denied_by",
         "duration_s",
         "ending",
         "idempotency_key",
+        "notes",
         "permit",
         "principal",
         "received",
@@ -191,6 +194,11 @@ class Record:
         self.approval_id = ""
         self.idempotency_key = ""
         self.trace: Trace | None = None
+        self.client_request_id: str | None = None
+        self.args_hash: str | None = None
+        """Where somebody computes it."""
+        self.notes: list[dict[str, object]] | None = None
+        """Of whoever looks at this call closely; nobody does by default."""
         self.waited_s = 0.0
         """In the queue for a place at the server."""
         self.duration_s = 0.0
@@ -201,7 +209,12 @@ class Record:
 
     def sibling(self) -> Record:
         """The journey of another message that came in the same request."""
-        return self._house.open(self.received)
+        found = self._house.open(self.received)
+        found.client_request_id = self.client_request_id
+        return found
+
+    def named(self, client_request_id: str) -> None:
+        self.client_request_id = client_request_id
 
     def read(self, call: Call) -> None:
         self.call = call
