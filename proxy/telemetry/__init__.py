@@ -6,6 +6,13 @@ beyond the call. A sink is a plain function of the finished journey; one that fa
     building.py         settings → the room
     journey.py          the record of one call, its attempts, and who hears of them (`Observers`)
     logs.py             one JSON line a call, and lines about the life of the process
+        lines.py            how a line looks, whatever strangers wrote into it
+        output.py           lines to standard error, for which nobody waits
+        channels.py         what Python and its libraries would print, as lines
+        debugging.py        the calls of one tenant in detail, for a while
+        args_hash.py        a keyed hash of arguments
+        request_ids.py      the id by which a client knows its request
+    redaction.py        what no sink may hold: known secrets by value, credentials by name
     audit.py            who did what: which calls leave a record, and what it says
         audit_settings, audit_building   the section, and the key it names
         audit_stage.py      nothing is sent, and no answer released, before it is written down (sync)

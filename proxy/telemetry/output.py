@@ -72,13 +72,15 @@ class Output:
     def write(self, line: bytes) -> None:
         """Take a line; it is written in the next turn of the loop, or at once where none runs. Raises nothing."""
         with self._lock:
-            self._say_lost()
-            if self._unsaid or self._waiting_bytes + len(line) > self._max:
+            if self._unsaid:
+                self._say_lost()
+            size = self._waiting_bytes + len(line)
+            if size > self._max or self._unsaid:
                 self.dropped += 1
                 self._unsaid += 1
                 return
             self._lines.append(line)
-            self._waiting_bytes += len(line)
+            self._waiting_bytes = size
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
@@ -125,7 +127,8 @@ class Output:
                 return True
             self._waiting_bytes -= written
             self._looks_in_s = FIRST_LOOK_S
-            self._say_lost()
+            if self._unsaid:
+                self._say_lost()
         return False
 
     def _is_ready(self) -> bool:
@@ -140,12 +143,15 @@ class Output:
     def _write_some(self) -> int:
         """Write whole lines as far as they fit, or a piece of a long one. Returns how many bytes. Raises OSError."""
         lines = self._lines
-        taken = [lines.popleft()]
-        size = len(taken[0])
-        while lines and size + len(lines[0]) <= self._at_once:
-            taken.append(lines.popleft())
-            size += len(taken[-1])
-        chunk = b"".join(taken)
+        if self._waiting_bytes <= self._at_once:
+            chunk = b"".join(lines)
+            lines.clear()
+        else:
+            taken = [lines.popleft()]
+            size = len(taken[0])
+            while lines and (size := size + len(lines[0])) <= self._at_once:
+                taken.append(lines.popleft())
+            chunk = b"".join(taken)
         written = 0
         try:
             assert self._fd is not None
@@ -153,13 +159,13 @@ class Output:
         except BlockingIOError:
             pass  # somebody else has made it non-blocking, and was faster than we
         finally:
-            if written < size:
+            if written < len(chunk):
                 lines.appendleft(chunk[written:])
         return written
 
     def _say_lost(self) -> None:
         """Where there is room again, say how many lines are missing here, before the next one comes."""
-        if self._unsaid and self._waiting_bytes <= self._max // 2:
+        if self._waiting_bytes <= self._max // 2:
             self._notice, self._unsaid = self._lost(self._unsaid), 0
             self._lines.append(self._notice)
             self._waiting_bytes += len(self._notice)

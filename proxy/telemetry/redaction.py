@@ -118,9 +118,8 @@ def forms(secret: str) -> Iterator[str]:
 
 def _parts(secret: str) -> Iterator[str]:
     """The secret, and what of it is one by itself."""
-    yield secret
-    if scheme := _SCHEME.match(secret):
-        yield secret[scheme.end() :].strip()
+    scheme = _SCHEME.match(secret)
+    yield secret if scheme is None else secret[scheme.end() :].strip()
     if "://" in secret and (password := _password(secret)):
         yield password
         yield unquote(password)
