@@ -6,6 +6,7 @@ not be in what it writes.
 
 from _operator import _compare_digest
 from collections.abc import Callable
+from itertools import count
 from typing import Final, NoReturn, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -43,8 +44,7 @@ class Secret:
         object.__setattr__(self, "_text", text)
         object.__setattr__(self, "_source", source)
         object.__setattr__(self, "_checks", checks)
-        _register.made += 1
-        _register.living[_register.made] = self
+        _register.add(self)
 
     def reveal(self) -> str:
         """The text itself, for the one place that sends or compares it."""
@@ -114,10 +114,17 @@ class _Register:
     """Which secrets there are."""
 
     def __init__(self) -> None:
+        self._count = count(1)
         self.made = 0
-        """How many there ever were."""
+        """The number of the last one."""
         self.living: WeakValueDictionary[int, Secret] = WeakValueDictionary()
         """Each under a number of its own: equal ones are kept apart, because one of them may go before the other."""
+
+    def add(self, secret: Secret) -> None:
+        """From any thread: a reload reads settings in one."""
+        number = next(self._count)
+        self.living[number] = secret
+        self.made = number  # at last: whoever sees another number finds the secret
 
 
 _register: Final = _Register()
@@ -125,11 +132,12 @@ _register: Final = _Register()
 
 def living() -> list[Secret]:
     """Every secret that somebody holds: those of the settings in force, and those that were renewed."""
-    return list(_register.living.values())
+    # All references at once: `values` walks, and other threads make secrets meanwhile.
+    return [secret for each in _register.living.valuerefs() if (secret := each()) is not None]
 
 
 def made() -> int:
-    """How many secrets there ever were: changes when there is another one."""
+    """The number of the last secret that was made: changes when there is another one."""
     return _register.made
 
 
