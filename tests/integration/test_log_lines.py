@@ -114,6 +114,38 @@ async def test_a_reader_of_the_log_that_has_stopped_costs_no_call(upstream: Upst
     assert grown < 4 * MAX_WAITING_BYTES
 
 
+async def test_the_last_lines_are_written_when_everything_else_has_ended(upstream: Upstream) -> None:
+    """At exit what is possible within half a second: a reader that was late has all of it."""
+    upstream.follow(served)
+    reads, writes = os.pipe()
+    async with running(*run_words(upstream.url), stderr=writes) as child:
+        os.close(writes)
+        first = await asyncio.to_thread(until_said, reads, b'"started"')
+        line = next(json.loads(line) for line in first.splitlines() if b'"started"' in line)
+        await calls(port_in(first), 300)
+        child.send_signal(signal.SIGINT)
+        # The operations port is what it closes last.
+        await until_refused(int(line["operations"].rpartition(":")[2]))
+        said = await asyncio.to_thread(rest_of, reads)
+        async with within(10):
+            assert await child.wait() == 0
+    os.close(reads)
+    told = [json.loads(line)["msg"] for line in said.splitlines()]
+    assert told.count("tool call") == 300
+    assert told[-1] == "stopped"
+
+
+async def until_refused(port: int) -> None:
+    async with within(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                return
+            writer.close()
+            await asyncio.sleep(0.002)
+
+
 async def test_a_reader_of_the_log_that_is_gone_costs_no_call(upstream: Upstream) -> None:
     """SIGPIPE ends nobody, and calls are answered as before."""
     upstream.follow(served)

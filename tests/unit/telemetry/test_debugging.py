@@ -186,6 +186,14 @@ async def test_no_value_is_told() -> None:
     await scene.debugging.close()
 
 
+def test_a_shape_hides_what_names_itself_a_credential() -> None:
+    """Also before a line is looked through."""
+    assert shape({"password": [1], "deep": {"X-Api-Key": "a"}}) == {
+        "password": HIDDEN,
+        "deep": {"X-Api-Key": HIDDEN},
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "shown"), [([], "array of 0"), ({}, {}), ("", "string of 0"), (10**99, "integer")]
 )
@@ -218,4 +226,5 @@ async def test_a_window_ends_by_itself() -> None:
     scene.clock.wall_s += 1
     async with within():
         await scene.closed.wait()
+    scene.debugging.follow(())  # what has ended does not end again
     assert told(scene) == [(OPENED, "acme"), (CLOSED, "acme")]
