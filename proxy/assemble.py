@@ -337,6 +337,7 @@ def _tracing(
             wall=time.time,  # noqa: TID251  here time enters
             tell=tell,
             watch=functools.partial(told, log, watch),
+            redact=log.redactor.text,
             exporter=exporter,
         ),
     )
@@ -422,7 +423,14 @@ def _audit(settings: Settings, log: Log, generation: Generation, wall: _Wall) ->
     kept = generation.running(
         "audit",
         chosen.file,
-        lambda _: AuditLog(chosen, sign=sign, life=log.life, host=socket.gethostname(), wall=wall),
+        lambda _: AuditLog(
+            chosen,
+            sign=sign,
+            life=log.life,
+            host=socket.gethostname(),
+            wall=wall,
+            redact=log.redactor.bytes,
+        ),
     )
     return Audit(chosen, kept, sign)
 

@@ -74,9 +74,10 @@ class Telemetry:
         """Calls pass by these settings from now on."""
         self._log.say_from(self._settings.log_level)
         self._log.say_life(self._settings.life)
-        self._debugging.follow(self._settings.debug)
         if self._audit is not None:
             self._audit.enter()
+        self._debugging.event = self.event
+        self._debugging.follow(self._settings.debug)
 
     def event(self, what: str, **fields: object) -> None:
         """An operator or the process did something that must be recorded, where anything is: what, and `by` whom where

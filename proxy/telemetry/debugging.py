@@ -12,15 +12,23 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 from .journey import Record, Try
 from .logs import Log
 from .redaction import HIDDEN, hides
 from .settings import DebugWindow
 
-Event: TypeAlias = Callable[[str, Mapping[str, object]], object]
-"""Told what happened, and to whom: for records that are not lost."""
+
+class Event(Protocol):
+    """Told what happened, and to whom: for records that are not lost."""
+
+    def __call__(self, what: str, **fields: object) -> None: ...
+
+
+def _nobody(what: str, **fields: object) -> None:
+    """Nothing is recorded."""
+
 
 OPENED: Final = "debug window opened"
 CLOSED: Final = "debug window closed"
@@ -39,7 +47,7 @@ class Debugging:
         self,
         log: Log,
         wall: Callable[[], float],
-        event: Event = lambda what, about: None,
+        event: Event = _nobody,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
@@ -135,7 +143,7 @@ class Debugging:
     def _tell(self, what: str, tenant: str, until: float) -> None:
         about = {"tenant": tenant, "until": datetime.fromtimestamp(until, UTC).isoformat()}
         self._log.life(what, "warning", **about)
-        self.event(what, about)
+        self.event(what, **about)
 
     def _wait(self) -> None:
         if self._look_again is not None:

@@ -12,7 +12,6 @@ from ..configuration.mistakes import Unfit
 from ..configuration.values import fit
 from ..protocol.headers import HOP_BY_HOP, TOKEN
 from ..secret import Secret
-
 from .audit_settings import Audit
 from .traces_settings import Traces
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from proxy.telemetry.debugging import CLOSED, OPENED
+from proxy.telemetry.redaction import HIDDEN
 from tests.integration.conftest import Connect, OpenSidecar
+from tests.integration.house import sidecar
 from tests.integration.upstream import Exchange, Upstream
 from tests.integration.wire import LEGACY, Answer, fields_for, request, result, tool_call
 
@@ -154,3 +157,43 @@ async def test_a_tenant_is_looked_at_closely_until_a_reload_ends_it(
     assert len(details()) == 1
     told = [(line["msg"], line["tenant"]) for line in side.lines.life if line["msg"] in (OPENED, CLOSED)]
     assert told == [(OPENED, "local"), (CLOSED, "local"), (OPENED, "somebody"), (CLOSED, "somebody")]
+
+
+async def test_no_sink_holds_a_known_secret_whoever_chose_the_text(
+    upstream: Upstream, connect: Connect, tmp_path: Path
+) -> None:
+    """Issue 8, 4: by the value of every known secret, in audit lines and spans as in the log."""
+    upstream.follow(served)
+    exporter, audit, key = InMemorySpanExporter(), tmp_path / "audit.jsonl", tmp_path / "key"
+    key.write_text("hunter2-the-secret", encoding="utf-8")
+    async with sidecar(
+        upstream.url,
+        f'upstream.headers={{"X-Key":"${{file:{key}}}"}}',
+        f"telemetry.audit.file={audit}",
+        'telemetry.audit.classes=["read","write","dangerous"]',
+        'telemetry.traces={"exporter":"none","sample":1}',
+        exporter=exporter,
+    ) as side:
+        client = await connect(side.port)
+        await client.asked(called(body=tool_call(tool="hunter2-the-secret")))
+        (line,) = await side.lines.next_calls(1)
+        assert line["tool"] == HIDDEN
+    spans = exporter.get_finished_spans()
+    assert [span.attributes["gen_ai.tool.name"] for span in spans if span.attributes] == [HIDDEN, HIDDEN]
+    recorded = [json.loads(each) for each in audit.read_bytes().splitlines()]
+    assert [each["tool"] for each in recorded if each["kind"] == "result"] == [HIDDEN]
+    assert b"hunter2" not in audit.read_bytes()
+
+
+async def test_debug_windows_are_recorded(
+    open_sidecar: OpenSidecar, upstream: Upstream, connect: Connect, tmp_path: Path
+) -> None:
+    """Issue 8, 4: debug is audited."""
+    audit = tmp_path / "audit.jsonl"
+    side = await open_sidecar(f"telemetry.audit.file={audit}", file=settings(tmp_path, "local"))
+    settings(tmp_path, None)
+    assert await side.house.reload()
+    await side.house.close(grace_s=0)
+    recorded = [json.loads(each) for each in audit.read_bytes().splitlines()]
+    events = [each["what"] for each in recorded if each["kind"] == "event"]
+    assert [each for each in events if each in (OPENED, CLOSED)] == [OPENED, CLOSED]

@@ -131,7 +131,11 @@ def test_a_line_names_the_one_before_and_ends_with_its_own_hash() -> None:
     assert [json.loads(line)["seq"] for line in made.files[0]] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("made", [book(), rotated(), book(0), book(key=None)], ids=["whole", "rotated", "without calls", "unsigned"])
+@pytest.mark.parametrize(
+    "made",
+    [book(), rotated(), book(0), book(key=None)],
+    ids=["whole", "rotated", "without calls", "unsigned"],
+)
 def test_what_was_written_is_as_it_was_written(made: Book) -> None:
     """Issue 8, point 5: no false alarm, or nobody looks at true ones."""
     verifier = verified(*made.files, anchors=anchors_of(made))

@@ -56,7 +56,7 @@ class Scene:
         self.journeys = Journeys(observers, lambda: self.clock.now_s)
         self.debugging.follow(windows)
 
-    def _hear(self, what: str, about: Mapping[str, object]) -> None:
+    def _hear(self, what: str, **about: object) -> None:
         self.events.append((what, about))
         if what == CLOSED:
             self.closed.set()
