@@ -52,6 +52,7 @@ bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; n
 	$(BIN)/python -m tests.bench.fairness
 	$(BIN)/python -m tests.bench.cache_cost
 	$(BIN)/python -m tests.bench.metrics_cost
+	$(BIN)/python -m tests.bench.audit_cost
 
 lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock

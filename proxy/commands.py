@@ -38,6 +38,8 @@ def run_command(words: list[str]) -> int:
         return _explain(options)
     if command == "doctor":
         return _doctor(options)
+    if command == "audit":
+        return _audit(options)
     if command == "policy" and options.policy_command != "test":
         from .policy.shipped import list_shipped, show_shipped
 
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     policy.add_parser("list", help="name the packs and the example settings that are shipped")
     show = policy.add_parser("show", help="print one of them: the first file of a new sidecar")
     show.add_argument("name", metavar="NAME")
+    _add_audit(commands.add_parser("audit", help="check audit files, or make a key that signs them"))
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
 
@@ -123,6 +126,24 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         help="the server's own port by the pod's IP: run outside the pod, nobody may answer there",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    audit = parser.add_subparsers(dest="audit_command", required=True, metavar="COMMAND")
+    verify = audit.add_parser("verify", help="find the first record that is not as it was written")
+    verify.description = (
+        "Names the first bad line and what was done to it (edit, drop, reorder, truncation, splice, forgery), and says "
+        "what it cannot see. Exit code 0: all is as it was written, 1: it is not, 2: a file cannot be read."
+    )
+    verify.add_argument("file", nargs="+", metavar="FILE", help="all files of one chain, in any order")
+    verify.add_argument(
+        "--public-key", action="append", default=[], metavar="FILE", help="signs checkpoints; may be repeated"
+    )
+    verify.add_argument(
+        "--anchors", action="append", default=[], metavar="FILE", help="lines with checkpoints told elsewhere"
+    )
+    keygen = audit.add_parser("keygen", help="make a key that signs checkpoints: FILE and FILE.pub")
+    keygen.add_argument("file", metavar="FILE", help="where the private key is written")
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -173,21 +194,29 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(read: Callable[[], Loaded]) -> int:
+    from .lifecycle.descriptors import hold_standard
     from .lifecycle.watch import look_at
 
+    hold_standard()
     loaded = read()
     seen = look_at(loaded.files)  # now: what comes next takes its time, and somebody may write them meanwhile
     from .house import serve
+    from .telemetry.channels import redirect
     from .telemetry.logs import Log
 
     log = Log()
+    log.say_life(loaded.settings.telemetry.life)
+    redirect(log.life)
     try:
-        import uvloop
-    except ImportError:
-        import asyncio
+        try:
+            import uvloop
+        except ImportError:
+            import asyncio
 
-        return asyncio.run(serve(loaded, seen, log, read))
-    return uvloop.run(serve(loaded, seen, log, read))
+            return asyncio.run(serve(loaded, seen, log, read))
+        return uvloop.run(serve(loaded, seen, log, read))
+    finally:
+        log.close()
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -293,6 +322,14 @@ def _pin(options: argparse.Namespace) -> int:
         return 2
     wish = PinWish(file=options.file, is_check=options.check, keeps=options.keep)
     return asyncio.run(pin_tools(settings.upstream, wish, sys.stdout, sys.stderr))
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from .telemetry.audit_command import keygen, verify
+
+    if options.audit_command == "keygen":
+        return keygen(options.file, sys.stdout, sys.stderr)
+    return verify(options.file, options.public_key, options.anchors, sys.stdout, sys.stderr)
 
 
 def _hash_key(options: argparse.Namespace) -> int:

@@ -39,6 +39,7 @@ from .metering import Metering
 from .policy.packs import read_packs
 from .policy.settings import PackSettings
 from .settings import Loaded, Settings
+from .telemetry.channels import of_loop
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
 
@@ -118,6 +119,7 @@ class House:
             self._all_rooms,
             reloads=self.reloads,
             guards=self.guards,
+            lines=log,
             connections=lambda: len(self.connections),
         )
         self._look_at_certificates(self.rooms)
@@ -203,6 +205,7 @@ class House:
                 if not is_retry:
                     self.reloads.ended(well=False)
                     self.metering.reloaded()
+                    self.rooms.telemetry.event("settings not reloaded", mistakes=len(mistakes))
                 if not is_retry or mistakes != self._mistakes:
                     self._log.life("settings not reloaded", "error", mistakes=mistakes)
                 self._mistakes = mistakes
@@ -211,6 +214,7 @@ class House:
             self.reloads.ended(well=True)
             self.metering.reloaded()
             self._log.life("settings reloaded", "info", **in_force(self.settings))
+            self.rooms.telemetry.event("settings reloaded", **in_force(self.settings))
             _warn(self.settings, self._log)
             return True
 
@@ -415,6 +419,7 @@ async def serve(loaded: Loaded, seen: Seen, log: Log, read: Read) -> int:
     """Run until TERM or INT; a second one does not wait for calls. HUP reads the settings again. Returns the exit
     code."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(of_loop(log.life))
     stopping, hurry = asyncio.Event(), asyncio.Event()
     patient = True
 
@@ -479,7 +484,20 @@ def _enforced(settings: Settings) -> list[str]:
     rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
     limits = [f"limit {each.name}{', reported only' if each.report else ''}" for each in settings.limits]
     cache = [] if settings.cache is None else ["cache"]
-    return ["caps", "protocol rules", *rules, *limits, *cache]
+    return ["caps", "protocol rules", *rules, *limits, *cache, *_audited(settings)]
+
+
+def _audited(settings: Settings) -> list[str]:
+    """How sure records are, in words: whoever relies on them should know."""
+    audit = settings.telemetry.audit
+    if audit is None:
+        return []
+    words = [f"audit {audit.mode}"]
+    if audit.mode == "batch":
+        words.append("a crash may lose its last second")
+    if audit.signing_key_file is None:
+        words.append("its checkpoints are not signed")
+    return [", ".join(words)]
 
 
 def _warn(settings: Settings, log: Log) -> None:

@@ -13,7 +13,7 @@ from .assemble import Rooms
 from .lifecycle.guards import Guards
 from .lifecycle.reloads import Reloads
 from .telemetry.metrics import Shown
-from .telemetry.windows import ProcessWindows, Windows
+from .telemetry.windows import Lines, ProcessWindows, Windows
 
 if TYPE_CHECKING:
     from .telemetry.exposition import Exposition, Page
@@ -28,6 +28,7 @@ class Metering:
         *,
         reloads: Reloads,
         guards: Guards,
+        lines: Lines,
         connections: Callable[[], int],
     ) -> None:
         """`rooms` are all in which calls are, the last of them in force. `connections` is how many clients have."""
@@ -37,6 +38,7 @@ class Metering:
             lag=guards.lag,
             memory=guards.memory,
             descriptors=guards.descriptors,
+            lines=lines,
             connections=connections,
         )
         self._exposition: Exposition | None = None
@@ -97,4 +99,6 @@ def windows_of(rooms: Rooms) -> Windows:
         tallies=limiting.tallies,
         buckets=limiting.local,
         shared=rooms.shared,
+        records=None if rooms.audit is None else rooms.audit.log,
+        spans=None if rooms.tracing is None else rooms.tracing.exports,
     )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..model import Identify, Job, Listen, Stage, Took, Watches, Who, nobody_hears
+from ..model import Identify, Job, Listen, Stage, Took, Watches, Who, nobody_counts
 from .anonymous import Anonymous
 from .attempts import Attempts
 from .credential import BEARER, Authenticator
@@ -49,7 +49,7 @@ class Identification:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
         traced: Traced | None = None,
-        took: Took = nobody_hears,
+        took: Took = nobody_counts,
     ) -> None:
         """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload; `traced`
         gives what records our questions to providers, `took` hears how long they take. Raises SettingsError for

@@ -19,7 +19,7 @@ from urllib.parse import quote_plus, urlencode
 import aiohttp
 from yarl import URL
 
-from ..model import Took, nobody_hears
+from ..model import Took, nobody_counts
 from ..secret import Secret
 
 MAX_BYTES: Final = 262_144
@@ -44,7 +44,7 @@ class Provider:
         tls: ssl.SSLContext | None = None,
         fetch_timeout_s: float = FETCH_TIMEOUT_S,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
-        took: Took = nobody_hears,
+        took: Took = nobody_counts,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tls`: whom to trust; absent, the certificates the system trusts. `trace_configs` record what is asked;

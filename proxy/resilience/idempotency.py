@@ -39,6 +39,7 @@ def keyed(permit: Permit, made: Callable[[], str]) -> Permit:
         return permit
     key = _scoped(permit, _given(call) or made())
     call.journey.altered(ALTERED)
+    call.journey.known_as(idempotency_key=key)
     fields = [pair for pair in call.headers.pairs if pair[0].lower() != HEADER.encode()]
     headers = Headers([*fields, (b"Idempotency-Key", f'"{key}"'.encode())])
     body = with_meta(call.body, {META_KEY: key})

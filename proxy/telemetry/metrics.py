@@ -187,14 +187,6 @@ class Metrics:
         """It is not as it was approved."""
         self.add("tool_drift_total", row=self.tools.label(tool))
 
-    def audit_failed(self) -> None:
-        """A record of the audit could not be written."""
-        self.add("audit_write_failures_total")
-
-    def lines_dropped(self, count: int = 1) -> None:
-        """Lines that nobody took in time."""
-        self.add("log_lines_dropped_total", count)
-
     def add(
         self, name: str, amount: float = 1, *, row: str = OTHER, tenant: str = OTHER, word: str = ""
     ) -> None:

@@ -70,13 +70,16 @@ class Spans:
         resource: Resource,
         server: tuple[str, int],
         wall: Callable[[], float],
+        redact: Callable[[str], str] = str,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`server` is host and port of the MCP server; `wall` counts seconds from 1970."""
+        """`server` is host and port of the MCP server; `wall` counts seconds from 1970; `redact` takes known secrets
+        out of a text."""
         self.exports = exports
         self.resource = resource
         self._server = server
         self._wall = wall
+        self._redact = redact
         self._now = now
         self._names: set[tuple[str, str]] = set()
 
@@ -178,12 +181,16 @@ class Spans:
             attributes["error.type"] = failed
         if code is not None:
             attributes["rpc.response.status_code"] = str(code)
+        redact = self._redact
+        said = {
+            name: redact(value) if isinstance(value, str) else value for name, value in attributes.items()
+        }
         return ReadableSpan(
-            told.name,
+            redact(told.name),
             trace.context(span_id, is_remote=False),
             parent,
             self.resource,
-            attributes,
+            said,
             events,
             links,
             kind,

@@ -38,11 +38,13 @@ class Tracing:
         wall: Callable[[], float],
         tell: Tell,
         watch: Watches,
+        redact: Callable[[str], str] = str,
         exporter: SpanExporter | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`server` is host and port of the MCP server; `bits` gives so many random bits, `wall` seconds from 1970;
-        `tell` hears when spans do not arrive, and when they do. `exporter` takes spans instead of the one that is
+        `tell` hears when spans do not arrive, and when they do; `redact` is as `Spans` has it. `exporter`
+        takes spans instead of the one that is
         set."""
         self._settings = settings
         self.injects_meta = settings.inject_meta
@@ -70,7 +72,7 @@ class Tracing:
                 out=sys.stdout, formatter=lambda span: span.to_json(indent=None) + "\n"
             )
         self.exports = Exports(exporter, tell=tell, why=why, every_s=every_s)
-        spans = Spans(self.exports, resource=self._resource, server=server, wall=wall, now=now)
+        spans = Spans(self.exports, resource=self._resource, server=server, wall=wall, redact=redact, now=now)
         self.traces = Traces(settings, spans, bits=bits, now=now)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +29,9 @@ from tests.integration.wire import Answer, request
 
 ROOT = Path(__file__).parents[2]
 Line = dict[str, Any]
+PRINTED = re.compile(
+    rb'"msg":"(?:failed in the loop|nobody caught|could not be raised|a library says|warned)"'
+)
 
 
 class Lines:
@@ -90,7 +94,9 @@ class Sidecar:
 
 async def probe(port: int, path: str) -> Answer:
     async with connected(port) as client:
-        return await client.asked(request("GET", path))
+        answer = await client.asked(request("GET", path))
+        ledger.look("operations port", answer.body)
+        return answer
 
 
 @asynccontextmanager
@@ -147,7 +153,7 @@ class Process:
         self.process = process
         self.lines = lines
         self.other: list[str] = []
-        """What it said that is no log line."""
+        """What it said that is no log line, or that Python would have printed."""
 
     async def listening(self) -> tuple[int, int]:
         """Data port and operations port, once it serves."""
@@ -186,6 +192,8 @@ async def process(
             try:
                 running.lines.write(raw)
             except ValueError:
+                running.other.append(raw.decode())
+            if PRINTED.search(raw):
                 running.other.append(raw.decode())
 
     reading = asyncio.get_running_loop().create_task(read())
