@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check conformance conformance-client corpus bench bench-rooms monitoring lock clean
+.PHONY: run test check conformance conformance-client corpus faults soak bench bench-house bench-rooms monitoring lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements/test.lock pyproject.toml
@@ -40,7 +40,10 @@ faults: $(READY)         ## everything around a sidecar fails, thing by thing (h
 soak: $(READY)           ## the same for hours, in any order: SOAK_HOURS=8, FAULTS='--seed N' to repeat one
 	$(BIN)/python -m tests.faults --soak-hours $(or $(SOAK_HOURS),8) $(FAULTS)
 
-bench: $(READY)          ## numbers, never asserted
+bench: $(READY)          ## beside nginx, Envoy and others, in one run; QUICK=1: two minutes (needs nginx and wrk)
+	$(BIN)/python -m tests.bench.side $(if $(QUICK),--quick)
+
+bench-house: $(READY)    ## start, memory, streams, calls and identity of the sidecar alone; never asserted
 	$(BIN)/python -m tests.bench
 
 bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; never asserted
@@ -48,6 +51,8 @@ bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; n
 	$(BIN)/python -m tests.bench.limits_cost
 	$(BIN)/python -m tests.bench.fairness
 	$(BIN)/python -m tests.bench.cache_cost
+	$(BIN)/python -m tests.bench.metrics_cost
+	$(BIN)/python -m tests.bench.audit_cost
 
 monitoring: $(READY)     ## after changing deploy/monitoring/: the dashboard's JSON, the rules as a Kubernetes object
 	$(BIN)/python -m deploy.monitoring.dashboard
@@ -55,6 +60,7 @@ monitoring: $(READY)     ## after changing deploy/monitoring/: the dashboard's J
 
 lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml --extra all -o requirements/image.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml requirements/test.in -o requirements/test.lock
 
 clean:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import random  # noqa: TID251  here chance enters
 import secrets
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,6 +19,7 @@ from .cache.layered import Second
 from .cache.store import Seal, Store
 from .capacity.building import Room
 from .configuration.globs import has_wildcard
+from .configuration.values import url_host_and_port
 from .downstream.listener import Endpoint, Listener, no_pages
 from .downstream.metadata import Metadata
 from .identity.building import Identification
@@ -40,10 +42,14 @@ from .resilience.building import Resilience
 from .resilience.deadlines import Cancel, Overdue
 from .resilience.handshakes import Handshakes
 from .settings import Settings
+from .telemetry.args_hash import ArgsHash
+from .telemetry.audit import Audit
 from .telemetry.building import Telemetry
+from .telemetry.debugging import Debugging
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
 from .telemetry.metrics import Metrics
+from .telemetry.traces_building import Tracing
 from .upstream.catalog import Catalog
 from .upstream.credentials import Stops
 from .upstream.ears import listening
@@ -58,6 +64,8 @@ from .upstream.transport import Transport
 from .upstream.transport_aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
     from .identity.ownership import Ownership
     from .limits.shared import Shared
 
@@ -79,10 +87,12 @@ class Rooms:
         guards: Guards,
         report: Callable[[Exception], None],
         sinks: Sequence[Sink] = (),
+        exporter: SpanExporter | None = None,
     ) -> None:
         """`generation` gives what was there before and is to go on. Until `enter`, calls pass through others. `guards`
         say what there is of memory and descriptors, `report` hears of what fails beside the calls, `sinks` hear of each
-        call. Raises SettingsError for files that cannot be read."""
+        call, `exporter` takes spans instead of the one that is set. Raises SettingsError for files that cannot be
+        read."""
         self.settings = settings
         self.generation = generation
         form = settings.refusals
@@ -114,13 +124,25 @@ class Rooms:
 
         watch = functools.partial(told, log, generation.watch)
         # Who hears what happens.
+        wall = time.time  # noqa: TID251  here time enters
         metrics = generation("metrics", None, Metrics)
         if settings.policy is not None:
             metrics.listed(rule.match for rule in settings.policy.tools if not has_wildcard(rule.match))
-        self.telemetry = Telemetry(settings.telemetry, log, report=report, sinks=sinks, metrics=metrics)
+        tracing = self.tracing = _tracing(settings, log, generation, exporter)
+        audit = self.audit = _audit(settings, log, generation, wall)
+        self.telemetry = Telemetry(
+            settings.telemetry,
+            log,
+            report=report,
+            debugging=generation.running("debug windows", None, lambda _: Debugging(log, wall)),
+            traces=None if tracing is None else tracing.traces,
+            metrics=metrics,
+            sinks=sinks,
+            audit=audit,
+            hash_args=_hash_args(settings, generation),
+        )
         # Who calls: their headers end here, and what the server hands out to them stays theirs.
-        wall = time.time  # noqa: TID251  here time enters
-        identity = self.identity = _identification(settings, log, generation, wall, metrics.asked)
+        identity = self.identity = _identification(settings, log, generation, wall, tracing, metrics.asked)
         # What callers may do, and so what lists show them.
         policy = self.policy = Policy(
             settings.policy,
@@ -173,6 +195,7 @@ class Rooms:
             stops=stops,
             listen=listen,
             catalog=of_server("catalog", None, lambda: Catalog(metrics.listed)),
+            injects_meta=tracing is not None and tracing.injects_meta,
         )
         serve: Stage = forward
         cancel: Cancel = forward.cancel
@@ -185,7 +208,13 @@ class Rooms:
             stream_path, messages_path = two_paths(settings.listen.path)
             sessions: dict[str, Session] = of_server("sessions of two endpoints", messages_path, dict)
             two = TwoEndpoints(
-                settings.upstream, forward, messages_path, form, listen=listen, sessions=sessions
+                settings.upstream,
+                forward,
+                messages_path,
+                form,
+                listen=listen,
+                sessions=sessions,
+                recorded=audit.recorded if audit is not None and audit.is_sync else None,
             )
             serve, cancel, overdue = two, two.cancel, two.overdue
             explained = functools.partial(_explain_elsewhere, two=two, form=form)
@@ -223,9 +252,10 @@ class Rooms:
             is_short=guards.memory.is_short,
             shelve=of_server,
         )
-        serve = self.capacity.guarded(
-            self.resilience.guarded(self.capacity.paced(serve), self.capacity.spare)
-        )
+        serve = self.resilience.guarded(self.capacity.paced(serve), self.capacity.spare)
+        if audit is not None:
+            serve = audit.guarded(serve, self.resilience.deadline, form)
+        serve = self.capacity.guarded(serve)
         serve = self.resilience.worded(serve)
         own = _own_credential(settings, serve, log)
         serve = own or serve
@@ -255,8 +285,9 @@ class Rooms:
             pages=pages,
             keys=identity.headers,
             who=identity.who,
+            name_request=self.telemetry.name_request,
         )
-        parts = (identity, self.resilience, *(each for each in (own, shared) if each is not None))
+        parts = (identity, self.resilience, *(each for each in (own, shared, audit) if each is not None))
         self.parts: tuple[Part, ...] = parts
         """What calls depend on beside the server."""
 
@@ -268,6 +299,7 @@ class Rooms:
         """Calls pass through here from now on. Raises nothing: whoever reloads has no way back."""
         self.policy.enter()
         self.telemetry.enter()
+        self.policy.approvals.lever = self.policy.modes.lever = self.telemetry.event
 
     async def retire(self) -> None:
         """Others have entered: finish the calls that have begun, and close what nobody else needs."""
@@ -291,8 +323,43 @@ def _unguessable() -> str:
 _Wall: TypeAlias = Callable[[], float]
 
 
+def _tracing(
+    settings: Settings, log: Log, generation: Generation, exporter: SpanExporter | None
+) -> Tracing | None:
+    """Spans go on their way across reloads that say nothing else of them."""
+    traces, url = settings.telemetry.traces, settings.upstream.url
+    if traces is None:
+        return None
+
+    def tell(why: str | None, lost: int) -> None:
+        if why is None:
+            log.life("traces are exported again", lost_spans=lost)
+        else:
+            log.life("traces are not exported", "warning", why=why, lost_spans=lost)
+
+    return generation.running(
+        "traces",
+        (traces, url),
+        lambda watch: Tracing(
+            traces,
+            server=url_host_and_port(url),
+            bits=random.getrandbits,
+            wall=time.time,  # noqa: TID251  here time enters
+            tell=tell,
+            watch=functools.partial(told, log, watch),
+            redact=log.redactor.text,
+            exporter=exporter,
+        ),
+    )
+
+
 def _identification(
-    settings: Settings, log: Log, generation: Generation, wall: _Wall, took: Took
+    settings: Settings,
+    log: Log,
+    generation: Generation,
+    wall: _Wall,
+    tracing: Tracing | None,
+    took: Took,
 ) -> Identification:
     """The room goes on as it is while its section does: its keys were fetched, and are good."""
     ownership: Ownership | None = None
@@ -310,9 +377,21 @@ def _identification(
             wall=wall,
             ownership=ownership,
             took=took,
+            traced=None if tracing is None else tracing.of_control_calls,
         )
 
-    return generation.running("identity", (settings.identity, settings.upstream.url), make)
+    made_of = settings.identity, settings.upstream.url, settings.telemetry.traces
+    return generation.running("identity", made_of, make)
+
+
+def _hash_args(settings: Settings, generation: Generation) -> ArgsHash | None:
+    """Arguments are known again as long as the process lives, or the key does."""
+    if not settings.telemetry.args_hash:
+        return None
+    key = settings.telemetry.args_hash_key
+    return generation(
+        "hash of arguments", key, lambda: ArgsHash(None if key is None else key.reveal().encode())
+    )
 
 
 def _limits(
@@ -347,6 +426,30 @@ def _limits(
         (limits, state, place),
         lambda _: Limiting(limits, local_state=state, shared=shared, local=local, wall=wall, warn=warn),
     ), shared
+
+
+def _audit(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Audit | None:
+    """By these settings, with the file that goes on as long as it is the same."""
+    chosen = settings.telemetry.audit
+    if chosen is None:
+        return None
+    from .telemetry.audit_building import signer_of  # its library takes its time
+    from .telemetry.audit_log import AuditLog
+
+    sign = signer_of(chosen)
+    kept = generation.running(
+        "audit",
+        chosen.file,
+        lambda _: AuditLog(
+            chosen,
+            sign=sign,
+            life=log.life,
+            host=socket.gethostname(),
+            wall=wall,
+            redact=log.redactor.bytes,
+        ),
+    )
+    return Audit(chosen, kept, sign)
 
 
 def _transport(settings: Settings, generation: Generation, may_connect: Callable[[], bool]) -> Transport:

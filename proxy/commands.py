@@ -36,6 +36,16 @@ def run_command(words: list[str]) -> int:
         return _pin(options)
     if command == "explain":
         return _explain(options)
+    if command == "doctor":
+        return _doctor(options)
+    if command == "audit":
+        return _audit(options)
+    if command == "policy" and options.policy_command != "test":
+        from .policy.shipped import list_shipped, show_shipped
+
+        if options.policy_command == "list":
+            return list_shipped(sys.stdout)
+        return show_shipped(options.name, sys.stdout, sys.stderr)
     if command == "policy":
         return max(_test_policy(file) for file in options.file)
     from .demo import run as demo
@@ -61,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="what is pinned stays: for servers that show callers different tools",
     )
-    for each in (run, check, explain, pin):
+    doctor = commands.add_parser("doctor", help="prove an installation: what is wrong, and what to do")
+    _add_doctor(doctor)
+    for each in (run, check, explain, pin, doctor):
         each.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML or JSON")
         each.add_argument("--upstream", metavar="URL", help="the server to guard: upstream.url")
         each.add_argument("--listen", metavar="HOST:PORT", help="the data port: listen.address")
@@ -80,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "file", nargs="+", type=Path, metavar="FILE", help="cases, and the settings they are about"
     )
+    policy.add_parser("list", help="name the packs and the example settings that are shipped")
+    show = policy.add_parser("show", help="print one of them: the first file of a new sidecar")
+    show.add_argument("name", metavar="NAME")
+    _add_audit(commands.add_parser("audit", help="check audit files, or make a key that signs them"))
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
 
@@ -97,6 +113,37 @@ def _add_hash_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keys-file", metavar="FILE", help="make one more entry for this file, not a new file"
     )
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Looks at settings, probes, server, issuers, certificates, clocks, store, files and limits, all at once and "
+        "within seconds. Exit code 0: nothing failed, 1: something did, 2: the words are wrong."
+    )
+    parser.add_argument(
+        "--server-address",
+        metavar="HOST:PORT",
+        help="the server's own port by the pod's IP: run outside the pod, nobody may answer there",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    audit = parser.add_subparsers(dest="audit_command", required=True, metavar="COMMAND")
+    verify = audit.add_parser("verify", help="find the first record that is not as it was written")
+    verify.description = (
+        "Names the first bad line and what was done to it (edit, drop, reorder, truncation, splice, forgery), and says "
+        "what it cannot see. Exit code 0: all is as it was written, 1: it is not, 2: a file cannot be read."
+    )
+    verify.add_argument("file", nargs="+", metavar="FILE", help="all files of one chain, in any order")
+    verify.add_argument(
+        "--public-key", action="append", default=[], metavar="FILE", help="signs checkpoints; may be repeated"
+    )
+    verify.add_argument(
+        "--anchors", action="append", default=[], metavar="FILE", help="lines with checkpoints told elsewhere"
+    )
+    keygen = audit.add_parser("keygen", help="make a key that signs checkpoints: FILE and FILE.pub")
+    keygen.add_argument("file", metavar="FILE", help="where the private key is written")
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -147,21 +194,29 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(read: Callable[[], Loaded]) -> int:
+    from .lifecycle.descriptors import hold_standard
     from .lifecycle.watch import look_at
 
+    hold_standard()
     loaded = read()
     seen = look_at(loaded.files)  # now: what comes next takes its time, and somebody may write them meanwhile
     from .house import serve
+    from .telemetry.channels import redirect
     from .telemetry.logs import Log
 
     log = Log()
+    log.say_life(loaded.settings.telemetry.life)
+    redirect(log.life)
     try:
-        import uvloop
-    except ImportError:
-        import asyncio
+        try:
+            import uvloop
+        except ImportError:
+            import asyncio
 
-        return asyncio.run(serve(loaded, seen, log, read))
-    return uvloop.run(serve(loaded, seen, log, read))
+            return asyncio.run(serve(loaded, seen, log, read))
+        return uvloop.run(serve(loaded, seen, log, read))
+    finally:
+        log.close()
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -203,6 +258,25 @@ def _explain(options: argparse.Namespace) -> int:
     )
     print("\n".join(lines))
     return code
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import time
+
+    from .configuration.mistakes import Unfit
+    from .configuration.values import Address
+    from .doctor.examine import Wish, doctor
+
+    try:
+        named = None if options.server_address is None else Address.parse(options.server_address)
+    except Unfit as unfit:
+        print(f"--server-address: {unfit}", file=sys.stderr)
+        return 2
+    wish = Wish(
+        file=options.config, overrides=_overrides(options), server_address=named, is_json=options.json
+    )
+    wall = time.time  # noqa: TID251  nothing is assembled for this command
+    return doctor(wish, os.environ, sys.stdout, wall=wall)
 
 
 def _test_policy(file: Path) -> int:
@@ -250,6 +324,14 @@ def _pin(options: argparse.Namespace) -> int:
     return asyncio.run(pin_tools(settings.upstream, wish, sys.stdout, sys.stderr))
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from .telemetry.audit_command import keygen, verify
+
+    if options.audit_command == "keygen":
+        return keygen(options.file, sys.stdout, sys.stderr)
+    return verify(options.file, options.public_key, options.anchors, sys.stdout, sys.stderr)
+
+
 def _hash_key(options: argparse.Namespace) -> int:
     import time
 
@@ -268,9 +350,6 @@ def _hash_key(options: argparse.Namespace) -> int:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from . import __version__
 
-    try:
-        return f"mcp-sidecar {version('mcp-sidecar')}"
-    except PackageNotFoundError:
-        return "mcp-sidecar (not installed)"
+    return f"mcp-sidecar {__version__}"

@@ -13,7 +13,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -39,8 +39,12 @@ from .metering import Metering
 from .policy.packs import read_packs
 from .policy.settings import PackSettings
 from .settings import Loaded, Settings
+from .telemetry.channels import of_loop
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 MAX_YOUNG_OBJECTS: Final = 10_000
 """Made and not gone, before the collector of cycles looks: calls under way are no garbage, and a few of them are more
@@ -78,6 +82,7 @@ class House:
         read: Read | None = None,
         guards: Guards | None = None,
         sinks: Sequence[Sink] = (),
+        exporter: SpanExporter | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`files` are those that `read` reads; None: the settings never change. `seen` is how they were when they were
@@ -88,6 +93,7 @@ class House:
         self.watch = Watch(report=lambda error: log.life("not reloaded", "error", why=str(error)))
         self._survivors = Survivors(self.watch, self._report)
         self._sinks = sinks
+        self._exporter = exporter
         self.guards = guards or Guards(log.life, memory_limit_bytes=settings.memory_limit_bytes)
         self.guards.frees(self._shrink)
         self.rooms = self._built(settings, read_packs(settings.policy))
@@ -98,12 +104,6 @@ class House:
         self.guards.resumes(self._acceptor.resume)
         self.reloads = Reloads()
         self.health = Health(self.rooms.probe, *self._parts(self.rooms))
-        self.metering = Metering(
-            self._all_rooms,
-            reloads=self.reloads,
-            guards=self.guards,
-            connections=lambda: len(self.connections),
-        )
         self._operations: web.AppRunner | None = None
         self.operations_address = settings.operations.address
         self._background = Background(self._report)
@@ -115,6 +115,13 @@ class House:
         self._mistakes: list[str] = []
         """What people were told last."""
         self._retiring: dict[asyncio.Task[None], Rooms] = {}
+        self.metering = Metering(
+            self._all_rooms,
+            reloads=self.reloads,
+            guards=self.guards,
+            lines=log,
+            connections=lambda: len(self.connections),
+        )
         self._look_at_certificates(self.rooms)
         self._files: tuple[str, ...] = ()
         self._look_at_settings(files, seen)
@@ -198,6 +205,7 @@ class House:
                 if not is_retry:
                     self.reloads.ended(well=False)
                     self.metering.reloaded()
+                    self.rooms.telemetry.event("settings not reloaded", mistakes=len(mistakes))
                 if not is_retry or mistakes != self._mistakes:
                     self._log.life("settings not reloaded", "error", mistakes=mistakes)
                 self._mistakes = mistakes
@@ -206,6 +214,7 @@ class House:
             self.reloads.ended(well=True)
             self.metering.reloaded()
             self._log.life("settings reloaded", "info", **in_force(self.settings))
+            self.rooms.telemetry.event("settings reloaded", **in_force(self.settings))
             _warn(self.settings, self._log)
             return True
 
@@ -240,7 +249,16 @@ class House:
     ) -> Rooms:
         """Raises SettingsError."""
         generation = generation or self._survivors.generation()
-        return Rooms(settings, packs, self._log, generation, self.guards, self._report, self._sinks)
+        return Rooms(
+            settings,
+            packs,
+            self._log,
+            generation,
+            self.guards,
+            self._report,
+            self._sinks,
+            self._exporter,
+        )
 
     def _parts(self, rooms: Rooms) -> tuple[Part, ...]:
         """What probes ask beside the server."""
@@ -401,6 +419,7 @@ async def serve(loaded: Loaded, seen: Seen, log: Log, read: Read) -> int:
     """Run until TERM or INT; a second one does not wait for calls. HUP reads the settings again. Returns the exit
     code."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(of_loop(log.life))
     stopping, hurry = asyncio.Event(), asyncio.Event()
     patient = True
 
@@ -465,7 +484,20 @@ def _enforced(settings: Settings) -> list[str]:
     rules = [] if policy is None else ["policy" if policy.mode == "enforce" else "policy, reported only"]
     limits = [f"limit {each.name}{', reported only' if each.report else ''}" for each in settings.limits]
     cache = [] if settings.cache is None else ["cache"]
-    return ["caps", "protocol rules", *rules, *limits, *cache]
+    return ["caps", "protocol rules", *rules, *limits, *cache, *_audited(settings)]
+
+
+def _audited(settings: Settings) -> list[str]:
+    """How sure records are, in words: whoever relies on them should know."""
+    audit = settings.telemetry.audit
+    if audit is None:
+        return []
+    words = [f"audit {audit.mode}"]
+    if audit.mode == "batch":
+        words.append("a crash may lose its last second")
+    if audit.signing_key_file is None:
+        words.append("its checkpoints are not signed")
+    return [", ".join(words)]
 
 
 def _warn(settings: Settings, log: Log) -> None:

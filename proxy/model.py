@@ -192,6 +192,7 @@ class Reason(StrEnum):
     SESSION_UNKNOWN = "session_unknown"
     TASK_UNKNOWN = "task_unknown"
     TOO_MANY_FAILURES = "too_many_failures"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
 
 
 class Refused(Exception):
@@ -329,7 +330,7 @@ class Attempt(Protocol):
     @property
     def carries(self) -> Sequence[tuple[bytes, bytes]]:
         """Header fields by which the server knows where the attempt belongs; they replace what the caller sent under
-        these names (in lower case)."""
+        these names (in lower case); without a value they only take it out."""
         ...
 
     def unreached(self) -> None:
@@ -353,6 +354,10 @@ class Journey(Protocol):
     @property
     def outcome_at_server(self) -> Outcome: ...
 
+    def named(self, client_request_id: str) -> None:
+        """Its client knows it by an id of its own."""
+        ...
+
     def read(self, call: Call) -> None: ...
     def identified(self, principal: Principal) -> None: ...
     def permitted(self, permit: Permit) -> None: ...
@@ -368,7 +373,10 @@ class Journey(Protocol):
         """It is about to be sent."""
         ...
 
-    def answered(self, verdict: Verdict) -> None: ...
+    def answered(self, verdict: Verdict, code: int | None = None) -> None:
+        """What its answer was; `code` is that of a JSON-RPC error, where it is known."""
+        ...
+
     def altered(self, what: str) -> None: ...
     def cached(self, how: Cached) -> None:
         """Where its answer came from, where answers are kept."""
@@ -378,6 +386,10 @@ class Journey(Protocol):
     def refused(self, refused: Refused) -> None: ...
     def ended(self, ending: Ending) -> None: ...
     def forget_payload(self) -> None: ...
+    def known_as(self, approval: str = "", idempotency_key: str = "") -> None:
+        """By what else the call can be found: the id of the approval it spends, the key the server knows it by."""
+        ...
+
     def sibling(self) -> Journey: ...
 
 
@@ -744,6 +756,16 @@ FindPage: TypeAlias = Callable[[str], Page | None]
 """The page at an exact path, or None."""
 
 
+class Lever(Protocol):
+    """Hears what an operator did at run time."""
+
+    def __call__(self, what: str, **fields: object) -> None: ...
+
+
+def nobody_hears(what: str, **fields: object) -> None:
+    """A `Lever` for whoever records nothing."""
+
+
 Job: TypeAlias = Callable[[], Awaitable[None]]
 """What runs beside the calls, until it is cancelled."""
 
@@ -757,8 +779,8 @@ Took: TypeAlias = Callable[[str, float], None]
 """Hears who was asked, a word of a closed set, and how many seconds that took, whatever became of it."""
 
 
-def nobody_hears(_: str, __: float) -> None:
-    """A `Took`."""
+def nobody_counts(_: str, __: float) -> None:
+    """A `Took` for whoever counts nothing."""
 
 
 Thing = TypeVar("Thing")

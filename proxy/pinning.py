@@ -31,7 +31,7 @@ async def pin_tools(
         transport = AiohttpTransport(upstream.url, connect_timeout_s=upstream.connect_timeout_s)
         try:
             async with asyncio.timeout(patience_s):
-                return await listings(_Way(transport, Origin(upstream)), is_http_sse=upstream.is_http_sse)
+                return await listings(Way(transport, Origin(upstream)), is_http_sse=upstream.is_http_sse)
         except TimeoutError:
             raise Silent(f"it took longer than {patience_s:g} seconds") from None
         finally:
@@ -40,7 +40,7 @@ async def pin_tools(
     return await pin(wish, ask, out, err)
 
 
-class _Way:
+class Way:
     """Fulfils `server_tools.Send`."""
 
     def __init__(self, transport: Transport, origin: Origin) -> None:

@@ -176,10 +176,15 @@ def _release(leases: list[Lease], ending: Ending) -> None:
 
 def _closed(error: Exception, call: Call) -> Refused:
     """An unexpected exception on a deciding path refuses. What it says goes to our log, not to the client."""
+    # Of a batch the first message is named: the batch itself has no line in the log.
+    request_id = (call.parts or (call,))[0].journey.request_id
+    data = {"requestId": request_id}
     if any(each.method == "tools/call" and each.was_sent for each in call.parts or (call,)):
         # It is our failure, and all the same nobody knows what the server did.
-        refused = Refused(Reason.OUTCOME_UNKNOWN, "The proxy failed behind it.")
+        why = f"The proxy failed behind it. The operator finds it in the log as {request_id}."
+        refused = Refused(Reason.OUTCOME_UNKNOWN, why, data=data)
     else:
-        refused = Refused(Reason.INTERNAL, "If it keeps happening, tell the operator the time of this call.")
+        why = f"If it keeps happening, tell the operator the id of this request: {request_id}."
+        refused = Refused(Reason.INTERNAL, why, data=data)
     refused.__cause__ = error
     return refused

@@ -76,6 +76,7 @@ ROWS: Final[Mapping[Reason, Row]] = {
     Reason.DEADLINE: Row(504, "The server took too long."),
     Reason.DRAINING: Row(503, "The proxy is shutting down.", at_http=True),
     Reason.INTERNAL: Row(500, "The proxy failed."),
+    Reason.AUDIT_UNAVAILABLE: Row(503, "What is done here has to be recorded, and cannot be at the moment."),
     # What HTTP itself says no to.
     Reason.ORIGIN_NOT_ALLOWED: Row(403, "This Origin is not allowed.", at_http=True),
     Reason.HOST_NOT_ALLOWED: Row(421, "This Host is not served here.", at_http=True),

@@ -1,11 +1,14 @@
 """How is a credential kept from being seen? Text goes in once; only `reveal` gives it out again.
 
-A credential that lies in files can be read from them again: `renewed`.
+A credential that lies in files can be read from them again: `renewed`. Whoever writes asks `living` which texts must
+not be in what it writes.
 """
 
 from _operator import _compare_digest
 from collections.abc import Callable
+from itertools import count
 from typing import Final, NoReturn, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 _CREDENTIAL_NAMES: Final = ("authorization", "cookie", "key", "token", "secret", "password")
 
@@ -31,7 +34,7 @@ class Secret:
     Two secrets are equal when their texts are, wherever they come from.
     """
 
-    __slots__ = ("_checks", "_source", "_text")
+    __slots__ = ("__weakref__", "_checks", "_source", "_text")
 
     _text: str
     _source: Source | None
@@ -41,6 +44,7 @@ class Secret:
         object.__setattr__(self, "_text", text)
         object.__setattr__(self, "_source", source)
         object.__setattr__(self, "_checks", checks)
+        _register.add(self)
 
     def reveal(self) -> str:
         """The text itself, for the one place that sends or compares it."""
@@ -104,6 +108,37 @@ class Secret:
 
     def __deepcopy__(self, memo: object) -> "Secret":
         return self
+
+
+class _Register:
+    """Which secrets there are."""
+
+    def __init__(self) -> None:
+        self._count = count(1)
+        self.made = 0
+        """The number of the last one."""
+        self.living: WeakValueDictionary[int, Secret] = WeakValueDictionary()
+        """Each under a number of its own: equal ones are kept apart, because one of them may go before the other."""
+
+    def add(self, secret: Secret) -> None:
+        """From any thread: a reload reads settings in one."""
+        number = next(self._count)
+        self.living[number] = secret
+        self.made = number  # at last: whoever sees another number finds the secret
+
+
+_register: Final = _Register()
+
+
+def living() -> list[Secret]:
+    """Every secret that somebody holds: those of the settings in force, and those that were renewed."""
+    # All references at once: `values` walks, and other threads make secrets meanwhile.
+    return [secret for each in _register.living.valuerefs() if (secret := each()) is not None]
+
+
+def made() -> int:
+    """The number of the last secret that was made: changes when there is another one."""
+    return _register.made
 
 
 def names_a_credential(name: str) -> bool:

@@ -117,6 +117,28 @@ def load_with_files(
     file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[str, str]
 ) -> Loaded:
     """The same, and which files were read for it."""
+    read = attempt(file, overrides=overrides, environ=environ)
+    if read.mistakes or read.settings is None:
+        raise SettingsError(read.mistakes)
+    settings, files = read.settings, dict.fromkeys(read.files)
+    if settings.policy is not None:
+        base = Path() if file is None else file.parent
+        settings, packs = _with_packs_located(settings, settings.policy, base)
+        files.update(dict.fromkeys(packs))
+    return Loaded(settings, tuple(files if file is None else (str(file.absolute()), *files)))
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """What became of reading: for those who go on where others stop."""
+
+    settings: Settings | None
+    """None where a value could not be read. Beside mistakes these are not to be put into force."""
+    mistakes: tuple[Mistake, ...]
+    files: tuple[str, ...]
+
+
+def attempt(file: Path | None, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> Attempt:
+    """Read the settings as far as that goes; packs are not located. IO: as `load`."""
     report = Report()
     root = _without_file() if file is None else _read(file, report)
     base = Path() if file is None else file.parent
@@ -136,12 +158,11 @@ def load_with_files(
             *_check_keys_files(converter.values, environ, report),
             *_check_packs(converter.values, base, environ, report),
         )
-    if report.has_mistakes or elsewhere or not isinstance(settings, Settings):
-        raise SettingsError((*report.mistakes, *elsewhere))
-    if settings.policy is not None:
-        settings, packs = _with_packs_located(settings, settings.policy, base)
-        files.update(dict.fromkeys(packs))
-    return Loaded(settings, tuple(files if file is None else (str(file.absolute()), *files)))
+    return Attempt(
+        settings=settings if isinstance(settings, Settings) else None,
+        mistakes=(*report.mistakes, *elsewhere),
+        files=tuple(files),
+    )
 
 
 def schema() -> dict[str, object]:

@@ -75,6 +75,9 @@ class FakeJourney:
     def write(self, *words: object) -> None:
         self.diary.append((self.request_id, *words))
 
+    def named(self, client_request_id: str) -> None:
+        self.write("named", client_request_id)
+
     def read(self, call: Call) -> None:
         self.calls.append(call)
 
@@ -94,7 +97,7 @@ class FakeJourney:
         self.write("attempted")
         return FakeAttempt(self)
 
-    def answered(self, verdict: Verdict) -> None:
+    def answered(self, verdict: Verdict, code: int | None = None) -> None:
         self.write("answered", verdict)
 
     def would_refuse(self, rule: Rule, reason: Reason) -> None:
@@ -114,6 +117,9 @@ class FakeJourney:
 
     def forget_payload(self) -> None:
         self.write("forgot the payload")
+
+    def known_as(self, approval: str = "", idempotency_key: str = "") -> None:
+        self.write("known as", approval or idempotency_key)
 
     def sibling(self) -> FakeJourney:
         return FakeJourney(self.diary, f"j{next(self._count)}", self._count)

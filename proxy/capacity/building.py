@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..configuration.folding import fold
-from ..model import Deadline, Permit, Shelve, Stage, never_ends, shelve_nothing
+from ..model import Deadline, Permit, Reason, Refused, Reply, Shelve, Stage, never_ends, shelve_nothing
 from .gradient import Gradient
 from .pace import Paced, limiter_of
 from .settings import CapacitySettings
@@ -46,12 +46,11 @@ class Room:
 
     def guarded(self, serve: Stage) -> Stage:
         """The stage that has places. Stands before what repeats attempts."""
-        self._roomy = self._shelve("places", self._settings, lambda: self._places(serve)).before(
-            serve, self._deadline
-        )
+        self._roomy = self._shelve("places", self._settings, self._places).before(serve, self._deadline)
         return self._roomy
 
-    def _places(self, serve: Stage) -> Roomy:
+    def _places(self) -> Roomy:
+        """The places alone. They outlive the stages of this reading of the settings, and must not keep them."""
         settings = self._settings
         gradient = _gradient(settings)
         slots = Slots(
@@ -62,13 +61,12 @@ class Room:
             weights={fold(tenant): weight for tenant, weight in settings.weights.items()},
         )
         return Roomy(
-            serve,
+            _nowhere,
             slots,
             max_wait_s=settings.max_wait_s,
             patterns=tuple(settings.per_tool),
             sheds=settings.policy == "shed",
             gradient=gradient,
-            deadline=self._deadline,
             is_short=self._is_short,
             now=self._now,
         )
@@ -133,6 +131,11 @@ class Room:
     def of_tenant(self, tenant: str) -> tuple[int, int]:
         """How many calls of a tenant hold a place, and how many wait for one."""
         return (0, 0) if self._roomy is None else self._roomy.of_tenant(tenant)
+
+
+async def _nowhere(permit: Permit) -> Reply:
+    """What places lead to before they stand before a stage."""
+    raise Refused(Reason.INTERNAL)
 
 
 def _gradient(settings: CapacitySettings) -> Gradient | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_parser import RawRequestMessage
@@ -68,6 +68,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Set where the endpoint, not the message, decides the revision (HTTP+SSE)."""
 
 
+NameRequest: TypeAlias = Callable[[Journey, Headers], tuple[bytes, bytes]]
+"""The field by which a client knows the reply to its request."""
 _KINDS: Final = {"GET": Kind.LISTEN, "DELETE": Kind.END}
 MAX_PAGE_BODY_BYTES: Final = 65_536
 """Of a request for a page: a form at most."""
@@ -125,12 +127,14 @@ class Listener:
         pages: FindPage = no_pages,
         keys: Sequence[str] = (),
         who: Who | None = None,
+        name_request: NameRequest | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         self._pages = pages
         self._who = who
+        self._name_request = name_request
         self._hall = hall
         self._open_journey = open_journey
         self._explain = explain
@@ -173,6 +177,7 @@ class Listener:
         headers = Headers(message.raw_headers) if known is None else known.headers
         call: Call | None = None
         cors = self._gate.cors(headers) if "origin" in headers else []
+        named = None if self._name_request is None else self._name_request(journey, headers)
         try:
             judged = known or self._judged(incoming, headers)
             read = await self._read(incoming, judged, journey, received)
@@ -189,6 +194,8 @@ class Listener:
             journey.refused(refused)
             reply = self._explain(refused)
             reply.when_done(journey.ended)
+        if named is not None:
+            reply.headers = _with(reply.headers, named)
         return await self._write(incoming, reply, call, cors)
 
     async def _admitted(self, call: Call) -> Reply:
@@ -463,11 +470,16 @@ class Listener:
     def refuse_unparsed(self, connection: Connection, refused: Refused) -> Done:
         """Answer what could not be parsed, or what nobody caught, and close."""
         journey = self._open_journey(self._now())
+        if refused.reason is Reason.INTERNAL:
+            refused.data = {**refused.data, "requestId": journey.request_id}
         journey.refused(refused)
         reply = self._explain(refused)
         head = _STATUS_LINES[reply.status]
         body = reply.body if isinstance(reply.body, bytes) else b""
-        fields = b"".join(name + b": " + value + b"\r\n" for name, value in reply.headers.pairs)
+        headers = reply.headers
+        if self._name_request is not None:
+            headers = _with(headers, self._name_request(journey, Headers()))
+        fields = b"".join(name + b": " + value + b"\r\n" for name, value in headers.pairs)
         if connection.transport is not None:
             connection.transport.write(
                 head + fields + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -500,3 +512,9 @@ class Listener:
     @property
     def requests_under_way(self) -> int:
         return self._requests
+
+
+def _with(headers: Headers, field: tuple[bytes, bytes]) -> Headers:
+    """The same with this field, and no other of its name."""
+    wanted = field[0].lower()
+    return Headers((*(pair for pair in headers.pairs if pair[0].lower() != wanted), field))

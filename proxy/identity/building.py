@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..model import Identify, Job, Listen, Stage, Took, Watches, Who, nobody_hears
+from ..model import Identify, Job, Listen, Stage, Took, Watches, Who, nobody_counts
 from .anonymous import Anonymous
 from .attempts import Attempts
 from .credential import BEARER, Authenticator
@@ -26,11 +26,14 @@ from .settings import (
 )
 
 if TYPE_CHECKING:
+    from aiohttp import TraceConfig
+
     from .introspection import Introspection
     from .jwt import Jwt
     from .ownership import Ownership
     from .provider import Provider
 
+Traced: TypeAlias = Callable[[], "Sequence[TraceConfig]"]
 ProvingSettings: TypeAlias = JwtSettings | ApiKeySettings | IntrospectionSettings | MtlsSettings
 
 
@@ -45,15 +48,17 @@ class Identification:
         ownership: Ownership | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
-        took: Took = nobody_hears,
+        traced: Traced | None = None,
+        took: Took = nobody_counts,
     ) -> None:
-        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload. `took` hears how long
-        providers take. Raises SettingsError for
+        """`wall` counts seconds from 1970. `ownership` is who owns what since before a reload; `traced`
+        gives what records our questions to providers, `took` hears how long they take. Raises SettingsError for
         a keys file that cannot be read."""
         self._settings = settings
         self._now = now
         self._wall = wall
         self._took = took
+        self._traced = traced
         self._provider: Provider | None = None
         self._jwts: list[Jwt] = []
         self._introspections: list[Introspection] = []
@@ -146,7 +151,8 @@ class Identification:
         if self._provider is None:
             from .provider import Provider
 
-            self._provider = Provider(took=self._took)
+            configs = () if self._traced is None else self._traced()
+            self._provider = Provider(trace_configs=configs, took=self._took)
         return self._provider
 
     def _audiences(self, named: str | None) -> frozenset[str]:

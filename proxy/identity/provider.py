@@ -12,14 +12,14 @@ import base64
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
 import aiohttp
 from yarl import URL
 
-from ..model import Took, nobody_hears
+from ..model import Took, nobody_counts
 from ..secret import Secret
 
 MAX_BYTES: Final = 262_144
@@ -43,15 +43,17 @@ class Provider:
         *,
         tls: ssl.SSLContext | None = None,
         fetch_timeout_s: float = FETCH_TIMEOUT_S,
-        took: Took = nobody_hears,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        took: Took = nobody_counts,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tls`: whom to trust; absent, the certificates the system trusts. `took` hears of "jwks" and
-        "introspection"."""
+        """`tls`: whom to trust; absent, the certificates the system trusts. `trace_configs` record what is asked;
+        `took` hears of "jwks" and "introspection"."""
         self._took = took
         self._now = now
         self._tls: ssl.SSLContext | bool = tls or True
         self._fetch_timeout_s = fetch_timeout_s
+        self._trace_configs = list(trace_configs)
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
@@ -136,6 +138,7 @@ class Provider:
                 trust_env=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 headers={"User-Agent": "mcp-sidecar"},
+                trace_configs=self._trace_configs,
             )
             # Else a GET whose connection broke is sent again at once: twice what the asker's pace allows.
             session._retry_connection = False

@@ -39,6 +39,16 @@ def raise_limit() -> int:
     return hard
 
 
+def hold_standard() -> None:
+    """Give the numbers of standard input, output and error to nobody else, where they were closed before we began: a
+    socket that gets one of them would be written to by libraries, and libuv aborts when it is to close it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+
+
 def open_limit() -> int:
     """How many this process may open."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -24,7 +24,7 @@ from typing import Final, Literal, Protocol
 
 from msgspec import structs
 
-from ..model import Job, Reason, Refused, Took, nobody_hears
+from ..model import Job, Reason, Refused, Took, nobody_counts
 from .demand import Demand, Denied, Granted, Quota, Rate
 from .shared_spent import Spent
 from .valkey_link import LONGEST_PAUSE_S, Ask, Link, Unusable, in_words
@@ -65,7 +65,7 @@ class Shared:
         now: Callable[[], float],
         chance: Callable[[], float],
         told: Callable[[str | None], None],
-        took: Took = nobody_hears,
+        took: Took = nobody_counts,
         tls: ssl.SSLContext | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from ..configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from ..configuration.mistakes import Position, Report, SettingsError, Unfit, shown
-from ..model import Took, Watches, nobody_hears
+from ..model import Took, Watches, nobody_counts
 from .settings import SharedStateSettings
 from .shared import Fallback, Shared
 from .valkey_link import Greet, Link
@@ -31,7 +31,7 @@ def share(
     told: Callable[[str | None], None],
     wall: Callable[[], float],
     chance: Callable[[], float],
-    took: Took = nobody_hears,
+    took: Took = nobody_counts,
     now: Callable[[], float] = time.monotonic,
 ) -> Shared:
     """`local` decides in outages; the others are as `Shared` has them. Raises SettingsError where the authorities of

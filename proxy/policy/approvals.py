@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from msgspec import Struct, structs
 
 from ..configuration.globs import regex_of
-from ..model import Call, Identity, Principal, Reason, Refused
+from ..model import Call, Identity, Lever, Principal, Reason, Refused, nobody_hears
 from ..protocol.canonical import canonical, digest
 from .guard_settings import Approval
 
@@ -120,6 +120,7 @@ class Approvals:
         self._of_subject: Counter[Identity] = Counter()
         self._of_tenant: Counter[str] = Counter()
         self._overrides: dict[str, list[tuple[re.Pattern[str], Override]]] = {}
+        self.lever: Lever = nobody_hears
 
     def __len__(self) -> int:
         return len(self._open)
@@ -173,6 +174,7 @@ class Approvals:
         released = structs.replace(known, state="released", decided_by=by, expires=now + self._ttl_s)
         self._open[id] = released
         self._open.move_to_end(id)
+        self._told("approval given", released)
         return released
 
     def reject(self, id: str, by: str, now: float) -> Challenge | None:
@@ -183,7 +185,21 @@ class Approvals:
             return None
         rejected = structs.replace(known, state="rejected", decided_by=by)
         self._open[id] = rejected
+        self._told("approval refused", rejected)
         return rejected
+
+    def _told(self, what: str, challenge: Challenge) -> None:
+        wants = challenge.wanted
+        issuer, subject, tenant = wants.identity
+        self.lever(
+            what,
+            by=challenge.decided_by,
+            approval_id=challenge.id,
+            tool=wants.tool,
+            issuer=issuer,
+            subject=subject,
+            tenant=tenant,
+        )
 
     def pending(self, now: float, tenant: str | None = None) -> tuple[Challenge, ...]:
         """What waits for a person, the oldest first; of one tenant, or of all."""
@@ -206,6 +222,14 @@ class Approvals:
             raise ValueError(f"one tenant has at most {MAX_OVERRIDES} overrides; clear some first")
         pattern = re.compile(regex_of(override.tool), re.DOTALL)
         self._overrides[override.tenant] = [(pattern, override), *mine]
+        lasts_s = None if override.until == math.inf else round(override.until - now, 3)
+        self.lever(
+            "approval policy set",
+            tenant=override.tenant,
+            tool=override.tool,
+            approval=override.approval,
+            lasts_s=lasts_s,
+        )
 
     def clear(self, tenant: str, tool: str) -> bool:
         """Take back what was set for exactly this glob. False where nothing was."""
@@ -215,6 +239,8 @@ class Approvals:
             self._overrides[tenant] = left
         else:
             self._overrides.pop(tenant, None)
+        if len(left) < len(mine):
+            self.lever("approval policy taken back", tenant=tenant, tool=tool)
         return len(left) < len(mine)
 
     def overrides(self, now: float, tenant: str | None = None) -> tuple[Override, ...]:

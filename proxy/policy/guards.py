@@ -136,4 +136,5 @@ class Guarded:
             # Nothing waited in between, so this cannot be; the hall refuses what it does not expect.
             raise RuntimeError("a release was there and is not")
         for (call, _), challenge in zip(gated, spent, strict=True):
+            call.journey.known_as(approval=challenge.id)
             self._used(call, challenge)

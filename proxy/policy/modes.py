@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from ..model import Call, Kind, Reason, Refused
+from ..model import Call, Kind, Lever, Reason, Refused, nobody_hears
 from .guard_settings import Mode, ModeSettings
 
 STRICTNESS: Final[Mapping[Mode, int]] = {"normal": 0, "no-delete": 1, "read-only": 2, "maintenance": 3}
@@ -67,6 +67,7 @@ class Modes:
         self._most_tenants = most_tenants
         self._process = NORMAL
         self._tenants: dict[str, InForce] = {}
+        self.lever: Lever = nobody_hears
         self.begin(settings or ModeSettings())
 
     def begin(self, settings: ModeSettings) -> None:
@@ -91,6 +92,9 @@ class Modes:
                 tenants[tenant] = InForce(mode, until)
             self._tenants = tenants
         self._is_normal = self._all_normal()
+        # How long is a length: moments of our own clock say nothing to whoever reads it later.
+        lasts_s = None if until == math.inf else round(until - now, 3)
+        self.lever("mode set", mode=mode, tenant=tenant, lasts_s=lasts_s)
 
     def in_force(self, tenant: str, now: float) -> InForce:
         """The strictest that holds for a tenant, until it ends."""

@@ -1,20 +1,18 @@
 """Which rules do others share with us? Names and paths in; the packs they stand for, or every mistake in them.
 
-A name without slash and suffix is a shipped pack, everything else a path from the settings file. Shipped packs are
-read from the package, in a checkout from `policies/packs`. IO: reads those files and those they refer to.
+A name without slash and suffix is a shipped pack (`shipped`), everything else a path from the settings file. IO: reads
+those files and those they refer to.
 """
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from ..configuration.documents import document_of
 from ..configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from ..configuration.mistakes import Mistake, Report, SettingsError, Unfit, did_you_mean, shown
 from .settings import EVERYBODY, PackSettings, PolicySettings
-
-SUFFIX: Final = ".yaml"
+from .shipped import packs
 
 
 def read_packs(settings: PolicySettings | None, base: Path | None = None) -> tuple[PackSettings, ...]:
@@ -53,20 +51,10 @@ def located(name: str, base: Path | None = None) -> str:
     """The file that stands for an entry of `policy.packs`: a path from `base`, made absolute. Raises Unfit."""
     if "/" in name or "." in name:
         return str(((base or Path()) / name).absolute())
-    known = shipped()
+    known = packs()
     if name not in known:
         raise Unfit("is no shipped pack", "there is none of this name", did_you_mean(name, known))
     return str(known[name])
-
-
-def shipped() -> dict[str, Path]:
-    """The packs that come with us, by name."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "packs", package.parent / "policies" / "packs"):
-        found = {each.stem: each for each in sorted(folder.glob(f"*{SUFFIX}"))}
-        if found:
-            return found
-    return {}
 
 
 def _check(roles: Collection[str]) -> Callable[[Mapping[str, object], Report], None]:

@@ -36,6 +36,8 @@ class Said(Struct, frozen=True, kw_only=True):
     is_answer: bool
     """A response to one of our client's requests; else a request or a notification of the server."""
     verdict: Verdict | None = None
+    code: int | None = None
+    """Of a JSON-RPC error, where it was read whole and is one of 32 bits."""
     result: object = None
     """The result as it was read, for rooms that learn from it; None for anything else."""
     method: str = ""
@@ -105,12 +107,17 @@ def _said(value: object) -> Said:
             raise Malformed  # two readers, two messages
         return Said(id=id, is_answer=False, method=method, params=value.get("params"))
     if "error" in value and value.get("result") is None:
-        return Said(id=id, is_answer=True, verdict=Verdict.RPC_ERROR)
+        return Said(id=id, is_answer=True, verdict=Verdict.RPC_ERROR, code=_code(value["error"]))
     if "result" not in value or value.get("error") is not None:
         raise Malformed
     result = value["result"]
     failed = isinstance(result, Mapping) and result.get("isError") is True
     return Said(id=id, is_answer=True, verdict=Verdict.TOOL_ERROR if failed else Verdict.OK, result=result)
+
+
+def _code(error: object) -> int | None:
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return code if type(code) is int and -(2**31) <= code < 2**31 else None
 
 
 _MARK: Final = re.compile(rb'["{}\[\],:]')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 import msgspec
@@ -118,3 +118,37 @@ def spliced(text: bytes, changes: Iterable[tuple[slice, bytes]]) -> bytes:
         pieces += (whole[at : place.start], piece)
         at = place.stop
     return b"".join((*pieces, whole[at:])) if pieces else text
+
+
+def with_meta(body: bytes, values: Mapping[str, str]) -> bytes:
+    """A message with these members in `params._meta`, in the place of those of the same names, and every other byte as
+    it was. Raises ValueError where the text is no object, or `params` or `_meta` are none."""
+    new = {name: msgspec.json.encode(value) for name, value in values.items()}
+    outer = members(body)
+    if "params" not in outer:
+        return spliced(body, [_first(body, slice(0, len(body)), b'"params":{"_meta":' + _object(new) + b"}")])
+    params = outer["params"]
+    inside = members(body[params])
+    if "_meta" not in inside:
+        return spliced(body, [_first(body, params, b'"_meta":' + _object(new))])
+    meta = _within(params, inside["_meta"])
+    there = members(body[meta])
+    changes = [(_within(meta, place), new.pop(name)) for name, place in there.items() if name in new]
+    if new:
+        changes.insert(0, _first(body, meta, _object(new)[1:-1]))
+    return spliced(body, changes)
+
+
+def _object(values: Mapping[str, bytes]) -> bytes:
+    return b"{%b}" % b",".join(msgspec.json.encode(name) + b":" + value for name, value in values.items())
+
+
+def _first(body: bytes, place: slice, member: bytes) -> tuple[slice, bytes]:
+    """A change that puts a member before all others of the object at `place`."""
+    begin = body.index(b"{", place.start) + 1
+    is_empty = body[begin : place.stop].lstrip(b" \t\r\n")[:1] == b"}"
+    return slice(begin, begin), member if is_empty else member + b","
+
+
+def _within(outer: slice, inner: slice) -> slice:
+    return slice(outer.start + inner.start, outer.start + inner.stop)

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import structs
 
 from ..model import Call, Headers, Kind, Permit, Reason, Refused
-from ..protocol.splice import members, spliced
+from ..protocol.splice import with_meta
 
 HEADER: Final = "idempotency-key"
 META_KEY: Final = "dev.mcp-sidecar/idempotency-key"
@@ -39,9 +39,11 @@ def keyed(permit: Permit, made: Callable[[], str]) -> Permit:
         return permit
     key = _scoped(permit, _given(call) or made())
     call.journey.altered(ALTERED)
+    call.journey.known_as(idempotency_key=key)
     fields = [pair for pair in call.headers.pairs if pair[0].lower() != HEADER.encode()]
     headers = Headers([*fields, (b"Idempotency-Key", f'"{key}"'.encode())])
-    return structs.replace(permit, call=structs.replace(call, headers=headers, body=_with(call.body, key)))
+    body = with_meta(call.body, {META_KEY: key})
+    return structs.replace(permit, call=structs.replace(call, headers=headers, body=body))
 
 
 def _given(call: Call) -> str | None:
@@ -68,28 +70,3 @@ def _unquoted(value: str) -> str | None:
 
 def _scoped(permit: Permit, key: str) -> str:
     return sha256(msgspec.json.encode((*permit.principal.identity, key))).hexdigest()
-
-
-def _with(body: bytes, key: str) -> bytes:
-    """The body with the key in `params._meta`, and every other byte as it was. Its text was read strictly before."""
-    name, value = msgspec.json.encode(META_KEY), msgspec.json.encode(key)
-    params = members(body)["params"]
-    inside = members(body[params])
-    if "_meta" not in inside:
-        return spliced(body, [_first(body, params, b'"_meta":{' + name + b":" + value + b"}")])
-    meta = _within(params, inside["_meta"])
-    already = members(body[meta])
-    if META_KEY in already:
-        return spliced(body, [(_within(meta, already[META_KEY]), value)])
-    return spliced(body, [_first(body, meta, name + b":" + value)])
-
-
-def _first(body: bytes, place: slice, member: bytes) -> tuple[slice, bytes]:
-    """A change that puts a member before all others of the object at `place`."""
-    begin = place.start + 1
-    is_empty = body[begin : place.stop - 1].isspace() or begin == place.stop - 1
-    return slice(begin, begin), member if is_empty else member + b","
-
-
-def _within(outer: slice, inner: slice) -> slice:
-    return slice(outer.start + inner.start, outer.start + inner.stop)

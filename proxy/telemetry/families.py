@@ -237,6 +237,12 @@ ALL: Final = (
         words=("refused", "paused"),
     ),
     _counter("log_lines_dropped_total", "Lines that nobody took in time."),
+    _counter(
+        "trace_spans_total",
+        "Spans that a collector took, did not take, or that found no place to wait.",
+        word="event",
+        words=("exported", "failed", "dropped"),
+    ),
 )
 """In the order of the page."""
 

@@ -25,6 +25,11 @@ class Trace(Protocol):
         """32 hexadecimal digits."""
         ...
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is to be found where traces are collected."""
+        ...
+
     def attempted(self, attempt: Try) -> Fields:
         """The call is about to be sent. The header fields that tell the server of the trace."""
         ...
@@ -73,6 +78,7 @@ OUTCOMES: Final = {
     Reason.PATH_UNKNOWN: "invalid",
     Reason.METHOD_NOT_ALLOWED: "invalid",
     Reason.INTERNAL: "upstream_error",
+    Reason.AUDIT_UNAVAILABLE: "overloaded",
 }
 """How a refusal counts; every other reason is "denied"."""
 
@@ -143,12 +149,18 @@ class Record:
         "_observers",
         "_sent",
         "altered_by",
+        "approval_id",
+        "args_hash",
         "attempts",
         "cache",
         "call",
+        "client_request_id",
+        "code",
         "denied_by",
         "duration_s",
         "ending",
+        "idempotency_key",
+        "notes",
         "permit",
         "principal",
         "received",
@@ -175,6 +187,8 @@ class Record:
         self.permit: Permit | None = None
         self.refusal: Refused | None = None
         self.verdict: Verdict | None = None
+        self.code: int | None = None
+        """Of the JSON-RPC error that it was answered with."""
         self.ending: Ending | None = None
         self.attempts = 0
         self.cache: Cached | None = None
@@ -182,7 +196,14 @@ class Record:
         self.reported: tuple[str, Reason] | None = None
         self.denied_by: Rule | None = None
         """The rule by which policy said no."""
+        self.approval_id = ""
+        self.idempotency_key = ""
         self.trace: Trace | None = None
+        self.client_request_id: str | None = None
+        self.args_hash: str | None = None
+        """Where somebody computes it."""
+        self.notes: list[dict[str, object]] | None = None
+        """Of whoever looks at this call closely; nobody does by default."""
         self.waited_s = 0.0
         """In the queue for a place at the server."""
         self.duration_s = 0.0
@@ -193,7 +214,12 @@ class Record:
 
     def sibling(self) -> Record:
         """The journey of another message that came in the same request."""
-        return self._house.open(self.received)
+        found = self._house.open(self.received)
+        found.client_request_id = self.client_request_id
+        return found
+
+    def named(self, client_request_id: str) -> None:
+        self.client_request_id = client_request_id
 
     def read(self, call: Call) -> None:
         self.call = call
@@ -243,8 +269,8 @@ class Record:
         """Told by an attempt: it never left."""
         self._sent -= 1
 
-    def answered(self, verdict: Verdict) -> None:
-        self.verdict = verdict
+    def answered(self, verdict: Verdict, code: int | None = None) -> None:
+        self.verdict, self.code = verdict, code
 
     def altered(self, what: str) -> None:
         """Something of the exchange was changed on its way; `what` is one of a closed set of words."""
@@ -259,6 +285,10 @@ class Record:
 
     def refused(self, refused: Refused) -> None:
         self.refusal = refused
+
+    def known_as(self, approval: str = "", idempotency_key: str = "") -> None:
+        self.approval_id = approval or self.approval_id
+        self.idempotency_key = idempotency_key or self.idempotency_key
 
     def forget_payload(self) -> None:
         """The call was forwarded and will be waited for: what it carried is not kept meanwhile."""

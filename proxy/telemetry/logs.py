@@ -1,15 +1,15 @@
 """One JSON line for each call, and lines about the life of the process, to standard error.
 
-In: finished journeys and a few words. Out: lines. Keeps nothing. Never a payload, a header value or a
-credential: what is logged is listed here field by field.
+In: finished journeys and a few words. Out: lines, which nobody waits for. Never a payload, a header value or a
+credential: what is logged of calls is listed in `lines.py` field by field, and known secrets are taken out of whatever
+a stranger chose.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime
-import sys
+import os
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,13 +18,20 @@ import msgspec
 
 from ..model import Reason
 from .journey import Record
-from .settings import Level
+from .lines import CallLine, Words, as_json, as_text
+from .output import CLOSING_S, Output, standard_error
+from .redaction import Redactor
+from .settings import Level, Life
 
 _RANKS: Final = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _WARNED: Final = frozenset({"upstream_error", "outcome_unknown", "timeout", "circuit_open"})
 """Outcomes that speak of trouble with the server."""
 LINE_EVERY_S: Final = 1.0
 """Between two lines about addresses that are not listened to."""
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+"""W3C Trace Context, section 3.2.2."""
 
 
 class Log:
@@ -34,68 +41,107 @@ class Log:
         self,
         write: Callable[[bytes], object] | None = None,
         wall: Callable[[], float] = time.time,  # noqa: TID251  lines are the clock on the wall
+        redactor: Redactor | None = None,
     ) -> None:
-        self._write = write or _Stderr().write
+        """Without `write` lines go to standard error as it is now."""
+        fd = None if write is not None else standard_error()
+        self._output = None if write is not None else Output(fd, lost=self._lost)
+        self._write: Callable[[bytes], object] = write or self._to_output
+        self._is_terminal = fd is not None and os.isatty(fd)
+        self._as_line = as_text if self._is_terminal else as_json
+        self.redactor = redactor or Redactor()
+        self._words = Words(self.redactor)
         self._encode = msgspec.json.Encoder().encode  # words of closed sets as their values
         self._now = _Clock(wall).now
         self._next_s = 0.0
         self._unsaid = 0
         self._lowest = _RANKS["info"]
 
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody took, since the start."""
+        return 0 if self._output is None else self._output.dropped
+
     def say_from(self, level: Level) -> None:
         """Lines below this level are not written from now on."""
         self._lowest = _RANKS[level]
+
+    def say_life(self, form: Life) -> None:
+        """How lines about the process look from now on; "auto": for people where they go to a terminal."""
+        is_text = form == "text" or (form == "auto" and self._is_terminal)
+        self._as_line = as_text if is_text else as_json
+
+    def close(self, within_s: float = CLOSING_S) -> None:
+        """Write what is still to be written, as far as somebody takes it in that time."""
+        if self._output is not None:
+            self._output.close(within_s)
 
     def call(self, record: Record) -> None:
         """A sink for journeys."""
         call, refusal = record.call, record.refusal
         outcome = record.outcome
         level = _level_of(record, outcome)
-        if _RANKS[level] < self._lowest:
+        rank = _RANKS[level]
+        if rank < self._lowest:
             return
         if refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES and not self._may_say(record):
             return
-        principal = record.principal
-        line: dict[str, object] = {
-            "time": self._now(),
-            "level": level,
-            "msg": "tool call" if call is not None and call.method == "tools/call" else "message",
-            "request_id": record.request_id,
-        }
-        if principal is not None:
-            line["tenant"] = principal.tenant
-            line["principal"] = principal.subject
+        words = self._words
+        known = words.renewed()
+        line = CallLine(
+            time=self._now(),
+            level=level,
+            msg="message",
+            request_id=record.request_id,
+            outcome=outcome,
+            duration_s=int(record.duration_s * 1e6 + 0.5) / 1e6,  # a third of what `round` costs
+            attempts=record.attempts,
+        )
+        if record.client_request_id is not None:
+            line.client_request_id = words(record.client_request_id)
+        if record.trace is not None:
+            line.trace_id = record.trace.trace_id
+        elif rank >= _RANKS["warning"] and (trace_id := _clients_trace(record)) is not None:
+            line.trace_id = trace_id
+        if (principal := record.principal) is not None:
+            line.tenant = known.get(principal.tenant) or words(principal.tenant)
+            line.principal = known.get(principal.subject) or words(principal.subject)
         if call is not None:
-            line["revision"] = call.revision.name
-            line["kind"] = call.kind
+            line.revision = call.revision.name
+            line.kind = call.kind
             if call.method:
-                line["method"] = call.method
+                line.method = known.get(call.method) or words(call.method)
             if call.method == "tools/call":
-                line["tool"] = call.target
-        if record.permit is not None:
-            line["rule"] = record.permit.rule.id
-        line["outcome"] = outcome
+                line.msg = "tool call"
+                line.tool = None if call.target is None else known.get(call.target) or words(call.target)
+        if (permit := record.permit) is not None:
+            line.tool_class = permit.rule.tool_class
+            line.rule = known.get(permit.rule.id) or words(permit.rule.id)
+        elif record.denied_by is not None:
+            line.tool_class = record.denied_by.tool_class
         if refusal is not None:
-            line["reason"] = refusal.reason
+            line.reason = refusal.reason
             if refusal.why:
-                line["why"] = refusal.why
+                line.why = known.get(refusal.why) or words(refusal.why)
             if refusal.__cause__ is not None:
                 # The type only: the text of a foreign exception may quote what it choked on.
-                line["error"] = type(refusal.__cause__).__name__
+                line.error = type(refusal.__cause__).__name__
         if record.ending is not None:
-            line["ending"] = record.ending
-        line["duration_s"] = round(record.duration_s, 6)
-        line["attempts"] = record.attempts
+            line.ending = record.ending
+        if record.waited_s:
+            line.waited_s = round(record.waited_s, 6)
         if record.cache is not None:
-            line["cache"] = record.cache
+            line.cache = record.cache
+        if record.args_hash is not None:
+            line.args_hash = record.args_hash
         if record.reported is not None:
             rule, reason = record.reported
-            line["would_refuse"] = {"rule": rule, "reason": reason}
+            line.would_refuse = {"rule": words(rule), "reason": reason}
         if record.altered_by:
-            line["altered"] = record.altered_by
+            line.altered = record.altered_by
         if self._unsaid and refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES:
-            line["unsaid"], self._unsaid = self._unsaid, 0
-        self._line(line)
+            line.unsaid, self._unsaid = self._unsaid, 0
+        self._write(self._encode(line) + b"\n")
 
     def _may_say(self, record: Record) -> bool:
         """Whoever tries credentials must not fill a disk: one line a second, which counts those before it."""
@@ -110,10 +156,37 @@ class Log:
         """Something about the process: started, draining, stopped."""
         if _RANKS[level] < self._lowest:
             return
-        self._line({"time": self._now(), "level": level, "msg": msg, **fields})
+        self._write(self._life(msg, level, fields))
 
-    def _line(self, line: dict[str, object]) -> None:
-        self._write(self._encode(line) + b"\n")
+    def _life(self, msg: str, level: str, fields: dict[str, object]) -> bytes:
+        said = self.redactor.value(fields)
+        assert isinstance(said, dict)
+        return self._as_line({"time": self._now(), "level": level, "msg": msg, **said}) + b"\n"
+
+    def debug(self, msg: str, **fields: object) -> None:
+        """A line of level debug that somebody asked for by name, whatever the lowest level is."""
+        said = self.redactor.value(fields)
+        assert isinstance(said, dict)
+        self._write(as_json({"time": self._now(), "level": "debug", "msg": msg, **said}) + b"\n")
+
+    def _lost(self, count: int) -> bytes:
+        return self._life("lines were dropped: nobody took them", "warning", {"dropped": count})
+
+    def _to_output(self, line: bytes) -> None:
+        if self._output is not None:
+            self._output.write(line)
+
+
+def _clients_trace(record: Record) -> str | None:
+    """The trace its client says the call belongs to, as far as it is still known."""
+    if record.call is None:
+        return None
+    meta = record.call.params.get("_meta")
+    said = meta.get("traceparent") if isinstance(meta, dict) else None
+    for each in (said, record.call.headers.get("traceparent")):
+        if isinstance(each, str) and (match := _TRACEPARENT.fullmatch(each)):
+            return match[1]
+    return None
 
 
 def _level_of(record: Record, outcome: str) -> Level:
@@ -127,39 +200,22 @@ class _Clock:
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
+        self._moment = -1
         self._second = -1
+        self._day = ""
         self._text = ""
 
     def now(self) -> str:
-        second, ms = divmod(int(self._wall() * 1_000), 1_000)
+        moment = int(self._wall() * 1_000)
+        if moment == self._moment:
+            return self._text
+        self._moment = moment
+        second, ms = divmod(moment, 1_000)
         if second != self._second:
             self._second = second
-            self._text = datetime.datetime.fromtimestamp(second, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._text}.{ms:03d}+00:00"
+            self._day = datetime.datetime.fromtimestamp(second, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        self._text = self._day + _ENDS[ms]
+        return self._text
 
 
-class _Stderr:
-    """Writes what is said in one turn of the loop at once: to write a line costs more than to make it."""
-
-    def __init__(self) -> None:
-        self._lines: list[bytes] = []
-        self._writes_soon: asyncio.AbstractEventLoop | None = None
-        """The loop in whose next turn they are written."""
-
-    def write(self, line: bytes) -> None:
-        self._lines.append(line)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._flush()  # nothing runs yet, or any more
-            return
-        if loop is not self._writes_soon:
-            self._writes_soon = loop
-            loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        lines, self._lines, self._writes_soon = self._lines, [], None
-        # A closed or broken standard error costs lines, never a call.
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.buffer.write(b"".join(lines))
-            sys.stderr.buffer.flush()
+_ENDS: Final = [f".{ms:03d}+00:00" for ms in range(1_000)]

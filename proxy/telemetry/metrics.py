@@ -187,14 +187,6 @@ class Metrics:
         """It is not as it was approved."""
         self.add("tool_drift_total", row=self.tools.label(tool))
 
-    def audit_failed(self) -> None:
-        """A record of the audit could not be written."""
-        self.add("audit_write_failures_total")
-
-    def lines_dropped(self, count: int = 1) -> None:
-        """Lines that nobody took in time."""
-        self.add("log_lines_dropped_total", count)
-
     def add(
         self, name: str, amount: float = 1, *, row: str = OTHER, tenant: str = OTHER, word: str = ""
     ) -> None:
@@ -308,7 +300,7 @@ class Metrics:
 
     def _exemplify(self, latency: Cells, bucket: int, trace: Trace, seconds: float) -> None:
         # Whoever follows an exemplar wants to find the trace: one that nobody collects is none.
-        if getattr(trace, "is_sampled", True):
+        if trace.is_recorded:
             latency.exemplars[bucket] = Exemplar(trace.trace_id, seconds, self._wall())
 
     def _refused(self, record: Record, refused: Refused, tenant: str) -> None:

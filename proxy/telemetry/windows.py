@@ -146,6 +146,27 @@ class Shared(Protocol):
     def outages(self) -> int: ...
 
 
+class Records(Protocol):
+    """`telemetry.audit_log.AuditLog`."""
+
+    write_failures: int
+
+
+class Spans(Protocol):
+    """`telemetry.exports.Exports`."""
+
+    exported: int
+    failed: int
+    dropped: int
+
+
+class Lines(Protocol):
+    """`telemetry.logs.Log`."""
+
+    @property
+    def dropped(self) -> int: ...
+
+
 class Requests(Protocol):
     """`downstream.listener.Listener`."""
 
@@ -171,6 +192,8 @@ class Windows(Struct, frozen=True, kw_only=True):
     tallies: Mapping[str, Tally] = {}
     buckets: Buckets | None = None
     shared: Shared | None = None
+    records: Records | None = None
+    spans: Spans | None = None
 
 
 class Reloads(Protocol):
@@ -220,6 +243,7 @@ class ProcessWindows(Struct, frozen=True, kw_only=True):
     lag: Lag
     memory: Memory
     descriptors: Descriptors
+    lines: Lines
     connections: Callable[[], int]
 
 
@@ -271,6 +295,12 @@ def counts_of(windows: Windows) -> Iterator[Count]:
             },
         )
 
+    if see.records is not None:
+        yield Count("audit_write_failures_total", NO_LABELS, see.records, see.records.write_failures)
+    if (spans := see.spans) is not None:
+        counted = {"exported": spans.exported, "failed": spans.failed, "dropped": spans.dropped}
+        yield from _each("trace_spans_total", spans, counted)
+
 
 def process_counts_of(see: ProcessWindows) -> Iterator[Count]:
     reloads, descriptors = see.reloads, see.descriptors
@@ -278,6 +308,7 @@ def process_counts_of(see: ProcessWindows) -> Iterator[Count]:
     yield from _each("config_reloads_total", reloads, ended)
     wanting = {"refused": descriptors.refused, "paused": descriptors.paused}
     yield from _each("descriptor_events_total", descriptors, wanting)
+    yield Count("log_lines_dropped_total", NO_LABELS, see.lines, see.lines.dropped)
 
 
 def levels_of(readings: Sequence[Windows], see: ProcessWindows) -> Iterator[Level]:

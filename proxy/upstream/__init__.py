@@ -13,6 +13,7 @@ sessions. Foreign exceptions are translated here, at the border that meets them,
     forward.py             one permitted call to one reply (streamable HTTP)
     passing.py             which header fields of an answer pass
     judge.py               is this answer ours? (ears.py: who listens; progress.py: whose progress it is)
+    carrying.py            what an attempt says in the message it sends
     cancelling.py          the word that a call is over
     catalog.py             what tools/list taught us
     http_sse.py            the same for HTTP+SSE, where answers arrive elsewhere

@@ -34,6 +34,7 @@ from ..protocol.sse import Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
 from .cancelling import cancellation
+from .carrying import carrying
 from .catalog import Catalog
 from .credentials import Stops
 from .judge import Foreign, Judge, look
@@ -67,15 +68,17 @@ class Forward:
         stops: Stops | None = None,
         listen: Listen | None = None,
         catalog: Catalog | None = None,
+        injects_meta: bool = False,
     ) -> None:
         """`stops` says which fields of a request end here; by default those that end here whoever calls. `listen`
         hears what becomes the caller's; absent where callers are not told apart. `catalog` is what lists taught
-        before."""
+        before. `injects_meta`: what attempts carry is written into their messages, too."""
         self._settings = settings
         self._catalog = catalog or Catalog()
         self._transport = transport
         self._form = form
         self._listen = listen
+        self._injects_meta = injects_meta
         self.passing = Passing(settings.hide_headers)
         """The fields of an answer that the client gets."""
         self._origin = origin or Origin(settings)
@@ -119,6 +122,8 @@ class Forward:
         attempts = [each.journey.attempted() for each in call.parts or (call,)]
         if carried := attempts[0].carries:
             fields = _replaced(fields, carried)
+            if self._injects_meta and body is not None:
+                body = carrying(call, attempts)
         try:
             answer = await self._followed(call, method, target, fields, body)
         except Unreached as error:
@@ -364,9 +369,9 @@ def _unreached(error: Unreached) -> Refused:
 
 
 def _replaced(fields: list[Field], by: Sequence[Field]) -> list[Field]:
-    """The fields, with those of the same names replaced."""
+    """The fields, with those of the same names replaced, or taken out where there is no value."""
     names = {name for name, _ in by}
-    return [*(field for field in fields if field[0].lower() not in names), *by]
+    return [*(field for field in fields if field[0].lower() not in names), *(each for each in by if each[1])]
 
 
 def _closed(close: Callable[[], None], attempts: Sequence[Attempt]) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
 
 from ..model import (
     Broken,
@@ -46,6 +46,9 @@ MAX_ENDPOINT_BYTES: Final = 2_048
 MAX_SAID_BYTES: Final = 16_384
 """Of an acknowledgement, or of the page that comes with an HTTP error."""
 
+Recorded: TypeAlias = Callable[[Sequence[Call]], Awaitable[Refused | None]]
+"""Waits until it is recorded how these calls were answered. The refusal that is told instead, where it cannot be."""
+
 
 class Acknowledged(Reply):
     """The 202 of a message whose answer arrives elsewhere: whoever asked to be told hears of that one."""
@@ -69,13 +72,14 @@ class Acknowledged(Reply):
 class Session:
     """One open stream and what was asked on it."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, recorded: Recorded | None = None) -> None:
         self.endpoint: str | None = None
         """Path and query at the server; None until its `endpoint` event has come."""
         self.stream: Stream | None = None
         self.ear: Ear | None = None
         """Hears what becomes the caller's; None until the endpoint is known."""
         self._form = form
+        self._recorded = recorded
         self._waiting: dict[IdKey, tuple[Call, Acknowledged | None]] = {}
         self._given_up: OrderedDict[IdKey, None] = OrderedDict()
         """Requests that wait no more and may still be answered: cancelled, or lost on their way."""
@@ -154,9 +158,30 @@ class Session:
         a foreign answer, or Refused for what is somebody else's."""
         if event.id and self.ear is not None:
             self.ear.event_id(event.id)
-        for said in await messages_of(event):
+        messages = await messages_of(event)
+        if self._recorded is not None and (instead := await self._unrecorded(self._recorded, messages)):
+            return instead
+        for said in messages:
             self._settle(said)
         return event.raw if self.ear is None else heard_by(self.ear, event)
+
+    async def _unrecorded(self, recorded: Recorded, messages: Sequence[Said]) -> bytes:
+        """What the client is told instead of answers that cannot be recorded; nothing where they are."""
+        calls = []
+        for said in messages:
+            key = id_key(said.id) if said.is_answer and isinstance(said.id, int | str) else None
+            if key in self._waiting and said.verdict is not None:
+                calls.append(self._waiting[key][0])
+                calls[-1].journey.answered(said.verdict)
+        refused = await recorded(calls) if calls else None
+        if refused is None:
+            return b""
+        for call in calls:
+            call.journey.refused(refused)
+            reply = self._take(id_key(call.id)) if call.id is not None else None
+            if reply is not None:
+                reply.settle(Ending.PROXY_FAILED)
+        return b"".join(as_event(message(refused, call, self._form)) for call in calls)
 
     def _settle(self, said: Said) -> None:
         id = said.id if isinstance(said.id, int | str) else None
@@ -175,7 +200,7 @@ class Session:
             del self._given_up[key]
             return
         if said.verdict is not None:
-            call.journey.answered(said.verdict)
+            call.journey.answered(said.verdict, said.code)
         reply = self._take(key)
         if reply is not None:
             reply.settle(Ending.COMPLETE)
@@ -210,15 +235,17 @@ class TwoEndpoints:
         *,
         listen: Listen | None = None,
         sessions: dict[str, Session] | None = None,
+        recorded: Recorded | None = None,
     ) -> None:
         """`listen` hears what becomes the caller's; absent where callers are not told apart. `sessions` are those that
-        are open since before a reload."""
+        are open since before a reload. No answer is passed on before `recorded` lets it; None: nobody is asked."""
         self._settings = settings
         self._forward = forward
         self._messages_path = messages_path
         self._form = form
         self._listen = listen
         self._sessions: dict[str, Session] = {} if sessions is None else sessions
+        self._recorded = recorded
         self._origin = Origin(settings)
 
     async def __call__(self, permit: Permit) -> Reply:
@@ -267,7 +294,7 @@ class TwoEndpoints:
         except BaseException:
             answer.close()
             raise
-        session = Session(self._form)
+        session = Session(self._form, self._recorded)
         call.headers.forget_index()
         stream = Stream(self._events(permit, answer.chunks, session), answer.close)
         stream.awaited = session.is_awaited

@@ -187,7 +187,7 @@ class Judge:
             return
         del self.waiting[id_key(id)]
         if said.verdict is not None:
-            call.journey.answered(said.verdict)
+            call.journey.answered(said.verdict, said.code)
         if self._heard is not None and said.result is not None:
             self._heard(call, said.result)
         if self._several:

@@ -19,7 +19,16 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.corpus import cache_stand, checks, client, expectations, limit_stand, pressure, trouble_stand
+from tests.corpus import (
+    cache_stand,
+    checks,
+    client,
+    expectations,
+    limit_stand,
+    pressure,
+    telemetry_stand,
+    trouble_stand,
+)
 from tests.corpus.allowances import TRIES
 from tests.corpus.approved import Approved
 from tests.corpus.belongings import Belongings, named_in
@@ -60,6 +69,7 @@ CATEGORIES = frozenset(
         "limits",
         "cache",
         "upstream",
+        "telemetry",
     }
 )
 """What this runner can run."""
@@ -213,7 +223,7 @@ class Arena:
         return wanted, tuple(dict.fromkeys(rooms)), tuple(problems)
 
     def _knows(self, setup: str) -> bool:
-        is_ours = setup in limit_stand.SETUPS or cache_stand.knows(setup)
+        is_ours = setup in (*limit_stand.SETUPS, telemetry_stand.REFUSED) or cache_stand.knows(setup)
         return is_ours or setup_of(setup, self._idp) is not None
 
     async def _judged(self, case: Case, wanted: dict[str, checks.Check]) -> tuple[str, ...]:
@@ -464,7 +474,8 @@ def _kind(case: Case, names: frozenset[str]) -> type[Stand]:
 
 def _special(case: Case) -> type[Stand] | None:
     """One that is set up for cases like this."""
-    return limit_stand.stand_of(case) or cache_stand.stand_of(case) or trouble_stand.stand_of(case)
+    rooms = (limit_stand, cache_stand, trouble_stand, telemetry_stand)
+    return next((kind for room in rooms if (kind := room.stand_of(case)) is not None), None)
 
 
 def _is_alone(case: Case) -> bool:

@@ -17,7 +17,7 @@ from proxy import assemble
 from proxy.__main__ import main
 from proxy.downstream import connection
 from proxy.limits.building import Limiting
-from proxy.model import Peer
+from proxy.model import Peer, Took
 from proxy.settings import Settings
 from proxy.telemetry.logs import Log
 
@@ -56,8 +56,8 @@ def elsewhen(file: Path) -> Callable[..., tuple[Limiting, object]]:
     """The limits of a house whose clock is the file."""
     wall = clock(file)
 
-    def limits(settings: Settings, log: Log, watch: object, _: object) -> tuple[Limiting, object]:
-        return _limits(settings, log, watch, wall)  # type: ignore[arg-type]  # handed on as it is
+    def limits(settings: Settings, log: Log, watch: object, _: object, took: Took) -> tuple[Limiting, object]:
+        return _limits(settings, log, watch, wall, took)  # type: ignore[arg-type]  # handed on as it is
 
     return limits
 

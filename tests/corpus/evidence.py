@@ -280,6 +280,11 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Connections of calls that had ended on which upstream still answers; None where nobody looked."""
     outage: Outage | None = None
 
+    sinks: Mapping[str, bytes] = MappingProxyType({})
+    """All that the sidecar has told, by where it did; empty where nobody looked."""
+    secrets: tuple[bytes, ...] = ()
+    """What none of them may hold."""
+
     @property
     def number(self) -> str | None:
         """That of the first answer, None where it is no result of the server."""

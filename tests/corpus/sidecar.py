@@ -461,5 +461,6 @@ async def fetch(port: int, path: str, timeout_s: float = 3.0) -> Message | None:
                 writer.close()
     except (OSError, TimeoutError):
         return None
+    ledger.look("operations port", data)
     answers, _ = read_answers(data, closed=True)
     return answers[0] if answers else None

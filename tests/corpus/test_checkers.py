@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.corpus import checks, expectations, kept_pairs, reload_pairs, trouble_pairs
+from tests.corpus import checks, expectations, kept_pairs, reload_pairs, telemetry_pairs, trouble_pairs
 from tests.corpus.allowances import LOCAL, OVERLAP, Moment
 from tests.corpus.arena import JUDGES
 from tests.corpus.evidence import PASSED, Round
@@ -208,6 +208,7 @@ PAIRS: dict[str, tuple[Change, Change]] = {
     **kept_pairs.PAIRS,
     **reload_pairs.PAIRS,
     **trouble_pairs.PAIRS,
+    **telemetry_pairs.PAIRS,
     # limits
     "bucket or Redis key created before auth": (
         STRANGERS,
@@ -535,6 +536,7 @@ ALSO_RED: tuple[tuple[str, Change], ...] = (
     *kept_pairs.ALSO_RED,
     *reload_pairs.ALSO_RED,
     *trouble_pairs.ALSO_RED,
+    *telemetry_pairs.ALSO_RED,
     (
         "request headers echoed",
         {

@@ -18,6 +18,10 @@ from .scene import LOOK_EVERY_S, SETTLE_S, Scene
 from .wired import WIRED
 
 LONGEST_WAIT_S: Final = 20.0
+FAILURES: Final = frozenset(
+    {"failed", "failed in the loop", "nobody caught", "could not be raised", "warned", "a library says"}
+)
+"""How lines begin that tell of what nobody expected."""
 
 
 class Report(Struct, kw_only=True):
@@ -106,13 +110,15 @@ async def finish(
     report.figures = "; ".join([ends, *(f"{name} {value}" for name, value in (figures or {}).items())])
     if scene.sidecar.other:
         report.broken.append(f"the sidecar said what is no line: {''.join(scene.sidecar.other)[-300:]}")
+    if scene.sidecar.leaked:
+        report.broken.append(f"the sidecar wrote its credential down {scene.sidecar.leaked} times")
     report.broken += failures(scene.sidecar.lines)
     return report
 
 
 def failures(lines: Sequence[dict[str, Any]]) -> list[str]:
     """What the sidecar itself calls its own failure."""
-    failed = [line for line in lines if line.get("msg") == "failed" or line.get("reason") == "internal"]
+    failed = [line for line in lines if line.get("msg") in FAILURES or line.get("reason") == "internal"]
     return [f"the sidecar failed {len(failed)} times: {failed[0]}"] if failed else []
 
 

@@ -153,9 +153,20 @@ def forgiving_reload() -> None:
     House._reloaded = reloaded  # type: ignore[method-assign]  # the mistake
 
 
+def told_credential() -> None:
+    """Whoever forwards a call says with what."""
+
+    async def forward(self: Forward, permit: Permit) -> Reply:
+        print(f"sent with {self._origin.own.fields}", file=sys.stderr, flush=True)
+        return await _forward(self, permit)
+
+    Forward.__call__ = forward  # type: ignore[method-assign]  # the mistake
+
+
 MISTAKES: dict[str, Callable[[], None]] = {
     each.__name__: each
     for each in (
+        told_credential,
         double_send,
         leaked_slot,
         unknown_as_success,

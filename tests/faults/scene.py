@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -28,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.demo.ports import free_ports
+from tests import ledger
 from tests.conformance.processes import end_with_parent
 
 from .caller import RIGHT, Crowd, Told
@@ -42,6 +44,9 @@ SETTLE_S: Final = 10.0
 """Idle connections to the server are closed after 3 s, looked at every 3 s."""
 HOLD_S: Final = 5.0
 LOOK_EVERY_S: Final = 0.05
+CREDENTIAL_NAME: Final = "LABORATORY_CREDENTIAL"
+CREDENTIAL: Final = secrets.token_hex(24)
+"""What sidecars present to the server. No fault makes one write it down."""
 
 
 Line = TypeVar("Line")
@@ -71,6 +76,7 @@ async def started(
 ) -> Process:
     """A process of the checkout that ends when we do, without settings from our own environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MCP_")}
+    clean[CREDENTIAL_NAME] = CREDENTIAL
     return await asyncio.create_subprocess_exec(
         *command,
         stdin=stdin,
@@ -195,6 +201,7 @@ class Sidecar:
             "listen.address=127.0.0.1:0",
             "operations.address=127.0.0.1:0",
             f"capacity.max_in_flight={PLACES}",
+            f"upstream.headers.X-Laboratory=${{{CREDENTIAL_NAME}}}",
             *settings,
         ]
         launcher = list(module) or ["tests.faults.watched"]
@@ -206,6 +213,8 @@ class Sidecar:
         self.lines: list[dict[str, Any]] = []
         self.other: list[str] = []
         """What it said that is no log line."""
+        self.leaked = 0
+        """Lines with its credential in them."""
         self.port = 0
         self.operations = 0
         self._gauges = 0
@@ -222,6 +231,8 @@ class Sidecar:
         assert self._process is not None
         assert self._process.stderr is not None
         async for raw in self._process.stderr:
+            ledger.look("fault log", raw)
+            self.leaked += CREDENTIAL.encode() in raw
             try:
                 self.lines.append(json.loads(raw))
             except ValueError:

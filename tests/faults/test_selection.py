@@ -45,6 +45,7 @@ MISTAKES: dict[str, tuple[tuple[str, float], str]] = {
     "forgotten_places": ((UNDER_WAY, 0.4), "calls found a place where all are held"),
     "impatient_reload": ((UNDER_WAY, 0.4), "calls were lost"),
     "forgiving_reload": ((UNDER_LOAD, 0.1), "denied calls"),
+    "told_credential": (DYING, "wrote its credential down"),
 }
 """What is planted, under which fault, and what it is found by."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from proxy.lifecycle.guards import Guards, Life
 from tests.integration.client import Client, connected
@@ -57,9 +58,18 @@ def open_sidecar(_closing: AsyncExitStack, upstream: Upstream) -> OpenSidecar:
         file: Path | None = None,
         sleep: Callable[[float], Awaitable[object]] = never,
         guards: Callable[[Life], Guards] | None = None,
+        exporter: SpanExporter | None = None,
     ) -> Sidecar:
         return await _closing.enter_async_context(
-            sidecar(url or upstream.url, *overrides, drain_s=drain_s, file=file, sleep=sleep, guards=guards)
+            sidecar(
+                url or upstream.url,
+                *overrides,
+                drain_s=drain_s,
+                file=file,
+                sleep=sleep,
+                guards=guards,
+                exporter=exporter,
+            )
         )
 
     return opened

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from proxy.house import House
 from proxy.lifecycle.guards import Guards, Life
@@ -26,6 +29,9 @@ from tests.integration.wire import Answer, request
 
 ROOT = Path(__file__).parents[2]
 Line = dict[str, Any]
+PRINTED = re.compile(
+    rb'"msg":"(?:failed in the loop|nobody caught|could not be raised|a library says|warned)"'
+)
 
 
 class Lines:
@@ -88,7 +94,9 @@ class Sidecar:
 
 async def probe(port: int, path: str) -> Answer:
     async with connected(port) as client:
-        return await client.asked(request("GET", path))
+        answer = await client.asked(request("GET", path))
+        ledger.look("operations port", answer.body)
+        return answer
 
 
 @asynccontextmanager
@@ -99,6 +107,7 @@ async def sidecar(
     file: Path | None = None,
     sleep: Callable[[float], Awaitable[object]] = never,
     guards: Callable[[Life], Guards] | None = None,
+    exporter: SpanExporter | None = None,
 ) -> AsyncIterator[Sidecar]:
     """A house on free ports, closed at the end. With a settings file it can be reloaded; `sleep` is how it waits for
     that file to hold still, by default for ever: then it is reloaded when the test says so."""
@@ -128,6 +137,7 @@ async def sidecar(
         read=None if file is None else read,
         guards=None if guards is None else guards(log.life),
         sleep=sleep,
+        exporter=exporter,
     )
     await house.open()
     try:
@@ -143,7 +153,7 @@ class Process:
         self.process = process
         self.lines = lines
         self.other: list[str] = []
-        """What it said that is no log line."""
+        """What it said that is no log line, or that Python would have printed."""
 
     async def listening(self) -> tuple[int, int]:
         """Data port and operations port, once it serves."""
@@ -182,6 +192,8 @@ async def process(
             try:
                 running.lines.write(raw)
             except ValueError:
+                running.other.append(raw.decode())
+            if PRINTED.search(raw):
                 running.other.append(raw.decode())
 
     reading = asyncio.get_running_loop().create_task(read())

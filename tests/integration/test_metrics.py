@@ -11,6 +11,7 @@ import platform
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.integration.client import Client
 from tests.integration.conftest import Connect, OpenSidecar
@@ -18,9 +19,9 @@ from tests.integration.keys import key, let_in
 from tests.integration.scrape import Page, scrape, scraped
 from tests.integration.test_policy import PINNED, entry_of
 from tests.integration.test_reload import File, file, reload
-from tests.integration.upstream import Exchange, Upstream
+from tests.integration.upstream import Exchange, Upstream, fields_of
 from tests.integration.waiting import until
-from tests.integration.wire import LEGACY, MODERN, message, post, result, tool_call
+from tests.integration.wire import LEGACY, MODERN, message, post, request, result, tool_call
 
 __all__ = ["file"]  # a fixture
 
@@ -274,6 +275,30 @@ async def test_a_tool_that_a_list_has_shown_has_a_label(
         side.operations, "tool_calls_total", 1, tool="failing", tenant="local", status="rpc_error"
     )
     assert page("tool_calls_total", tool="other", tenant="local", status="rpc_error") == 1
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+async def test_a_bucket_leads_to_the_trace_of_a_call(
+    open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, sample: int
+) -> None:
+    """Exemplars: in OpenMetrics only, and only of a call that is to be found where traces are collected."""
+    side = await open_sidecar(
+        "telemetry.traces.exporter=none", f"telemetry.traces.sample={sample}", exporter=InMemorySpanExporter()
+    )
+    client = await connect(side.port)
+    client.send(post(tool_call()))
+    exchange = await upstream.next()
+    (parent,) = fields_of(exchange.request, "traceparent")
+    exchange.answer(result())
+    await client.answer()
+    await side.lines.next_calls()
+    operator = await connect(side.operations)
+    operator.send(request("GET", "/metrics", [("Accept", "application/openmetrics-text;version=1.0.0")]))
+    answer = await operator.answer()
+    assert (answer.get("content-type") or "").startswith("application/openmetrics-text")
+    trace_id = parent.split("-")[1]
+    assert (f'trace_id="{trace_id}"'.encode() in answer.body) is bool(sample)
+    assert b"trace_id" not in (await side.probe("/metrics")).body
 
 
 @pytest.mark.parametrize("path", ["/metrics"])

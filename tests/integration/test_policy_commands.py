@@ -45,7 +45,7 @@ def test_every_shipped_settings_file_is_ok(name: str) -> None:
 
 def test_packs_and_examples_have_vectors() -> None:
     """Issue 4, item 11: packs that are themselves tested."""
-    examples = {"filesystem", "git", "kubernetes"}
+    examples = {"filesystem", "git", "kubernetes", "memory"}
     assert {Path(name).stem for name in VECTORS} == {*PACKS, *examples}
     assert {f"{name}.yaml" for name in examples} <= set(SETTINGS)
 
@@ -200,3 +200,34 @@ def test_an_installed_wheel_has_the_packs(tmp_path: Path) -> None:
     done = run("explain", *words, folder=tmp_path, package=site)
     assert (done.returncode, done.stderr) == (1, "")
     assert "  > cleanup " in done.stdout
+
+
+def test_an_installed_wheel_has_the_examples(tmp_path: Path) -> None:
+    """Issue 9, 5: who has nothing but the wheel gets every file of policies/, and can use it at once."""
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    listed = run("policy", "list", folder=tmp_path, package=site).stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [
+        *(["example", name.removesuffix(".yaml")] for name in SETTINGS),
+        *(["pack", name] for name in PACKS),
+    ]
+    for kind, name in (line.split()[:2] for line in listed):
+        folder = ROOT / "policies" / ("packs" if kind == "pack" else "")
+        done = run("policy", "show", name, folder=tmp_path, package=site)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(run("policy", "show", "memory").stdout, encoding="utf-8")
+    assert run("check", "--config", "own.yaml", folder=tmp_path, package=site).returncode == 0
+    shown = tmp_path / "site/proxy/policies/vectors/memory.yaml"
+    assert run("policy", "test", str(shown), folder=tmp_path, package=site).returncode == 0
+
+
+def test_what_is_not_shipped_is_not_shown() -> None:
+    """design section 2: exit code 2; names known here are told, and no path is one."""
+    for name in ("nothing", "../pyproject", "packs/strict"):
+        done = run("policy", "show", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"'{name}'" in done.stderr
+        assert "nothing of this name is shipped" in done.stderr

@@ -375,3 +375,18 @@ async def test_a_certificate_for_another_host_is_refused() -> None:
         assert await why_not(provider, url) == "certificate"
         assert seen == []
     await provider.close()
+
+
+async def test_it_tells_how_long_each_question_took(upstream: Upstream, url: str) -> None:
+    """Metric outbound_latency_seconds: also of a question that got no answer."""
+    took: list[tuple[str, float]] = []
+    moments = iter([1.0, 1.5, 2.0, 2.25, 3.0, 7.0])
+    asking = Provider(took=lambda who, seconds: took.append((who, seconds)), now=lambda: next(moments))
+    upstream.follow(answering(b"{}"))
+    async with within():
+        await asking.fetch(url)
+    await ask(asking, url, token="opaque")
+    upstream.follow(answering(b"", status="503 Unavailable"))
+    await why_not(asking, url)
+    assert took == [("jwks", 0.5), ("introspection", 0.25), ("jwks", 4.0)]
+    await asking.close()

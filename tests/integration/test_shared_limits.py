@@ -159,6 +159,19 @@ async def test_two_replicas_give_together_what_the_limit_says(store: Valkey, rep
     assert [each.shared.fallbacks for each in replicas] == [0, 0]
 
 
+async def test_it_tells_how_long_the_store_took(store: Valkey, replica: Open) -> None:
+    """Metric outbound_latency_seconds; also of a take that it did not answer in time."""
+    took: list[tuple[str, float]] = []
+    one = await replica(store, timeout_s=SHORT_S, took=lambda who, seconds: took.append((who, seconds)))
+    await one.shared.take([quota(10)])
+    store.hang()
+    await one.shared.take([quota(10)])
+    store.go_on()
+    assert [who for who, _ in took] == ["valkey", "valkey"]
+    assert 0 < took[0][1] < LONGEST_S
+    assert took[1][1] >= SHORT_S * 0.9
+
+
 async def test_a_thousand_takes_at_once(store: Valkey, replica: Open) -> None:
     one = await replica(store)
     answers = await asyncio.gather(*(one.shared.take((quota(1_000), rate(2_000))) for _ in range(1_000)))

@@ -32,6 +32,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "assemble": {""},
     "metering": {""},
     "house": {""},
+    "doctor": {""},
     "commands": {""},
     "__main__": {""},
 }

@@ -6,6 +6,7 @@ Read as data; nothing here builds an image or speaks to a cluster.
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy import __version__
 from proxy.commands import run_command
 from proxy.lifecycle.drain import GRACE_S
 from proxy.lifecycle.healthcheck import DEFAULT_ADDRESS
@@ -85,10 +87,11 @@ def test_every_package_of_the_image_is_pinned_by_its_hash() -> None:
     ]
     assert len(installs) == 4
     assert all("--require-hashes" in each or "--no-index" in each for each in installs)
-    assert any("--require-hashes -r requirements/run.lock" in each for each in installs)
+    assert any("--require-hashes" in each and '-r "requirements/${LOCK}.lock"' in each for each in installs)
+    assert ("ARG", "LOCK=image") in instructions()
 
 
-@pytest.mark.parametrize("name", ["run.lock", "test.lock"])
+@pytest.mark.parametrize("name", ["run.lock", "image.lock", "test.lock"])
 def test_a_lock_names_files_and_no_place_to_get_them_from(name: str) -> None:
     """An index belongs to whoever installs; one in a lock would override theirs."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
@@ -98,8 +101,10 @@ def test_a_lock_names_files_and_no_place_to_get_them_from(name: str) -> None:
 
 def test_the_image_has_the_python_the_package_asks_for() -> None:
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
-    bases = {rest.split()[0] for word, rest in instructions() if word == "FROM"}
-    assert bases == {"python:3.13-slim"}, "one base, or the environment's interpreter is not where it was"
+    bases = [rest for word, rest in instructions() if word == "FROM"]
+    (base,) = [rest for word, rest in instructions() if word == "ARG" and rest.startswith("BASE=")]
+    assert bases == ["${BASE} AS build", "scratch"], "nothing of a distribution is left in what runs"
+    assert base == "BASE=python:3.14-trixie"
     assert asked == ">=3.11"
 
 
@@ -126,12 +131,14 @@ def test_the_image_asks_whether_it_is_alive_where_the_sidecar_listens() -> None:
     assert port in final_stage()["EXPOSE"].split()
 
 
-def test_the_image_writes_no_bytecode_when_it_runs() -> None:
-    """Its file system is read-only; all of it was compiled when it was built."""
-    assert "PYTHONDONTWRITEBYTECODE=1" in final_stage()["ENV"]
+def test_the_image_is_what_its_first_stage_put_together() -> None:
+    """tests/release/test_image.py takes the steps and starts what comes out."""
     last_step = [rest for word, rest in instructions() if word == "RUN"][-1]
-    assert last_step == "python -m compileall -q --invalidation-mode unchecked-hash /opt/mcp-sidecar/lib"
-    assert final_stage()["COPY"] == "--from=build /opt/mcp-sidecar /opt/mcp-sidecar"
+    assert last_step == "python deploy/release/rootfs.py /packages /rootfs"
+    assert final_stage()["COPY"] == "--from=build /rootfs /"
+    assert ("ARG", f"VERSION={__version__}") in instructions()
+    user = str(runpy.run_path(str(ROOT / "deploy/release/rootfs.py"))["USER"])
+    assert final_stage()["USER"] == f"{user}:{user}"
 
 
 def test_the_build_context_holds_what_is_copied_and_nothing_else() -> None:
@@ -242,8 +249,7 @@ def test_the_example_runs_the_image_as_the_image_does() -> None:
     rights = the_sidecar()["securityContext"]
     assert (rights["runAsUser"], rights["runAsGroup"]) == (int(user), int(group))
     assert the_server()["securityContext"]["runAsUser"] != rights["runAsUser"]
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert the_sidecar()["image"] == f"mcp-sidecar:{version}"
+    assert the_sidecar()["image"] == f"mcp-sidecar:{__version__}"
 
 
 def ci(

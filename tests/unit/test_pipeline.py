@@ -189,7 +189,8 @@ async def test_an_unexpected_exception_is_a_no_that_does_not_say_what_it_was(hou
     reply = await house.hall(house.call())
     [refused] = house.explained
     assert reply is house.refusal
-    assert (refused.reason, refused.data, refused.headers) == (Reason.INTERNAL, {}, ())
+    assert (refused.reason, refused.data, refused.headers) == (Reason.INTERNAL, {"requestId": "j1"}, ())
+    assert "the id of this request: j1." in refused.why  # issue 8, 4: what the operator looks for
     assert SECRET not in f"{refused}{refused.why}"
     assert SECRET in str(refused.__cause__)
     assert ("j1", "refused", Reason.INTERNAL) in house.diary

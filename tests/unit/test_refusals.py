@@ -48,6 +48,7 @@ EXPECTED = {
     Reason.DEADLINE: Expected(504, 504, "form"),
     Reason.DRAINING: Expected(503, 503, "http"),
     Reason.INTERNAL: Expected(500, 500, "form"),
+    Reason.AUDIT_UNAVAILABLE: Expected(503, 503, "form"),
     Reason.ORIGIN_NOT_ALLOWED: Expected(403, 403, "http"),
     Reason.HOST_NOT_ALLOWED: Expected(421, 421, "http"),
     Reason.PATH_UNKNOWN: Expected(404, None, "plain"),

@@ -15,13 +15,27 @@ from tests.corpus.checks import (
     rpc,
     sessions,
     ssrf,
+    telemetry,
     upstream,
 )
 from tests.corpus.checks.common import Check, Judge, Pattern
 
 TABLES = tuple(
     room.TABLE
-    for room in (http, rpc, config, reloads, auth, sessions, ssrf, poisoning, limits, kept, upstream)
+    for room in (
+        http,
+        rpc,
+        config,
+        reloads,
+        auth,
+        sessions,
+        ssrf,
+        poisoning,
+        limits,
+        kept,
+        upstream,
+        telemetry,
+    )
 )
 """No sentence is in two of them: the cases with it would be judged by one."""
 TABLE: dict[str, Check] = {text: check for table in TABLES for text, check in table.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import jsonschema  # type: ignore[import-untyped]  # it brings no types
+import jsonschema
 import pytest
 import yaml
 from msgspec import Struct, field

@@ -4,11 +4,13 @@ import copy
 import json
 import logging
 import pickle
+import sys
+import threading
 
 import msgspec
 import pytest
 
-from proxy.secret import Secret, names_a_credential
+from proxy.secret import Secret, living, names_a_credential
 
 TEXT = "hunter2"
 
@@ -117,3 +119,26 @@ def test_it_never_changes() -> None:
 def test_names_tell_credentials(name: str, is_one: bool) -> None:
     """Under these names a clear text is refused, under others it is an ordinary header."""
     assert names_a_credential(name) is is_one
+
+
+def test_secrets_are_counted_while_others_make_some() -> None:
+    """A reload reads settings in a thread while lines are written in the loop."""
+    is_over = threading.Event()
+
+    def make() -> None:
+        while not is_over.is_set():
+            held = [Secret(f"{number}") for number in range(100)]
+            del held
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=make)
+    thread.start()
+    try:
+        mine = [Secret(TEXT) for _ in range(2_000)]
+        for _ in range(100):
+            assert {id(each) for each in mine} <= {id(each) for each in living()}
+    finally:
+        is_over.set()
+        thread.join()
+        sys.setswitchinterval(before)

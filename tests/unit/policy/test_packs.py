@@ -8,9 +8,10 @@ import pytest
 
 from proxy.configuration.mistakes import SettingsError
 from proxy.model import Call, Principal
-from proxy.policy.packs import located, read_packs, shipped
+from proxy.policy.packs import located, read_packs
 from proxy.policy.rules import Allow, Deny, Rules
 from proxy.policy.settings import PolicySettings
+from proxy.policy.shipped import packs as shipped
 from tests.fakes import make_call
 from tests.unit.configuration.reading import mistakes, read
 

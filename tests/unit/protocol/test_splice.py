@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.splice import elements, member, members, spliced
+from proxy.protocol.splice import elements, member, members, spliced, with_meta
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,81 @@ def test_places_get_other_bytes() -> None:
     assert spliced(b"abcdef", [(slice(1, 2), b"XX"), (slice(2, 2), b"Y"), (slice(5, 6), b"")]) == b"aXXYcde"
     text = b"abc"
     assert spliced(text, []) is text
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"id":1}', b'{"params":{"_meta":{"t":"new"}},"id":1}'),
+        (b" { } ", b' {"params":{"_meta":{"t":"new"}} } '),
+        (b'{"params": { }}', b'{"params": {"_meta":{"t":"new"} }}'),
+        (b'{"params":{"a":1}}', b'{"params":{"_meta":{"t":"new"},"a":1}}'),
+        (b'{"params":{"_meta":{}}}', b'{"params":{"_meta":{"t":"new"}}}'),
+        (b'{"params":{"_meta":{ "a":[1.0e1]}}}', b'{"params":{"_meta":{"t":"new", "a":[1.0e1]}}}'),
+        (b'{"params":{"_meta":{"a":1 ,"t" : {"x":1} }}}', b'{"params":{"_meta":{"a":1 ,"t" : "new" }}}'),
+        (b'{"params":{"_meta":{"\\u0074":0}}}', b'{"params":{"_meta":{"\\u0074":"new"}}}'),
+    ],
+)
+def test_a_member_of_meta_is_put_in_or_replaced(body: bytes, expected: bytes) -> None:
+    """Issue 8: by splicing bytes, never by writing the text anew."""
+    assert with_meta(body, {"t": "new"}) == expected
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"1", b'{"params":[]}', b'{"params":{"_meta":[]}}', b'{"params":null}']
+)
+def test_what_has_no_place_for_meta_is_left_to_the_caller(body: bytes) -> None:
+    """Own promise: whoever splices decides what becomes of a text without a place."""
+    with pytest.raises(ValueError, match="object"):
+        with_meta(body, {"t": "new"})
+
+
+BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
+TEXTS = st.builds(lambda value, plain: json.dumps(value, ensure_ascii=not plain), JSON, st.booleans())
+
+
+@st.composite
+def objects(draw: st.DrawFn, /, **inside: str | None) -> str:
+    """The text of an object, oddly spaced, with these members among others; a value of None is no member."""
+    names = draw(st.lists(st.text(max_size=3).map("x".__add__), unique=True, max_size=3))
+    pairs = [(json.dumps(name), draw(TEXTS)) for name in names]
+    pairs += [(json.dumps(name), text) for name, text in inside.items() if text is not None]
+    texts = [
+        f"{draw(BLANKS)}{name}{draw(BLANKS)}:{draw(BLANKS)}{text}{draw(BLANKS)}"
+        for name, text in draw(st.permutations(pairs))
+    ]
+    return "{%s}" % (",".join(texts) or draw(BLANKS))
+
+
+HOLE = "\N{REPLACEMENT CHARACTER}hole"
+
+
+@given(st.data())
+def test_every_other_byte_stays(data: st.DataObject) -> None:
+    """Issue 8: the rest of the body stays byte-identical, whatever is replaced or put in."""
+    values = {"traceparent": "00-1-2-01", "tracestate": 'a="1'}
+    there = data.draw(st.sets(st.sampled_from(sorted(values))))
+    # A text with holes where the values stand: filled with the old ones it goes in, with the new ones it comes out.
+    holes = {name: f'"{HOLE}{name}"' if name in there else None for name in values}
+    meta = data.draw(objects(**holes)) if there else data.draw(st.none() | objects())
+    params = data.draw(objects(_meta=meta)) if meta is not None else data.draw(st.none() | objects())
+    text = data.draw(objects(params=params))
+    old = new = text
+    for name in there:
+        old = old.replace(f'"{HOLE}{name}"', data.draw(TEXTS))
+        new = new.replace(f'"{HOLE}{name}"', json.dumps(values[name]))
+    spliced_in = with_meta(old.encode("utf-8", "surrogatepass"), values)
+
+    expected = new.encode("utf-8", "surrogatepass")
+    put_in = len(spliced_in) - len(expected)
+    if there == set(values):
+        assert spliced_in == expected
+        return
+    # One piece was put in, and without it everything is as it was.
+    at = next(
+        at for at in range(len(expected) + 1) if spliced_in[:at] + spliced_in[at + put_in :] == expected
+    )
+    assert put_in > 0
+    assert at < len(expected)
+    seen = json.loads(spliced_in.decode("utf-8", "surrogatepass"))
+    assert values.items() <= seen["params"]["_meta"].items()

@@ -48,7 +48,7 @@ def test_the_key_stands_in_the_header_and_in_the_message() -> None:
     assert len(key_of(call)) == 64
     assert call.headers.pairs[:2] == ((b"X-A", b"1"), (b"X-B", b"2"))
     assert isinstance(asked.call.journey, FakeJourney)
-    assert asked.call.journey.diary == [("j1", "altered", ALTERED)]
+    assert asked.call.journey.diary == [("j1", "altered", ALTERED), ("j1", "known as", key_of(call))]
     for name in set(asked.call.__struct_fields__) - {"headers", "body"}:
         assert getattr(call, name) is getattr(asked.call, name)
 

@@ -38,12 +38,17 @@ class Breaker(Struct):
     state: State = State.OPEN
 
 
-def process(reloads: Reloads | None = None, lag: LoopLag | None = None) -> ProcessWindows:
+class Lines(Struct):
+    dropped: int = 0
+
+
+def process(reloads: Reloads | None = None, lag: LoopLag | None = None, dropped: int = 0) -> ProcessWindows:
     return ProcessWindows(
         reloads=reloads or Reloads(),
         lag=lag or LoopLag(),
         memory=Memory(lambda: None),
         descriptors=Descriptors(lambda: 0, lambda: 1_024),
+        lines=Lines(dropped),
         connections=lambda: 0,
     )
 

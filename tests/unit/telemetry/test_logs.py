@@ -1,6 +1,5 @@
 """One JSON line a call: exactly these fields, whatever strangers wrote into the call."""
 
-import asyncio
 import json
 import re
 
@@ -8,8 +7,11 @@ import pytest
 
 from proxy.model import Cached, Call, Ending, Headers, Kind, Permit, Principal, Reason, Refused, Rule, Verdict
 from proxy.protocol.revisions import BY_NAME
-from proxy.telemetry.journey import Journeys, Observers, Record
+from proxy.secret import Secret
+from proxy.telemetry.journey import Fields, Journeys, Observers, Record, Try
+from proxy.telemetry.lines import LONGEST_TEXT, MOST_REMEMBERED, Words
 from proxy.telemetry.logs import Log
+from proxy.telemetry.redaction import HIDDEN, Redactor
 from proxy.telemetry.settings import Level
 from tests.fakes import PRINCIPAL, RULE, FakeJourney, make_batch, make_call
 
@@ -61,6 +63,7 @@ def test_a_call_that_was_answered_is_one_line_with_these_fields() -> None:
         "kind": "request",
         "method": "tools/call",
         "tool": "echo",
+        "class": "dangerous",
         "rule": "r-1",
         "outcome": "tool_error",
         "ending": "complete",
@@ -125,22 +128,28 @@ def test_no_argument_header_id_or_address_is_logged(call: Call) -> None:
     assert SECRET not in json.dumps(line_of(record))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a\nb",
-        'a"b',
-        "a\\",
-        "\u2028\u2029",
-        "\x00\x1b[31m",
-        "\U0001f600",
-        "{}\r\n{}",
-        "n" * 10_000,
-        "</script>",
-    ],
-)
-def test_a_line_stays_one_line_whatever_names_are_in_it(name: str) -> None:
-    """Own promise: a name cannot write a second line into the log, nor hide one."""
+HOSTILE = [
+    "a\nb",
+    'a"b',
+    "a\\",
+    "\u2028\u2029",
+    "\x00\x1b[31m",
+    "\x1b[2J\x1b]0;x\x07",
+    "\x7f",
+    "\x85\x9b31m",
+    "\u202ereversed\u2066",
+    "\ufeff",
+    "\U0001f600",
+    "{}\r\n{}",
+    "</script>",
+    "${jndi:ldap://127.0.0.1/a}",
+    "%s%n{0.__class__}",
+]
+OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def record_of(name: str) -> Record:
+    """Everything that somebody can choose is this."""
     record = opened()
     call = make_call(target=name)
     principal = Principal(issuer="i", subject=name, tenant=name)
@@ -148,8 +157,156 @@ def test_a_line_stays_one_line_whatever_names_are_in_it(name: str) -> None:
     record.identified(principal)
     record.permitted(Permit(call=call, principal=principal, rule=Rule(id=name)))
     record.refused(Refused(Reason.MODE, name))
+    return record
+
+
+CHOSEN = ("tenant", "principal", "tool", "rule", "why")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_line_stays_one_line_whatever_names_are_in_it(name: str) -> None:
+    """Corpus TEL-002 to TEL-005: a name cannot write a second line, hide one, or tell a terminal what to do."""
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    log.call(record_of(name))
+    log.life("said", name=name, beside=[name, {name: name}])
+    for raw in lines:
+        text = raw.decode()
+        assert OBEYED.sub("", text[:-1]) == text[:-1]
+        assert len(text.splitlines()) == 1
+    call, life = (json.loads(raw) for raw in lines)
+    assert [call[field] for field in CHOSEN] == [name] * 5
+    assert (life["name"], life["beside"]) == (name, [name, {name: name}])
+
+
+def test_a_line_stays_short_whatever_names_are_in_it() -> None:
+    """Own promise: what somebody chose is cut, so that a name does not fill a disk."""
+    line = line_of(record_of("n" * 1_000_000))
+    assert [line[field] for field in CHOSEN] == ["n" * (LONGEST_TEXT - 1) + "…"] * 5
+
+
+def test_half_a_character_breaks_no_line() -> None:
+    """Corpus "surrogate reaches a JSON log line and breaks it": readers of lines are strict."""
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    log.call(record_of("a\ud800b"))
+    log.life("said", name="a\ud800b", deep=[{"\udfff": "\udc00"}])
+    call, life = (json.loads(raw) for raw in lines)
+    assert [call[field] for field in CHOSEN] == ["a\ufffdb"] * 5
+    assert (life["name"], life["deep"]) == ("a\ufffdb", [{"\ufffd": "\ufffd"}])
+
+
+def test_names_that_nobody_has_twice_take_no_memory() -> None:
+    """Own promise: every table that a client can grow is bounded."""
+    words = Words(Redactor(list, lambda: 0))
+    for number in range(3 * MOST_REMEMBERED):
+        words(f"tool-{number}")
+        words("n" * 1_000 + str(number))
+    assert 0 < len(words.renewed()) <= MOST_REMEMBERED
+    assert max(map(len, words.renewed())) <= LONGEST_TEXT
+
+
+def test_a_known_secret_is_in_no_line_not_even_as_a_name() -> None:
+    """Issue 8, 4: by the value of every known secret; also one that came after the name was written before."""
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    log.call(record_of("hunter2-hunter2"))
+    assert b"hunter2-hunter2" in lines[0]
+    secret = Secret("hunter2-hunter2")
+    log.call(record_of("hunter2-hunter2"))
+    log.life("said", why="it is hunter2-hunter2", beside={"hunter2-hunter2": [b"hunter2-hunter2"]})
+    assert b"hunter2-hunter2" not in lines[1] + lines[2]
+    assert json.loads(lines[1])["tool"] == HIDDEN
+    assert secret.reveal()
+
+
+def test_what_names_itself_a_credential_is_not_shown() -> None:
+    """Issue 8, 4: by key name at any depth."""
+    lines: list[bytes] = []
+    Log(lines.append).life(
+        "said",
+        headers={"Authorization": "a", "X-Api-Key": ["b"], "Accept": "c"},
+        deep=[{"nested": {"PASSWORD": {"x": "d"}, "set-cookie": 1, "sessionId": "e", "privateKey": "f"}}],
+    )
+    assert logged(lines)["headers"] == {"Authorization": HIDDEN, "X-Api-Key": HIDDEN, "Accept": "c"}
+    assert json.loads(lines[0])["deep"] == [
+        {"nested": dict.fromkeys(("PASSWORD", "set-cookie", "sessionId", "privateKey"), HIDDEN)}
+    ]
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("header", "meta", "reason", "trace_id"),
+    [
+        (PARENT, None, Reason.UPSTREAM_BROKE, TRACE),
+        (None, PARENT, Reason.UPSTREAM_BROKE, TRACE),
+        (PARENT, None, Reason.MODE, None),
+        ("zz", None, Reason.UPSTREAM_BROKE, None),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", None, Reason.UPSTREAM_BROKE, None),
+        (f"ff-{TRACE}-b7ad6b7169203331-01", None, Reason.UPSTREAM_BROKE, None),
+        (f"00-{TRACE}-{'0' * 16}-01", None, Reason.UPSTREAM_BROKE, None),
+        (PARENT + "\n", None, Reason.UPSTREAM_BROKE, None),
+        (None, None, Reason.UPSTREAM_BROKE, None),
+    ],
+)
+def test_trouble_names_the_trace_that_the_client_has(
+    header: str | None, meta: str | None, reason: Reason, trace_id: str | None
+) -> None:
+    """Issue 8, 4: the trace id in every error line; W3C Trace Context 3.2.2: what is not valid is nothing."""
+    record = opened()
+    fields = [] if header is None else [(b"traceparent", header.encode())]
+    params = {} if meta is None else {"_meta": {"traceparent": meta}}
+    record.read(make_call(target="echo", id=1, headers=Headers(fields), params=params))
+    record.refused(Refused(reason))
+    record.ended(Ending.COMPLETE)
+    record.call = make_call(target="echo", id=1, headers=Headers(fields), params=params)
+    assert line_of(record).get("trace_id") == trace_id
+
+
+class _Trace:
+    trace_id = TRACE
+    is_recorded = False
+
+    def attempted(self, attempt: Try) -> Fields:
+        return ()
+
+    def attempt_ended(self, attempt: Try) -> None: ...
+    def ended(self, record: Record) -> None: ...
+
+
+def test_a_call_that_is_traced_waited_and_has_an_id_of_its_client_says_so() -> None:
+    """Design section 6, trace_id; issue 8, 4: queueing, request id in and out."""
+    record = opened()
+    record.trace = _Trace()
+    record.waited(0.25)
+    record.named("from-the-client")
+    record.args_hash = "0123456789abcdef"
     line = line_of(record)
-    assert [line[field] for field in ("tenant", "principal", "tool", "rule", "why")] == [name] * 5
+    assert {name: line[name] for name in ("trace_id", "waited_s", "client_request_id", "args_hash")} == {
+        "trace_id": TRACE,
+        "waited_s": 0.25,
+        "client_request_id": "from-the-client",
+        "args_hash": "0123456789abcdef",
+    }
+
+
+def test_people_read_words_and_machines_read_json() -> None:
+    """Issue 8, 4: human lines for life events; lines about calls stay JSON, and nothing stranger gets through."""
+    lines: list[bytes] = []
+    log = Log(lines.append, lambda: 0.5)
+    log.say_life("text")
+    log.life("started", listen="http://127.0.0.1:1/mcp", enforces=["caps"], odd="a b\x1b[2J\n\u2028")
+    log.call(record_of("echo"))
+    log.say_life("json")
+    log.life("stopped")
+    assert lines[0].decode() == (
+        "1970-01-01 00:00:00Z INFO    started  listen=http://127.0.0.1:1/mcp  "
+        'enforces=["caps"]  odd="a b\\u001b[2J\\n\\u2028"\n'
+    )
+    assert [json.loads(line)["msg"] for line in lines[1:]] == ["tool call", "stopped"]
 
 
 @pytest.mark.parametrize("kind", [Kind.LISTEN, Kind.END, Kind.ANSWER, Kind.BATCH])
@@ -195,51 +352,6 @@ def test_whoever_tries_credentials_does_not_fill_a_disk() -> None:
         ("bad_credential", None),
         ("too_many_failures", 1),
     ]
-
-
-class Writes:
-    """Standard error, write by write."""
-
-    def __init__(self) -> None:
-        self.buffer = self
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
-
-    def flush(self) -> None:
-        """Nothing is held back here."""
-
-
-def messages(data: bytes) -> list[str]:
-    return [json.loads(line)["msg"] for line in data.splitlines()]
-
-
-def test_lines_of_one_turn_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Own promise: in their order, before the loop waits, and also in the last turn there is."""
-    said = Writes()
-    monkeypatch.setattr("sys.stderr", said)
-    log = Log()
-
-    async def two_turns() -> None:
-        log.life("one")
-        log.life("two")
-        await asyncio.sleep(0)
-        assert [messages(each) for each in said.writes] == [["one", "two"]]
-        log.life("three")
-
-    asyncio.run(two_turns())
-    assert [messages(each) for each in said.writes] == [["one", "two"], ["three"]]
-
-
-def test_without_a_loop_a_line_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Own promise: what is said before the start, and after the end, is not lost."""
-    said = Writes()
-    monkeypatch.setattr("sys.stderr", said)
-    log = Log()
-    log.life("one")
-    log.life("two")
-    assert [messages(each) for each in said.writes] == [["one"], ["two"]]
 
 
 def test_the_time_of_a_line_is_utc_in_milliseconds() -> None:

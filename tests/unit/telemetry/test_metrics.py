@@ -351,8 +351,8 @@ def test_latency_is_that_of_calls_that_took_their_time() -> None:
 class Traced:
     """Fulfils `Trace`."""
 
-    def __init__(self, *, is_sampled: bool) -> None:
-        self.is_sampled = is_sampled
+    def __init__(self, *, is_recorded: bool) -> None:
+        self.is_recorded = is_recorded
         self.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
 
     def attempted(self, attempt: Try) -> Fields:
@@ -362,14 +362,14 @@ class Traced:
     def ended(self, record: Record) -> None: ...
 
 
-@pytest.mark.parametrize("trace", [None, Traced(is_sampled=False), Traced(is_sampled=True)])
+@pytest.mark.parametrize("trace", [None, Traced(is_recorded=False), Traced(is_recorded=True)])
 def test_a_bucket_names_a_trace_that_can_be_looked_up(trace: Traced | None) -> None:
     """Issue 8, point 3: exemplars; a trace that was sampled out is nowhere to be found."""
     metrics = Metrics(wall=lambda: 1_700_000_000.0)
     observers = Observers(trace=lambda _: trace, ended=[metrics.ended])
     told(Journeys(observers, lambda: 10.3), *SERVED)
     exemplars = Page(metrics).exemplars
-    if trace is None or not trace.is_sampled:
+    if trace is None or not trace.is_recorded:
         assert exemplars == []
     else:
         (only,) = exemplars
@@ -410,15 +410,11 @@ def test_a_method_that_a_client_made_up_is_other() -> None:
     assert page.labels("mcp_requests_total", "method") == ["GET", "other", "tools/list", "unread"]
 
 
-def test_what_others_take_and_lose_is_counted() -> None:
+def test_what_others_take_is_counted() -> None:
     metrics = Metrics()
     metrics.asked("jwks", 0.3)
-    metrics.audit_failed()
-    metrics.lines_dropped(7)
     page = Page(metrics)
     assert page("outbound_latency_seconds_sum", dependency="jwks") == 0.3
-    assert page("audit_write_failures_total") == 1
-    assert page("log_lines_dropped_total") == 7
 
 
 def test_where_answers_came_from_is_counted() -> None:

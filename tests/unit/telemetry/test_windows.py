@@ -121,3 +121,23 @@ def test_many_limits_leave_few_series() -> None:
         page = Page(metrics, Windows(requests=Requests(), tallies=tallies))
         assert page.series["limit_decisions"] <= 1_000
     assert sum(page.all("limit_decisions_total").values()) == 3_000
+
+
+class Records(Struct):
+    write_failures: int = 0
+
+
+class Spans(Struct):
+    exported: int = 0
+    failed: int = 0
+    dropped: int = 0
+
+
+def test_what_no_sink_took_is_counted() -> None:
+    """Design section 6, audit_write_failures_total; lines that were dropped, spans that did not arrive."""
+    reading = Windows(requests=Requests(), records=Records(3), spans=Spans(7, 2, 1))
+    page = Page(Metrics(), reading, windows=process(dropped=5))
+    assert page("audit_write_failures_total") == 3
+    assert page("log_lines_dropped_total") == 5
+    events = ("exported", "failed", "dropped")
+    assert [page("trace_spans_total", event=each) for each in events] == [7, 2, 1]

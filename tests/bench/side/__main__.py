@@ -1,0 +1,58 @@
+"""`python -m tests.bench.side [--quick]`: everything in one run; writes results/latest.json and
+latest.md, prints the table.
+
+Exit code 0 whatever the numbers say; 1 when something of ours could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from tests.conformance.processes import ProcessFailed
+
+from ..load import Wrong
+from ..processes import raise_open_files
+from ..report import this_machine
+from . import peers
+from .report import Results, markdown, write
+from .rounds import FULL, QUICK, Measured, measured
+
+FOLDER: Final = Path(__file__).parents[1] / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.side")
+    parser.add_argument("--quick", action="store_true", help="fewer peers and shorter rounds: two minutes")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
+    options = parser.parse_args()
+    if lacks := peers.missing():
+        print(f"not here: {', '.join(lacks)}; see tests/system/packages.txt", file=sys.stderr)
+        return 1
+    raise_open_files()
+    machine = this_machine()
+    with tempfile.TemporaryDirectory(prefix="mcp-sidecar-bench-") as folder:
+        try:
+            found: Measured = uvloop.run(measured(QUICK if options.quick else FULL, Path(folder)))
+        except (ProcessFailed, Wrong) as failed:
+            print(failed, file=sys.stderr)
+            return 1
+    results = Results(
+        machine=machine,
+        quick=options.quick,
+        rows=tuple(found.rows),
+        ratios=found.ratios,
+        left_out=tuple(found.left_out),
+    )
+    write(results, options.folder)
+    print(markdown(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
