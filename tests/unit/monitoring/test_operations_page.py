@@ -20,8 +20,6 @@ from tests.unit.monitoring.names import OURS, find
 from tests.unit.monitoring.rules import PAGE, alerts
 
 TEXT = PAGE.read_text(encoding="utf-8")
-COMING = {"audit"}
-"""Commands of the design that another branch brings; empty when it is in."""
 NAMES = [str(each["alert"]) for each in alerts()]
 
 
@@ -86,9 +84,7 @@ def commands() -> Iterator[list[str]]:
     inline = re.findall(r"`(mcp-sidecar [^`]+)`", re.sub(r"(?ms)^```.*?^```$", "", TEXT))
     shown = re.findall(r"(?m)^\$ (?:.* -- )?(mcp-sidecar [^|\n]+)", "\n".join(blocks(TEXT)))
     for each in (*inline, *shown):
-        words = shlex.split(" ".join(each.split()))[1:]
-        if words[0] not in COMING:
-            yield words
+        yield shlex.split(" ".join(each.split()))[1:]
 
 
 def test_the_page_names_commands() -> None:
