@@ -18,6 +18,10 @@ DESCRIPTION = "A transparent, JSON-RPC-aware reverse proxy that stands next to o
 
 def run_command(words: list[str]) -> int:
     """Parse `words` and run what they name. Returns the exit code."""
+    if words[:1] == ["inject"]:  # has a parser of its own, which nobody else need import
+        from .inject.command import inject
+
+        return inject(words[1:], sys.stdin.buffer, sys.stdout, sys.stderr)
     options = _parser().parse_args(words)
     command = options.command
     if command == "run":
@@ -96,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     show = policy.add_parser("show", help="print one of them: the first file of a new sidecar")
     show.add_argument("name", metavar="NAME")
     _add_audit(commands.add_parser("audit", help="check audit files, or make a key that signs them"))
+    commands.add_parser("inject", help="print Kubernetes manifests with the sidecar added to them")
     commands.add_parser("healthcheck", help="ask a probe of a running sidecar: exit 0 when it answers 200")
     return parser
 

@@ -27,6 +27,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
     "settings": {"configuration", "policy.addresses", "policy.packs", "identity.keys_file"},
     "pinning": {"model", "policy", "upstream"},
+    "inject": {"configuration.files", "configuration.mistakes", "configuration.values"},
     "demo": set(),
     # Where everything is put together.
     "assemble": {""},
@@ -100,6 +101,7 @@ def test_no_arrow_points_the_wrong_way() -> None:
         ("configuration.tree", "settings"),
         ("refusals", "proxy.model"),
         ("demo.start", "assemble"),
+        ("inject.sidecar", "settings"),
     ],
 )
 def test_these_arrows_would_be_noticed(source: str, target: str) -> None:
