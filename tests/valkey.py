@@ -17,6 +17,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO
 
 import redis
@@ -31,10 +32,11 @@ _TRIES = 5
 class Valkey:
     """Runs while inside `with`; nothing is written to a disk."""
 
-    def __init__(self, *options: str) -> None:
-        """`options` as the server's command line takes them."""
+    def __init__(self, *options: str, file: Path | None = None) -> None:
+        """`options` as the server's command line takes them, `file` a configuration that they go before."""
         self.port = 0
         self._options = options
+        self._file = () if file is None else (str(file),)
         self._process: subprocess.Popen[bytes] | None = None
         self._drain: threading.Thread | None = None
         self._client: redis.Redis | None = None
@@ -76,7 +78,7 @@ class Valkey:
     def _started(self, port: int) -> bool:
         process = subprocess.Popen(
             [
-                *(str(_binary.get_binary_path()), "--port", str(port), "--bind", "127.0.0.1"),
+                *(str(_binary.get_binary_path()), *self._file, "--port", str(port), "--bind", "127.0.0.1"),
                 *("--save", "", "--appendonly", "no", "--daemonize", "no", *self._options),
             ],
             stdout=subprocess.PIPE,

@@ -193,6 +193,8 @@ def _changes(spec: Spot, server: Spot, wish: Wish, pod: sidecar.Pod) -> tuple[li
         if server.get(key) is not None:
             notes.append(f"{name_of(server)} has a {key} of its own, which is left as it is")
             break
+    if wish.is_classic and wish.pre_stop == "exec":
+        notes.append("warning: the sidecar stops listening a second after its TERM, before everybody has heard of it")
     if spec.text_of("hostNetwork") == "true":
         notes.append(
             "warning: it shares the network of its node, whose other programs reach the server on 127.0.0.1"
@@ -206,7 +208,7 @@ def _changes(spec: Spot, server: Spot, wish: Wish, pod: sidecar.Pod) -> tuple[li
 
 def _before_term(server: Spot, wish: Wish, changes: list[Change], notes: list[str]) -> None:
     """Keep the server from its TERM while calls are under way: kubelets end native sidecars after it."""
-    asleep = sidecar.pre_stop(wish, sidecar.server_sleep_s(wish))
+    asleep = sidecar.server_pre_stop(wish)
     lifecycle = server.entry("lifecycle")
     there = lifecycle.get("preStop") if lifecycle else None
     if there is not None:

@@ -60,17 +60,21 @@ def grace_s(wish: Wish) -> int:
     return server_sleep_s(wish) + STOP_S + (0 if wish.is_classic else wish.drain_s)
 
 
-def pre_stop(wish: Wish, seconds: int, *, ours: bool = False) -> dict[str, Value] | None:
-    """What is done before TERM is sent; None: nothing."""
+def server_pre_stop(wish: Wish) -> dict[str, Value] | None:
+    """What is done before the server gets its TERM; None: nothing."""
+    seconds = server_sleep_s(wish)
     if wish.pre_stop == "none":
         return None
     if wish.pre_stop == "sleep":
         return {"sleep": {"seconds": seconds}}
-    # Our own image has Python and may have no `sleep`; of the server's we know nothing but what we were told.
-    words: list[Value] = (
-        ["python", "-c", f"import time; time.sleep({seconds})"] if ours else ["sleep", str(seconds)]
-    )
-    return {"exec": {"command": words}}
+    return {"exec": {"command": ["sleep", str(seconds)]}}
+
+
+def own_pre_stop(wish: Wish) -> dict[str, Value] | None:
+    """What is done before a classic sidecar gets its TERM; a native one gets it late enough."""
+    if not wish.is_classic or wish.pre_stop != "sleep":
+        return None  # our image has no program that sleeps; what is under way is drained all the same
+    return {"sleep": {"seconds": ENDPOINTS_S}}
 
 
 def volumes(wish: Wish) -> list[dict[str, Value]]:
@@ -100,7 +104,7 @@ def container(wish: Wish, pod: Pod) -> dict[str, Value]:
         {"name": operations, "containerPort": pod.operations_port},
     ]
     found |= _probes(pod.operations_port)
-    own = pre_stop(wish, ENDPOINTS_S, ours=True) if wish.is_classic else None
+    own = own_pre_stop(wish)
     if own is not None:
         found["lifecycle"] = {"preStop": own}
     found["securityContext"] = {
