@@ -194,7 +194,9 @@ def _changes(spec: Spot, server: Spot, wish: Wish, pod: sidecar.Pod) -> tuple[li
             notes.append(f"{name_of(server)} has a {key} of its own, which is left as it is")
             break
     if wish.is_classic and wish.pre_stop == "exec":
-        notes.append("warning: the sidecar stops listening a second after its TERM, before everybody has heard of it")
+        notes.append(
+            "warning: the sidecar stops listening a second after its TERM, before everybody has heard of it"
+        )
     if spec.text_of("hostNetwork") == "true":
         notes.append(
             "warning: it shares the network of its node, whose other programs reach the server on 127.0.0.1"

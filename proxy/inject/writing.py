@@ -14,6 +14,7 @@ Value: TypeAlias = "str | int | bool | dict[str, Value] | list[Value]"
 _WORD: Final = re.compile(
     r"--[a-z][a-z-]*|[A-Za-z/](?:[A-Za-z0-9_./:@=-]*[A-Za-z0-9_/])?|[0-9]+(?:m|Ki|Mi|Gi)", re.ASCII
 )
+_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _RESERVED: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
 
@@ -39,19 +40,18 @@ def scalar(value: str | int | bool) -> str:
         return value
     if '"' in value and "'" not in value and value.isprintable():
         return f"'{value}'"
-    return json.dumps(value, ensure_ascii=False)
+    return _escaped(json.dumps(value, ensure_ascii=False))
 
 
 def entry_lines(key: str, value: Value, style: Style) -> list[str]:
     """`key: value` in block style, as lines without indentation of their own."""
+    name = scalar(key)
     if isinstance(value, dict) and value:
-        return [f"{key}:", *_indented(table_lines(value, style), style.step)]
+        return [f"{name}:", *_indented(table_lines(value, style), style.step)]
     if isinstance(value, list) and value:
-        return [
-            f"{key}:",
-            *_indented([line for each in value for line in item_lines(each, style)], style.dash),
-        ]
-    return [f"{key}: {_empty_or_scalar(value)}"]
+        items = [line for each in value for line in item_lines(each, style)]
+        return [f"{name}:", *_indented(items, style.dash)]
+    return [f"{name}: {_empty_or_scalar(value)}"]
 
 
 def table_lines(value: dict[str, Value], style: Style) -> list[str]:
@@ -80,4 +80,9 @@ def _indented(lines: list[str], by: int) -> list[str]:
 def as_json(value: Value, *, indent: int | None, is_dense: bool) -> str:
     """JSON, which is YAML in flow style too. `indent` None: on one line."""
     separators = (",", ":") if is_dense else (", " if indent is None else ",", ": ")
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    return _escaped(json.dumps(value, ensure_ascii=False, indent=indent, separators=separators))
+
+
+def _escaped(written: str) -> str:
+    """JSON lets characters stand that end a line in YAML 1.1, or may not stand in it at all (section 5.1)."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)

@@ -44,7 +44,7 @@ def test_a_test_without_its_program_is_skipped_and_the_end_of_the_run_says_so(tm
     done = run(tmp_path, PATH=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert tools.in_words(tools.needed()) in done.stdout
+    assert tools.in_words(tools.needed()) in done.stdout, "nothing of the list is in that PATH"
     assert re.fullmatch(r"1 skipped in .*", lines[-1]), "the closing line is the runner's own"
 
 
