@@ -116,11 +116,10 @@ def test_injected_twice_equals_injected_once(name: str) -> None:
     assert inject(once, Wish(port=1, config="other", is_classic=True)).text == once
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [each for each in FILES if each != "dense.json"])
 def test_every_line_stays_in_its_place(name: str) -> None:
-    """Issue 9: it loses nothing and keeps comments out of its way. Judged without the machine that does it."""
-    if name in ("dense.json",):
-        pytest.skip("it has one line")
+    """Issue 9: it loses nothing and keeps comments out of its way. Judged without the machine that does it; what
+    has one line is left to the next two."""
     after = iter(golden(name).splitlines(keepends=True))
     for line in text_of(name).splitlines(keepends=True):
         if name.endswith(".json") or name == "flow.yaml" or REPLACED.match(line):
