@@ -13,6 +13,19 @@ from ..model import Headers
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """Errors that speak of us, not of the other side: no file descriptors are left."""
 
+MAX_LINE_BYTES: Final = 8_190
+MAX_FIELD_BYTES: Final = 32_768
+MAX_FIELDS: Final = 256
+KEEP_ALIVE_S: Final = 3.0
+"""Shorter than the 5 s after which uvicorn and Node close an idle connection: whoever closes first must not
+be the server, or a request meets the closing and nobody knows whether it arrived."""
+HTTP: Final = b"HTTP/"
+"""How every answer begins. Parsers take words of other protocols for it, too."""
+
+
+def always() -> bool:
+    return True
+
 
 class Unreached(Exception):
     """No byte of the request left: the name did not resolve, the connection was refused or too slow."""

@@ -12,20 +12,21 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ..model import Headers
-from .transport import EXHAUSTED, Answer, Lost, NoRoom, Unreached
-
-MAX_LINE_BYTES: Final = 8_190
-MAX_FIELD_BYTES: Final = 32_768
-MAX_FIELDS: Final = 256
-KEEP_ALIVE_S: Final = 3.0
-"""Shorter than the 5 s after which uvicorn and Node close an idle connection: whoever closes first must not
-be the server, or a request meets the closing and nobody knows whether it arrived."""
+from .transport import (
+    EXHAUSTED,
+    HTTP,
+    KEEP_ALIVE_S,
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    MAX_LINE_BYTES,
+    Answer,
+    Lost,
+    NoRoom,
+    Unreached,
+    always,
+)
 
 _NOT_BY_ITSELF: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-
-
-HTTP: Final = b"HTTP/"
-"""How every answer begins."""
 
 
 class _Listening(ResponseHandler):
@@ -52,6 +53,7 @@ class _Listening(ResponseHandler):
                     self.transport.abort()
                     return
             super().data_received(data)
+            self._tell_broken()
             # The end of a body gives the connection back while bytes behind it are still being parsed.
             planted = self._is_idle() and self.should_close
         else:
@@ -60,12 +62,15 @@ class _Listening(ResponseHandler):
         if planted and self.transport is not None:
             self.transport.abort()
 
+    def _tell_broken(self) -> None:
+        """Whoever waits for the rest of a body whose framing broke would wait for ever: aiohttp tells them only where
+        it broke in the piece that brought the head."""
+        broken = self.exception()
+        if broken is not None and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("its framing broke"), broken)
+
     def _is_idle(self) -> bool:
         return not self.awaits_answer
-
-
-def always() -> bool:
-    return True
 
 
 class _Connector(aiohttp.TCPConnector):

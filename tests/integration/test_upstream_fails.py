@@ -142,6 +142,19 @@ async def test_a_call_whose_server_died_may_have_happened(
     assert (line["outcome"], line["attempts"]) == ("outcome_unknown", 1)
 
 
+async def test_a_call_whose_framing_breaks_later_may_have_happened(
+    side: Sidecar, client: Client, upstream: Upstream
+) -> None:
+    """Regression: what broke in another piece than the head's was never told, and its call waited for its deadline."""
+    client.send(post(tool_call()))
+    exchange = await upstream.next()
+    exchange.begin(kind="application/json")
+    for _ in range(3):
+        await side.probe("/healthz")  # the head has been read
+    exchange.write(b"zz\r\n")
+    assert reason_of((await client.answer()).body) == "outcome_unknown"
+
+
 @pytest.mark.parametrize("die", DEATHS, ids=lambda die: die.__name__)
 async def test_a_list_whose_server_died_has_no_effect_to_fear(
     open_sidecar: OpenSidecar, connect: Connect, upstream: Upstream, die: Die
