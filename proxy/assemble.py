@@ -51,6 +51,7 @@ from .telemetry.logs import Log
 from .telemetry.metrics import Metrics
 from .telemetry.traces_building import Tracing
 from .upstream.catalog import Catalog
+from .upstream.choosing import transport_for
 from .upstream.credentials import Stops
 from .upstream.ears import listening
 from .upstream.forward import Forward
@@ -61,7 +62,6 @@ from .upstream.own_credential import OwnCredential
 from .upstream.probe import Probe
 from .upstream.public_view import PublicView
 from .upstream.transport import Transport
-from .upstream.transport_aiohttp import AiohttpTransport
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -457,7 +457,7 @@ def _transport(settings: Settings, generation: Generation, may_connect: Callable
     return generation.running(
         "transport",
         (url, timeout_s),
-        lambda _: AiohttpTransport(url, connect_timeout_s=timeout_s, may_connect=may_connect),
+        lambda _: transport_for(url).make(url, connect_timeout_s=timeout_s, may_connect=may_connect),
     )
 
 

@@ -42,6 +42,7 @@ from .settings import Loaded, Settings
 from .telemetry.channels import of_loop
 from .telemetry.journey import Sink
 from .telemetry.logs import Log
+from .upstream.choosing import transport_for
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -473,6 +474,7 @@ def in_force(settings: Settings) -> dict[str, object]:
     """What a line of the log tells of settings."""
     return {
         "upstream": settings.upstream.url.partition("?")[0],  # what stands behind may be a key
+        "transport": transport_for(settings.upstream.url).name,
         "identity": [in_words(each) for each in settings.identity.chosen],
         "enforces": _enforced(settings),
     }

@@ -6,7 +6,9 @@ sessions. Foreign exceptions are translated here, at the border that meets them,
     settings.py            which server, and how it is reached
     origin.py              where it lives, and what stays within
     transport.py           what any transport must do
+    choosing.py            which transport is used
     transport_aiohttp.py   the one that works everywhere
+    transport_lean.py      the one for plain HTTP on this machine (lean_connection.py: a socket; idle.py: which is next)
     credentials.py         what is added to requests, and what of a client's stops here
     own_credential.py      a stage: what the server says of our credential is not for its callers
     oauth.py               the server's own OAuth, seen at our address (challenge.py, public_view.py)

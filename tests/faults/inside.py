@@ -62,7 +62,7 @@ STAGES: Final = (
     "proxy.capacity.stage:Roomy.__call__",
     "proxy.capacity.pace:Paced.__call__",
     "proxy.upstream.forward:Forward.__call__",
-    "proxy.upstream.transport_aiohttp:AiohttpTransport.send",
+    "proxy.upstream.transport_lean:LeanTransport.send",
     "proxy.upstream.forward:Forward._judged",
     "proxy.upstream.judge:Judge.see",
     "proxy.downstream.listener:Listener._head",

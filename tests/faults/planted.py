@@ -26,11 +26,11 @@ from proxy.settings import Loaded
 from proxy.telemetry.journey import Record
 from proxy.upstream.forward import Forward
 from proxy.upstream.transport import Answer, Lost
-from proxy.upstream.transport_aiohttp import AiohttpTransport
+from proxy.upstream.transport_lean import LeanTransport
 
 from .watched import watch
 
-_send = AiohttpTransport.send
+_send = LeanTransport.send
 _forward = Forward.__call__
 _ended = Roomy._ended
 _refused = Record.refused
@@ -44,7 +44,7 @@ def double_send() -> None:
     """Whatever is lost is sent again, may it have happened or not."""
 
     async def send(
-        self: AiohttpTransport,
+        self: LeanTransport,
         method: str,
         target: str,
         headers: Sequence[tuple[bytes, bytes]],
@@ -55,7 +55,7 @@ def double_send() -> None:
         except Lost:
             return await _send(self, method, target, headers, body)
 
-    AiohttpTransport.send = send  # type: ignore[method-assign]  # the mistake
+    LeanTransport.send = send  # type: ignore[method-assign]  # the mistake
 
 
 def leaked_slot() -> None:
@@ -101,7 +101,7 @@ def leaked_task() -> None:
         await asyncio.Event().wait()
 
     async def send(
-        self: AiohttpTransport,
+        self: LeanTransport,
         method: str,
         target: str,
         headers: Sequence[tuple[bytes, bytes]],
@@ -113,7 +113,7 @@ def leaked_task() -> None:
             _lost.add(asyncio.get_running_loop().create_task(wait()))
             raise
 
-    AiohttpTransport.send = send  # type: ignore[method-assign]  # the mistake
+    LeanTransport.send = send  # type: ignore[method-assign]  # the mistake
 
 
 def forgotten_places() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,6 +25,17 @@ Connect = Callable[..., Awaitable[Client]]
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """uvloop, as `mcp-sidecar run` uses it: half-closed peers and aborts are its business."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=["lean", "aiohttp"])
+def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of the two sidecars of this process reach their servers by: tests that use this run on both. All others
+    run on the one that is chosen by itself here, where everything is installed: the lean one."""
+    if request.param == "aiohttp":
+        monkeypatch.setitem(
+            sys.modules, "httptools", None
+        )  # importing it fails, as where it is not installed
+    return str(request.param)
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ from tests.integration.wire import (
     tool_call,
 )
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 FRAMING = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 """About one connection: each side has its own."""
 

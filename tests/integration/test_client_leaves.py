@@ -24,6 +24,8 @@ from tests.integration.wire import (
     tool_call,
 )
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 NOTICED_WITHIN_S = 0.75
 """Below the second that a half-closed legacy client is granted; measured: 0.4 ms."""
 

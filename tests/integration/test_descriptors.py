@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,9 @@ import pytest
 
 from proxy.upstream.probe import Probe
 from proxy.upstream.settings import UpstreamSettings
-from proxy.upstream.transport import NoRoom
+from proxy.upstream.transport import NoRoom, Transport
 from proxy.upstream.transport_aiohttp import AiohttpTransport
+from proxy.upstream.transport_lean import LeanTransport
 from tests.integration.conftest import Connect
 from tests.integration.house import Process, probe, process, run_words
 from tests.integration.upstream import Exchange, Upstream
@@ -32,6 +33,7 @@ DESCRIPTORS = 128
 RESERVE = 32
 FLOOD = 300
 WITHOUT_UVLOOP = 'import sys; sys.modules["uvloop"] = None; from proxy.__main__ import main; sys.exit(main())'
+TRANSPORTS = [AiohttpTransport, LeanTransport]
 REASON = "file descriptors are used up, and no connections are accepted"
 REFUSAL = "dev.mcp-sidecar/refusal"
 
@@ -153,9 +155,12 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-async def test_a_connection_that_fails_for_want_of_descriptors_says_so(upstream: Upstream) -> None:
+@pytest.mark.parametrize("make", TRANSPORTS)
+async def test_a_connection_that_fails_for_want_of_descriptors_says_so(
+    upstream: Upstream, make: Callable[..., Transport]
+) -> None:
     """EMFILE from the system itself: when a limit was lowered, or the machine has none left (ENFILE)."""
-    transport = AiohttpTransport(upstream.url, connect_timeout_s=1.0)
+    transport = make(upstream.url, connect_timeout_s=1.0)
     try:
         with no_descriptors(), pytest.raises(NoRoom):
             await transport.send("POST", "/mcp", [(b"Host", b"a")], b"{}")
@@ -163,13 +168,14 @@ async def test_a_connection_that_fails_for_want_of_descriptors_says_so(upstream:
         await transport.close()
 
 
+@pytest.mark.parametrize("make", TRANSPORTS)
 @pytest.mark.parametrize("kind", ["streamable_http", "http_sse"])
 async def test_without_descriptors_nobody_knows_whether_the_server_is_there(
-    upstream: Upstream, kind: Literal["streamable_http", "http_sse"]
+    upstream: Upstream, kind: Literal["streamable_http", "http_sse"], make: Callable[..., Transport]
 ) -> None:
     """/readyz: what was so last stays so, in both directions; the server is not to blame."""
     upstream.follow(serve)
-    transport = AiohttpTransport(upstream.url, connect_timeout_s=1.0)
+    transport = make(upstream.url, connect_timeout_s=1.0)
     clock = [0.0]
     probing = Probe(UpstreamSettings(url=upstream.url, transport=kind), transport, now=lambda: clock[0])
 
@@ -187,11 +193,10 @@ async def test_without_descriptors_nobody_knows_whether_the_server_is_there(
         await transport.close()
 
 
-async def test_a_refused_connection_is_looked_for_before_a_name(upstream: Upstream) -> None:
+@pytest.mark.parametrize("make", TRANSPORTS)
+async def test_a_refused_connection_is_looked_for_before_a_name(make: Callable[..., Transport]) -> None:
     """A look-up without descriptors fails as if there were no such name; who asks first does not look it up."""
-    transport = AiohttpTransport(
-        "http://no-such-name.invalid", connect_timeout_s=1.0, may_connect=lambda: False
-    )
+    transport = make("http://no-such-name.invalid", connect_timeout_s=1.0, may_connect=lambda: False)
     try:
         with pytest.raises(NoRoom):
             await transport.send("POST", "/mcp", [(b"Host", b"a")], b"{}")

@@ -8,6 +8,8 @@ from tests.integration.house import Sidecar
 from tests.integration.upstream import Upstream
 from tests.integration.wire import LEGACY, MODERN, Fields, event, fields_for, post, request, result, tool_call
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 STOP = [
     "Cookie",
     "Forwarded",

@@ -10,6 +10,8 @@ from tests.integration.test_answers_not_ours import reason_of
 from tests.integration.upstream import Exchange, Upstream
 from tests.integration.wire import listen, post, result, tool_call
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 def redirect(exchange: Exchange, location: str, status: str) -> None:
     exchange.answer(b"moved", f"Location: {location}", status=status, kind="text/plain")

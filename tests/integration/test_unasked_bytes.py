@@ -10,6 +10,8 @@ from tests.integration.house import Sidecar
 from tests.integration.upstream import Exchange, Upstream
 from tests.integration.wire import event, post, result, tool_call
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 def head(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)

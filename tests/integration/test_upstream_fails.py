@@ -23,6 +23,8 @@ from tests.integration.wire import (
     tool_call,
 )
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 DISCOVER = message("server/discover", MODERN)
 INITIALIZE = message("initialize", LEGACY, protocolVersion=LEGACY, capabilities={})
 
