@@ -19,9 +19,8 @@ from ..model import Headers
 from .transport import HTTP, MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES, Lost
 
 MAX_HEAD_BYTES: Final = 131_072
-"""Of a head in all, and of what may come between two pieces of a body: chunk extensions, trailers."""
-MAX_INTERIM: Final = 16
-"""How many answers of status 1xx may come before the one that counts."""
+"""Of a head in all, with the interim answers before it, and of what may come between two pieces of a body: chunk
+extensions, trailers."""
 HIGH_BYTES: Final = 65_536
 """Of a body that nobody has taken, before the server has to wait."""
 SLICE_BYTES: Final = 262_144
@@ -134,8 +133,6 @@ class Connection(asyncio.Protocol):
         "_gone",
         "_has_head",
         "_incoming",
-        "_interim",
-        "_is_chunked",
         "_is_full",
         "_is_paused",
         "_is_whole",
@@ -169,12 +166,12 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         """The server waits, because nobody takes the body."""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._reason_bytes = self._interim = 0
+        self._reason_bytes = 0
         self._silent_bytes = 0
         """That came since the request went out, or since the last piece of a body."""
         self._expected = HTTP
         """What is left of the word that every answer begins with."""
-        self._has_head = self._is_whole = self._is_chunked = self._may_keep = self._until_end = False
+        self._has_head = self._is_whole = self._may_keep = self._until_end = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
@@ -199,7 +196,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         self._expected = HTTP
-        self._silent_bytes = self._interim = 0
+        self._silent_bytes = 0
         self._has_head = self._is_whole = False
         if len(body) <= SLICE_BYTES:
             transport.write(head + body)
@@ -283,25 +280,19 @@ class Connection(asyncio.Protocol):
         incoming, parser = self._incoming, self._parser
         assert incoming is not None
         assert parser is not None
+        status = parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            return
         if self._silent_bytes > MAX_HEAD_BYTES:
             # What came in one piece with the body is looked at as if it had come alone.
             if sum(len(name) + len(value) for name, value in self._fields) > MAX_HEAD_BYTES:
                 raise ValueError("the head is too long")
             self._silent_bytes = 0
-        status = parser.get_status_code()
-        if 100 <= status < 200 and status != 101:
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                raise ValueError("too many interim answers")
-            return
         self._has_head = True
         self._may_keep = parser.should_keep_alive()
         incoming.status = status
         incoming.headers = Headers(self._fields)
         self._until_end = not self._may_keep and _is_until_end(incoming.headers)
-
-    def on_chunk_header(self) -> None:
-        self._is_chunked = True
 
     def on_body(self, data: bytes) -> None:
         self._silent_bytes = 0
@@ -317,10 +308,6 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         self._incoming = None
         self._fields = []
-        if self._is_chunked:
-            # Behind a last chunk come trailers: what a parser keeps of them is not for the next answer.
-            self._is_chunked = False
-            self._parser = _parser(self)
         if self._may_keep and self._unsent is None and not self._is_full and self.is_open:
             self._free(self)
         else:

@@ -1,4 +1,5 @@
-"""Command line: `python -m tests.corpus.run [--category C ...] [--case ID ...] [--sidecar COMMAND]`.
+"""Command line: `python -m tests.corpus.run [--category C ...] [--case ID ...] [--sidecar COMMAND]
+[--without LIBRARY ...]`.
 
 Runs the file named by ATTACK_CORPUS (default: the project's own) and prints passed, failed and deferred per
 category, with the ids that failed and why. Exit code 0 when nothing failed, 1 otherwise, 2 when the file
@@ -8,6 +9,7 @@ cannot be read.
 import argparse
 import asyncio
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -81,12 +83,28 @@ def lag_report(lags: Mapping[str, Lag]) -> str:
     )
 
 
+def without(libraries: list[str]) -> str | None:
+    """The command line of a sidecar that cannot import these libraries; None when there are none."""
+    if not libraries:
+        return None
+    gone = "; ".join(f"sys.modules[{name!r}] = None" for name in libraries)
+    return shlex.join(
+        [sys.executable, "-c", f"import sys; {gone}; from proxy.__main__ import main; sys.exit(main())"]
+    )
+
+
 def main() -> int:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.corpus.run", description=__doc__)
     parser.add_argument("--category", action="append", default=[], help="only this category; may be repeated")
     parser.add_argument("--case", action="append", default=[], help="only this case; may be repeated")
     parser.add_argument("--sidecar", help="command line to run instead of `python -m proxy`")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        help="as if this library were not installed (httptools: servers are reached by aiohttp's client)",
+    )
     options = parser.parse_args()
     try:
         corpus = read_corpus(corpus_path())
@@ -97,7 +115,7 @@ def main() -> int:
         return 2
     began = time.monotonic()
     try:
-        verdicts = asyncio.run(run(Arena(corpus, deferred, sidecar=options.sidecar), cases))
+        verdicts = asyncio.run(run(Arena(corpus, deferred, sidecar=options.sidecar or without(options.without)), cases))
     except SidecarError as error:
         print(error, file=sys.stderr)
         return 1

@@ -54,6 +54,12 @@ WHOLE = {
         (CL,),
         b"abc",
     ),
+    "after a thousand interim answers": (
+        b"HTTP/1.1 100 Go\r\n\r\n" * 1_000 + OK + LENGTH_3,
+        200,
+        (CL,),
+        b"abc",
+    ),
     "line feeds alone": (b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", 200, (CL,), b"abc"),
     "compressed, which is not ours to undo": (
         OK + b"Content-Encoding: gzip\r\n" + LENGTH_3,
@@ -127,7 +133,7 @@ ONLY_LEAN = {
     "a folded field": OK + b"A: b\r\n c\r\n" + LENGTH_3,
     "a control character": OK + b"A: b\x01\r\n" + LENGTH_3,
     "DEL": OK + b"A: b\x7f\r\n" + LENGTH_3,
-    "more interim answers than there are": b"HTTP/1.1 103 Hints\r\n\r\n" * 17 + OK + LENGTH_3,
+    "interim answers without an end": b"HTTP/1.1 103 Hints\r\n\r\n" * 30_000 + OK + LENGTH_3,
     "a head of many long fields": OK + (b"A: " + b"x" * 30_000 + b"\r\n") * 5 + LENGTH_3,
     "an endless chunk extension": CHUNKED + b"3;" + b"x" * 600_000 + b"\r\nabc\r\n0\r\n\r\n",
     "an endless trailer": CHUNKED + b"3\r\nabc\r\n0\r\nT: " + b"x" * 600_000 + b"\r\n\r\n",
