@@ -115,7 +115,9 @@ def main() -> int:
         return 2
     began = time.monotonic()
     try:
-        verdicts = asyncio.run(run(Arena(corpus, deferred, sidecar=options.sidecar or without(options.without)), cases))
+        verdicts = asyncio.run(
+            run(Arena(corpus, deferred, sidecar=options.sidecar or without(options.without)), cases)
+        )
     except SidecarError as error:
         print(error, file=sys.stderr)
         return 1

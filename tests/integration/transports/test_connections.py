@@ -18,6 +18,8 @@ from tests.integration.upstream import Exchange, Upstream
 from tests.integration.waiting import turns, within
 
 Open = Callable[..., Transport]
+AT_ONCE_S = 2.0
+"""Before an idle connection ends by itself (KEEP_ALIVE_S)."""
 PLANTED = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted"
 
 
@@ -92,7 +94,7 @@ async def test_what_comes_behind_an_answer_is_nobodys(
     exchange = await upstream.next()
     exchange.write(text)
     assert await body_of(await asked.answer()) == b"ok"
-    await exchange.left()
+    await exchange.left(AT_ONCE_S)
     await served(transport, upstream)
     assert len(upstream.links) == 2
 
@@ -104,7 +106,7 @@ async def test_nor_is_the_beginning_of_an_answer(open_transport: Open, upstream:
     exchange = await upstream.next()
     exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP")
     assert await body_of(await asked.answer()) == b"ok"
-    await exchange.left()
+    await exchange.left(AT_ONCE_S)
 
 
 @pytest.mark.parametrize("text", [PLANTED, b"\r\n", b"x"])
@@ -114,7 +116,7 @@ async def test_what_comes_unasked_closes_an_idle_connection(
     """aiohttp 13656; promise 3."""
     exchange = await served(transport, upstream)
     exchange.write(text)
-    await exchange.left()
+    await exchange.left(AT_ONCE_S)
     await served(transport, upstream)
     assert len(upstream.links) == 2
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
+from proxy.upstream.lean_connection import SLICE_BYTES
 from proxy.upstream.transport import Answer, Transport, Unreached
+from proxy.upstream.transport_lean import LeanTransport
 from tests.integration.transports.conftest import ask, body_of
 from tests.integration.upstream import Exchange, Upstream
 from tests.integration.waiting import turns, within
@@ -104,12 +109,33 @@ async def test_an_answer_may_come_before_the_request_was_read(
     link.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
     answer = await asked.answer()
     assert (answer.status, await body_of(answer)) == (413, b"no")
-    link.transport.resume_reading()
-    async with within():
-        await link.left.wait()
     upstream.follow(_answer)
     await body_of(await ask(transport).answer())
     assert len(upstream.links) == 2
+    link.transport.resume_reading()
+    async with within():
+        await link.left.wait()
+
+
+async def test_no_more_of_a_request_is_given_to_the_socket_than_it_takes(
+    open_transport: Callable[..., Transport], upstream: Upstream
+) -> None:
+    """Back-pressure of the lean transport: event loops copy what they cannot send."""
+    transport = open_transport(LeanTransport)
+    assert isinstance(transport, LeanTransport)
+    await body_of(await _first(transport, upstream))
+    link = upstream.links[0]
+    assert link.transport is not None
+    link.transport.pause_reading()
+    asked = ask(transport, body=b"x" * 50_000_000)
+    await turns(50)
+    (connection,) = transport._all
+    assert connection._transport is not None
+    assert 0 < connection._transport.get_write_buffer_size() <= 2 * SLICE_BYTES
+    asked.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked.task
+    link.transport.resume_reading()
 
 
 @pytest.mark.parametrize("bad", [b"\r", b"\n", b"\0", b"\r\n\r\nGET / HTTP/1.1\r\n"])
@@ -120,7 +146,8 @@ async def test_a_field_cannot_begin_another_line(
     """RFC 9110 section 5.5; whoever reads requests and settings refuses these before. Nothing is sent."""
     field = (b"X" + bad + b"Y", b"1") if where == "name" else (b"X", b"1" + bad + b"2")
     with pytest.raises(Exception, match=r".*") as caught:
-        await transport.send("POST", "/mcp", [(b"Host", b"a"), field], b"{}")
+        async with within():
+            await transport.send("POST", "/mcp", [(b"Host", b"a"), field], b"{}")
     assert not isinstance(caught.value, Unreached)
     assert upstream.seen == []
     assert all(not link.received for link in upstream.links)
