@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from proxy import secret
 from tests import ledger
 from tests.system import tools
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Those of other tests, and of their parameters, are no secrets of this one.
+    secret._register.living.clear()
     for mark in item.iter_markers("system"):
         if lacking := tools.missing(mark.args):
             pytest.skip(tools.in_words(lacking))

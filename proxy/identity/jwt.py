@@ -15,7 +15,7 @@ from random import random as by_chance  # noqa: TID251  # for the default of a c
 from ..model import Principal
 from .claims import Expected, moment_of, principal_of
 from .credential import BEARER, Credential, bad, unavailable
-from .key_fetch import Fetches, KeyFetch
+from .key_fetch import PATIENCE_S, Fetches, KeyFetch
 from .key_set import PublicKey
 from .keys import Keys, Miss
 from .settings import JwtSettings
@@ -35,8 +35,10 @@ class Jwt:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float],
         chance: Callable[[], float] = by_chance,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        """`wall` counts seconds from 1970; `chance`, between 0 and 1, keeps replicas from asking in step."""
+        """`wall` counts seconds from 1970; `chance`, between 0 and 1, keeps replicas from asking in step. `patience_s`
+        is how long a token with an unknown kid waits for the keys."""
         self._settings = settings
         self.issuer = settings.issuer
         self._expected = Expected(
@@ -61,6 +63,7 @@ class Jwt:
             forget=self._verified.clear,
             now=now,
             chance=chance,
+            patience_s=patience_s,
         )
 
     def known(self, credential: Credential) -> Principal | None:

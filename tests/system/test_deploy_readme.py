@@ -35,9 +35,7 @@ def test_every_folder_is_in_its_table_and_every_name_is_a_folder() -> None:
         for each in re.findall(r"`([\w./-]+)`", row.split("|")[1])
     }
     there = {
-        each.name
-        for each in DEPLOY.iterdir()
-        if each.name not in ("README.md", "overlays", "__pycache__")
+        each.name for each in DEPLOY.iterdir() if each.name not in ("README.md", "overlays", "__pycache__")
     }
     assert named == there | {f"overlays/{each}" for each in OVERLAYS}
 

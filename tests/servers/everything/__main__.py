@@ -55,7 +55,8 @@ def main() -> None:
     shown_host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{shown_host}:{listener.getsockname()[1]}/{'sse' if options.sse else 'mcp'}"
     app = sse_app() if options.sse else streamable_app(options.host)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S)
+    # Not whatever is installed: with httptools blanks behind a field's value reach the SDK, which takes none.
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S, http="h11")
     asyncio.run(_Announced(config, url).serve(sockets=[listener]))
 
 
