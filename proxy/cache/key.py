@@ -19,11 +19,10 @@ from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
 import jiter
-import msgspec
 from msgspec import Struct
 
 from ..model import TIMEOUT_HEADER, TIMEOUT_META_KEY, Call, Keep, Permit, Principal
-from ..protocol.canonical import canonical
+from ..protocol.canonical import written
 from ..protocol.headers import HOP_BY_HOP
 from ..protocol.jsonrpc import META_PREFIX, META_VERSION
 
@@ -122,7 +121,7 @@ class Keying:
         params, is_counted = _params(call.params, keep)
         any_session = keep is not None and keep.any_session
         try:
-            common = _written(
+            common = written(
                 [
                     *self._begin,
                     call.revision.name,
@@ -138,12 +137,12 @@ class Keying:
                     [rule.id, any_session, *_counting(keep)],
                 ]
             )
-            own = _written(["caller", *_whole(permit.principal)])
+            own = written(["caller", *_whole(permit.principal)])
             tenant = permit.principal.tenant
             if share == "caller":
                 return Keys(_key(common + own, tenant), None, is_counted)
             owner = tenant if share == "tenant" else ""
-            others = _written([share, owner])
+            others = written([share, owner])
         except (ValueError, RecursionError):
             return None  # an integer of 5,000 digits, or nesting that nobody can write
         return Keys(_key(common + own, tenant), _key(common + others, owner), is_counted)
@@ -160,20 +159,7 @@ class Keying:
             if not name.startswith(_HEADERS_NOT_COUNTED_BEFORE)
             and (stops is None or not stops(name.encode("latin-1")))
         }
-        return sha256(_written(counted)).hexdigest() if counted else ""
-
-
-_ENCODER: Final = msgspec.json.Encoder(order="sorted")
-
-
-def _written(value: object) -> bytes:
-    """The JSON text of a value, the same for equal ones and for no others. An eighth of what `canonical` costs, which
-    is asked where a text has a lone surrogate: then no text of the other one is the same. Raises ValueError or
-    RecursionError. The value was read strictly: it has no NaN, which would be written as null."""
-    try:
-        return _ENCODER.encode(value)
-    except UnicodeEncodeError:
-        return canonical(value)
+        return sha256(written(counted)).hexdigest() if counted else ""
 
 
 def _key(material: bytes, tenant: str) -> Key:

@@ -7,13 +7,13 @@ configured: without it nobody can try short secrets until one fits.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Mapping
 from typing import Final
 
-from ..protocol.canonical import canonical
+from ..protocol.canonical import written
 from .journey import Record
+from .keyed import Keyed
 
 DIGITS: Final = 16
 KEY_BYTES: Final = 32
@@ -23,11 +23,11 @@ class ArgsHash:
     """A sink, for `Observers.permitted` and `Observers.ended`."""
 
     def __init__(self, key: bytes | None = None) -> None:
-        self._key = key or secrets.token_bytes(KEY_BYTES)
+        self._keyed = Keyed(key or secrets.token_bytes(KEY_BYTES))
 
     def of(self, arguments: Mapping[str, object]) -> str:
         """Raises ValueError or TypeError for what is no JSON."""
-        return hmac.digest(self._key, canonical(arguments), "sha256").hex()[:DIGITS]
+        return self._keyed(written(arguments))[:DIGITS]
 
     def __call__(self, record: Record) -> None:
         """Once a call: what has been forwarded may be without its arguments later."""

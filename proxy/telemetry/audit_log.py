@@ -7,7 +7,6 @@ waits; the thread (`audit_scribe.py`) keeps everything else. Outlives a reload: 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import secrets
 import weakref
@@ -19,10 +18,11 @@ from typing import Final, Protocol
 
 from ..configuration.mistakes import Position, Report, SettingsError
 from ..model import Job
-from ..protocol.canonical import canonical
+from ..protocol.canonical import written
 from .audit_chain import CallLine, Entry, EventLine
 from .audit_scribe import CLOSE_S, RETRY_S, Redact, Scribe, Sign, Ways
 from .audit_settings import AuditSettings
+from .keyed import Keyed
 
 FLUSH_S: Final = 0.5
 """Between two groups in batch mode: with what a disk takes for one, less than the second that is promised."""
@@ -98,7 +98,8 @@ class AuditLog:
         self._waiting: dict[object, tuple[int, asyncio.Future[bool]]] = {}
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
-        self._random_key = self._key = secrets.token_bytes(32)
+        self._random_key = secrets.token_bytes(32)
+        self._keyed = Keyed(self._random_key)
         self.instance = settings.instance or host
         self._scribe = Scribe(
             settings.file,
@@ -126,7 +127,9 @@ class AuditLog:
         is_first, self._followed = self._followed is None, (settings, signed_by)
         self.instance = settings.instance or self._host
         key = settings.args_key
-        self._key = self._random_key if key is None else key.reveal().strip().encode("utf-8", "surrogatepass")
+        self._keyed = Keyed(
+            self._random_key if key is None else key.reveal().strip().encode("utf-8", "surrogatepass")
+        )
         self._scribe.ways = _ways(settings, sign)
         self.event(
             "started" if is_first else "audit settings changed",
@@ -135,7 +138,7 @@ class AuditLog:
             classes=list(settings.classes),
             signed_by=signed_by,
             # Tells apart under which key two hashes can be compared.
-            args_key=hmac.digest(self._key, b"mcp-sidecar audit key", "sha256").hex()[:_KEY_NAME_DIGITS],
+            args_key=self._keyed(b"mcp-sidecar audit key")[:_KEY_NAME_DIGITS],
             args_key_is="random" if settings.args_key is None else "configured",
         )
 
@@ -181,7 +184,10 @@ class AuditLog:
 
     def args_hash(self, arguments: object) -> str:
         """HMAC-SHA-256 of the canonical arguments: short ones could be guessed from a plain hash."""
-        return hmac.digest(self._key, canonical(arguments), "sha256").hex()
+        try:
+            return self._keyed(written(arguments))
+        except (ValueError, RecursionError):
+            return ""  # nothing that a reader lets in; a record without it is better than none
 
     # Who waits
 
