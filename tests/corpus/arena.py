@@ -223,7 +223,7 @@ class Arena:
         return wanted, tuple(dict.fromkeys(rooms)), tuple(problems)
 
     def _knows(self, setup: str) -> bool:
-        is_ours = setup in (*limit_stand.SETUPS, telemetry_stand.REFUSED) or cache_stand.knows(setup)
+        is_ours = setup in (*limit_stand.SETUPS, *telemetry_stand.SETUPS) or cache_stand.knows(setup)
         return is_ours or setup_of(setup, self._idp) is not None
 
     async def _judged(self, case: Case, wanted: dict[str, checks.Check]) -> tuple[str, ...]:

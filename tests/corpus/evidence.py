@@ -160,6 +160,20 @@ class ReloadUnderWay(Struct, frozen=True, kw_only=True):
     across_arrived: int
 
 
+class Claimed(Struct, frozen=True, kw_only=True):
+    """Calls whose callers said that their traces are recorded. Each has an id of its own, by which it is named here."""
+
+    inside: frozenset[str]
+    """Those in the share that the sidecar records."""
+    outside: frozenset[str] = frozenset()
+    recorded: frozenset[str]
+    """Of which there are spans."""
+    told: frozenset[str]
+    """Of which the server was told that they are recorded."""
+    most: float
+    """How many the sidecar was to record of such calls, in the time that these took."""
+
+
 class Evidence(Struct, frozen=True, kw_only=True):
     """Everything a check may look at."""
 
@@ -284,6 +298,10 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """All that the sidecar has told, by where it did; empty where nobody looked."""
     secrets: tuple[bytes, ...] = ()
     """What none of them may hold."""
+    claims: Mapping[str, Claimed] = MappingProxyType({})
+    """By how the ids were chosen; empty where nobody claimed anything."""
+    verified: int | None = None
+    """The exit code of `audit verify` for what the audit file held; None where nobody asked."""
 
     @property
     def number(self) -> str | None:

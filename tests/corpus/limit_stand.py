@@ -7,11 +7,9 @@ nothing ends.
 
 import json
 import secrets
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from tests.corpus import elsewhere
@@ -165,7 +163,7 @@ class SharedStand(LimitStand):
             clock = self.around.folder / f"{self.name}.clock"
             clock.write_text("+30", encoding="ascii")
             self._second = Sidecar(
-                _elsewhere(clock), self.around.folder, f"{self.name}-second", self.settings
+                elsewhere.command(clock), self.around.folder, f"{self.name}-second", self.settings
             )
             await self._second.start()
         return self._second
@@ -214,7 +212,7 @@ class ElsewhereStand(LimitStand):
         super().__init__(around, name, form)
 
     def argv(self) -> Sequence[str]:
-        return _elsewhere(self._clock)
+        return elsewhere.command(self._clock)
 
     def address(self) -> str:
         found = super().address()
@@ -331,7 +329,3 @@ def stand_of(case: Case) -> type[LimitStand] | None:
     if case.id in _ELSEWHERE:
         return ElsewhereStand
     return LimitStand if case.category == "limits" or "ping not counted" in case.texts() else None
-
-
-def _elsewhere(clock: Path) -> Sequence[str]:
-    return [sys.executable, "-m", "tests.corpus.elsewhere", str(clock)]

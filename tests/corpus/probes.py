@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from tests.corpus import cache_probes, limit_probes, telemetry_stand, trouble_probes
+from tests.corpus import cache_probes, limit_probes, telemetry_probes, trouble_probes
 from tests.corpus.belongings import INITIALIZE
 from tests.corpus.cache_stand import SAME_KEY
 from tests.corpus.cases import CorpusError
@@ -227,7 +227,9 @@ PROBES: Mapping[str, Probe] = {
     "first event skips the filter": trouble_probes.with_a_command,
     "cookie sent with the next request of Bob": trouble_probes.others_call,
     "replay mixes streams": trouble_probes.goes_on,
-    **dict.fromkeys(telemetry.TABLE, telemetry_stand.told),
+    **dict.fromkeys(telemetry.TABLE, telemetry_probes.told),
+    telemetry.FORCED: telemetry_probes.claims,
+    telemetry.DISORDERED: telemetry_probes.verified,
 }
 
 

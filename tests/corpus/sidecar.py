@@ -303,25 +303,28 @@ class Sidecar:
         folder: Path,
         name: str,
         settings: Mapping[str, Any],
+        out: Path | None = None,
     ) -> None:
-        """`settings` are its configuration. Ports are 0 in it: it says itself which it was given."""
+        """`settings` are its configuration. Ports are 0 in it: it says itself which it was given. Its standard output
+        is appended to `out`; None: to its log."""
         self.data_port = self.operations_port = 0
         self._argv = argv
         self._config = folder / f"{name}.yaml"
         self._log = folder / f"{name}.log"
+        self._out = out or self._log
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, probe: str = "/readyz") -> None:
         """Start and wait until a probe says yes. Raises SidecarError if it ends or 15 s pass before."""
         self._config.write_text(json.dumps(self._settings), encoding="utf-8")
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, self._out.open("ab") as out:
             mark = log.tell()
             self._process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond and nothing else is timed meanwhile
                 [*self._argv, "run", "--config", str(self._config)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=out,
+                stderr=log,
                 env=environment(),
             )
         deadline = time.monotonic() + _READY_S

@@ -82,7 +82,7 @@ class Stand:
             policy=self.policy(),
             sections=self.sections(),
         )
-        self.sidecar = Sidecar(self.argv(), around.folder, name, self.settings)
+        self.sidecar = Sidecar(self.argv(), around.folder, name, self.settings, self.output())
         self.trapped = len(around.idp.trapped)
         """How much lay in the trap before."""
         self._barriers = 0
@@ -98,6 +98,10 @@ class Stand:
     def argv(self) -> Sequence[str]:
         """How it is called."""
         return self.around.broken_argv if self.setup.is_broken else self.around.argv
+
+    def output(self) -> Path | None:
+        """Where its standard output goes; None: to its log."""
+        return None
 
     @property
     def upstream_url(self) -> str:

@@ -5,9 +5,13 @@ Read by test_checkers.py.
 
 import json
 from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
+from tests.corpus.checks.telemetry import DISORDERED, FORCED
+from tests.corpus.evidence import Claimed
 from tests.corpus.made_up import CALL, answered, refusal, request, seen
 
 Change = dict[str, Any]
@@ -61,6 +65,72 @@ def repeated(secret: bytes) -> Change:
     return answered(403, json.loads(json.dumps(body)))
 
 
+IN, OUT = frozenset({"in-1", "in-2"}), frozenset({"out-1"})
+CHOSEN = frozenset(map(str, range(90)))
+FEW = frozenset(list(CHOSEN)[:31])
+
+
+def claimed(spread: Change | None = None, chosen: Change | None = None, **more: Any) -> Change:
+    """What became of calls that claimed to be recorded, with changes."""
+    of_spread = {"inside": IN, "outside": OUT, "recorded": IN, "told": IN, "most": 31.0}
+    of_chosen = {"inside": CHOSEN, "recorded": FEW, "told": FEW, "most": 40.0}
+    claims = {
+        "spread": Claimed(**{**of_spread, **(spread or {})}),
+        "chosen": Claimed(**{**of_chosen, **(chosen or {})}),
+    }
+    return sunk(**{"claims": claims, **more})
+
+
+ALL = {"recorded": CHOSEN, "told": CHOSEN}
+NONE_RECORDED: Change = {"recorded": frozenset(), "told": frozenset()}
+EVERY = {"recorded": IN | OUT, "told": IN | OUT}
+
+OURS = "traceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-02"
+STATE = "tracestate: a=" + "b" * 8_000
+GARBAGE = request("traceparent: zz", STATE)
+
+
+def garbage(*lines: str, said: bytes = b"", **more: Any) -> Change:
+    """Garbage was sent, and upstream received these lines."""
+    return sunk(said, **{"sent": GARBAGE, **answered(200), **seen(*lines or (OURS,)), **more})
+
+
+SECONDS = (20, 21, 10, 11)
+"""Of the records: the clock goes back before the third."""
+
+
+def audited(
+    seconds: Sequence[int] = SECONDS,
+    *,
+    numbers: Sequence[int] = (1, 2, 3, 4),
+    of_case: int = 2,
+    chains: str = "cccc",
+    prev: str | None = None,
+    tail: bytes = b"",
+    **more: Any,
+) -> Change:
+    """An audit file of four records, one of which is of the case; `prev` stands in each but the first."""
+    written, before = b"", "0" * 64
+    for at, second in enumerate(seconds):
+        record = {
+            "seq": numbers[at],
+            "chain": chains[at],
+            "prev": prev if prev and at else before,
+            "time": f"2026-11-22T01:00:{second}.000Z",
+            "request_id": "r-1" if at == of_case else "r-0",
+        }
+        text = json.dumps(record).encode()[:-1]
+        before = sha256(text).hexdigest()
+        written += text + b',"hash":"' + before.encode() + b'"}\n'
+    return {"log": LINE, "sinks": {"audit file": written + tail}, "verified": 0, **more}
+
+
+def edited() -> Change:
+    """A record that is not what its hash says."""
+    good = audited()
+    return {**good, "sinks": {"audit file": good["sinks"]["audit file"].replace(b"r-1", b"r-2")}}
+
+
 PAIRS: dict[str, tuple[Change, Change]] = {
     "ESC in any log sink": (sunk(b"\\u001b"), sunk(b"\x1b[2J")),
     "line split in a log viewer": (sunk(b"\\u2028\n"), sunk("a\u2028b".encode())),
@@ -70,6 +140,9 @@ PAIRS: dict[str, tuple[Change, Change]] = {
     ANY_ARGUMENT: (argument(), argument(b"MARKER_SECRET_1")),
     IN_RESULT: (result(), result(b"MARKER_SECRET_3")),
     IN_EXCEPTION: (password(b"redis://:[redacted]@h/0"), password(b"redis://:other@h/0")),
+    FORCED: (claimed(), claimed(chosen=ALL)),
+    "500 or forwarded": (garbage(), garbage("traceparent: zz")),
+    DISORDERED: (audited(), audited(numbers=(1, 2, 2, 3))),
 }
 """Sentence → evidence that honours it, and evidence that breaks it."""
 
@@ -100,5 +173,36 @@ ALSO_RED: tuple[tuple[str, Change], ...] = (
     (IN_EXCEPTION, password(b64encode(PASSWORD))),
     (IN_EXCEPTION, password(log=LINE + b"Traceback (most recent call last):\n")),
     (IN_EXCEPTION, password(secrets=())),
+    (FORCED, claimed(EVERY)),
+    (FORCED, claimed({"told": IN | OUT})),
+    (FORCED, claimed({"told": frozenset()})),
+    (FORCED, claimed(NONE_RECORDED)),
+    (FORCED, claimed({"inside": IN | OUT, "outside": frozenset(), **EVERY})),
+    (FORCED, claimed({"inside": frozenset(), **NONE_RECORDED})),
+    (FORCED, claimed(chosen=NONE_RECORDED)),
+    (FORCED, claimed(chosen={"most": 90.0})),
+    (FORCED, claimed(chosen={"outside": OUT})),
+    (FORCED, claimed(claims={})),
+    ("500 or forwarded", garbage(**answered(500))),
+    ("500 or forwarded", garbage(answers=())),
+    ("500 or forwarded", garbage(OURS, OURS)),
+    ("500 or forwarded", garbage("Accept: */*")),
+    ("500 or forwarded", garbage(OURS.replace("0123456789abcdef", "0" * 16))),
+    ("500 or forwarded", garbage(OURS, "tracestate: a=b")),
+    ("500 or forwarded", garbage(OURS, STATE.replace("tracestate", "X-State"))),
+    ("500 or forwarded", garbage(said=STATE.encode())),
+    ("500 or forwarded", garbage(sent=request("traceparent: zz"))),
+    ("500 or forwarded", garbage(sent=request(OURS, STATE))),
+    (DISORDERED, audited(numbers=(1, 2, 4, 5))),
+    (DISORDERED, audited(numbers=(1, 3, 2, 4))),
+    (DISORDERED, audited(prev="0" * 64)),
+    (DISORDERED, audited(chains="ccdd")),
+    (DISORDERED, audited(tail=b'{"seq":')),
+    (DISORDERED, edited()),
+    (DISORDERED, audited((20, 21, 22, 23))),
+    (DISORDERED, audited(of_case=1)),
+    (DISORDERED, audited(of_case=9)),
+    (DISORDERED, audited(verified=1)),
+    (DISORDERED, audited(verified=None)),
 )
 """Further ways to break a sentence, one per branch of its checker."""

@@ -11,7 +11,7 @@ from tests.corpus.cases import Corpus, CorpusError, read_corpus
 from tests.corpus.deferred import PATH, Deferred, read_deferred
 from tests.corpus.run import OWN
 
-CEILING = {"assertions": 58, "whole cases": 22, "categories": 2, "texts": 0}
+CEILING = {"assertions": 54, "whole cases": 21, "categories": 2, "texts": 0}
 """How much may wait, however it is named. Lower it with the change that takes something out; never raise it."""
 AT_START = PATH.with_name("deferred_at_start.txt")
 """The list as it began, one entry a line; never edited. What left the list cannot come back in another's place."""

@@ -594,13 +594,15 @@ def test_addresses_that_no_machine_has_are_seen_elsewhere(address: str, seen: st
     assert elsewhere.moved(Peer(address, b"kept")) == Peer(seen, b"kept")
 
 
-def test_a_clock_elsewhere_stands_still_or_is_ahead(tmp_path: Path) -> None:
+def test_a_clock_elsewhere_stands_still_is_ahead_or_behind(tmp_path: Path) -> None:
     file = tmp_path / "clock"
     wall = elsewhere.clock(file)
     file.write_text("1774742399.9")
     assert wall() == 1774742399.9
     file.write_text("+3000")
     assert 2990 < wall() - time.time() < 3010
+    file.write_text("-3000")
+    assert 2990 < time.time() - wall() < 3010
 
 
 def test_every_allowance_is_for_a_case_and_for_each_of_its_tries(corpus: Corpus) -> None:
