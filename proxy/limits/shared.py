@@ -175,7 +175,8 @@ class Shared:
         except BaseException:
             self._left(take)
             raise
-        self._took("valkey", loop.time() - deadline + self._timeout_s)
+        # Not below nothing: what was added to the deadline is taken off again, and sums of doubles are not exact.
+        self._took("valkey", max(0.0, loop.time() - deadline + self._timeout_s))
         if answer is None:
             return self._without(demands)
         if isinstance(answer, Denied):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -20,19 +21,22 @@ from tests.bench.scenarios import Size
 
 ID = b"%d" % FIRST_ID
 
+MIXED: Final = 100_000 if os.environ.get("CI") else 20_000
+"""Calls. Whoever waits at a keyboard has asked for an answer within minutes."""
+
 
 @pytest.mark.slow
-async def test_no_answer_of_twenty_thousand_is_told_to_the_wrong_one(tmp_path: Path) -> None:
-    """Issue 6, "done when"; over sockets, one in twenty given up. Ten seconds of two cores."""
+async def test_no_answer_of_many_thousands_is_told_to_the_wrong_one(tmp_path: Path) -> None:
+    """Issue 6, "done when"; over sockets, one in twenty given up. Half a minute of two cores for 100,000."""
     async with asyncio.timeout(150):
-        book = await mixed(100_000, 1, tmp_path)
+        book = await mixed(MIXED, 1, tmp_path)
     assert book.wrong == []
     counts = book.counts
     assert set(counts) <= {"asked", "kept or joined", "denied", "failed", "given up", "cut off", "wrong"}
-    assert counts.total() == 100_000
-    assert counts["kept or joined"] > 5_000
-    assert counts["given up"] > 500
-    assert counts["denied"] > 500
+    assert counts.total() == MIXED
+    assert counts["kept or joined"] > MIXED / 20
+    assert counts["given up"] > MIXED / 200
+    assert counts["denied"] > MIXED / 200
     assert counts["cut off"] < 200
 
 

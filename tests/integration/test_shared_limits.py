@@ -168,7 +168,7 @@ async def test_it_tells_how_long_the_store_took(store: Valkey, replica: Open) ->
     await one.shared.take([quota(10)])
     store.go_on()
     assert [who for who, _ in took] == ["valkey", "valkey"]
-    assert 0 < took[0][1] < LONGEST_S
+    assert 0 <= took[0][1] < LONGEST_S
     assert took[1][1] >= SHORT_S * 0.9
 
 
