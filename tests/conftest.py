@@ -15,7 +15,7 @@ from tests.system import tools
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Sixteen thousand tests are a heap of their own. The collector of cycles, which many tests ask, need not walk it."""
+    """Sixteen thousand tests are a heap of their own: the collector of cycles, which many ask, need not walk it."""
     gc.collect()
     gc.freeze()
 
