@@ -192,6 +192,12 @@ def test_whatever_is_typed_is_run_or_on_the_list(command: Command) -> None:
     assert program_of(command) in ("", "mcp-sidecar", "make", "python", *NOT_RUN)
 
 
+def test_every_curl_is_run_by_somebody() -> None:
+    """In a console against a sidecar, or in the runbook, on the page of all metrics."""
+    pages = {each.where.partition(":")[0] for each in of("curl")}
+    assert pages == {"README.md", "docs/install.md", "deploy/OPERATIONS.md"}
+
+
 def test_the_list_names_what_is_typed() -> None:
     """An entry that nobody needs any more would let something slip through later."""
     assert set(NOT_RUN) <= {program_of(each) for each in COMMANDS}

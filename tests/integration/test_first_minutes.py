@@ -10,12 +10,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from proxy.demo.ports import free_ports
-from tests.documents.pages import ROOT, Block, blocks
+from tests.documents.pages import ROOT, Block, blocks, every_block
 from tests.system import tools
 
 README = blocks(ROOT / "README.md")
@@ -30,9 +31,12 @@ def only(language: str, word: str) -> Block:
     return block
 
 
-def shown() -> list[tuple[str, str]]:
-    """Each command of the console and what the page says comes of it."""
-    parts = re.split(r"(?m)^\$ (.+)\n", only("console", "call ").text)
+CONSOLES = [each for each in every_block() if each.language == "console"]
+
+
+def shown(block: Block) -> list[tuple[str, str]]:
+    """Each command of a console and what the page says comes of it."""
+    parts = re.split(r"(?m)^\$ (.+)\n", block.text.replace("\\\n", " "))
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -52,9 +56,8 @@ def programs(folder: Path) -> Path:
     return here
 
 
-@pytest.mark.system("curl")
-def test_the_first_two_minutes_are_as_the_readme_says(tmp_path: Path) -> None:
-    """All commands in one shell, in the order of the page; the ports alone are others."""
+def walked(folder: Path, commands: Sequence[str]) -> list[str]:
+    """What each command shows in one shell, after the README's own preparation; the ports alone are others."""
     server, data, operations = free_ports(3)
 
     def moved(text: str) -> str:
@@ -62,21 +65,21 @@ def test_the_first_two_minutes_are_as_the_readme_says(tmp_path: Path) -> None:
             text = re.sub(rf"(?<=[:=]){documented}\b", str(free), text)
         return text
 
-    (tmp_path / "server.py").write_text(moved(only("python", "MCPServer").text), encoding="utf-8")
-    (tmp_path / "sidecar.yaml").write_text(moved(only("yaml", "version: 1").text), encoding="utf-8")
+    (folder / "server.py").write_text(moved(only("python", "MCPServer").text), encoding="utf-8")
+    (folder / "sidecar.yaml").write_text(moved(only("yaml", "version: 1").text), encoding="utf-8")
     prepare = only("sh", "python server.py").text
     # What runs beside the shell must not write between the answers.
-    prepare = re.sub(r"(?m) &( +#.*)?$", " >beside.log 2>&1 &", prepare)
+    prepare = re.sub(r"(?m) &( +#.*)?$", " >>beside.log 2>&1 &", prepare)
     prepare = prepare.replace("healthcheck", f"healthcheck --address 127.0.0.1:{operations}")
-    said = [f"echo '<{number}>'; {moved(command)}" for number, (command, _) in enumerate(shown())]
-    script = "\n".join(["set -e", "trap 'kill $(jobs -p)' EXIT", moved(prepare), *said])
+    said = [f"echo '<{number}>'; {moved(command)}" for number, command in enumerate(commands)]
+    script = "\n".join(["set -e", "trap 'kill $(jobs -p) || true; wait || true' EXIT", moved(prepare), *said])
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MCP_")}
     with subprocess.Popen(
         ["bash", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env={
             **clean,
-            "PATH": os.pathsep.join((str(programs(tmp_path)), os.environ["PATH"])),
+            "PATH": os.pathsep.join((str(programs(folder)), os.environ["PATH"])),
             "MCP_SIDECAR_LISTEN__ADDRESS": f"127.0.0.1:{data}",
             "MCP_SIDECAR_OPERATIONS__ADDRESS": f"127.0.0.1:{operations}",
         },
@@ -90,9 +93,19 @@ def test_the_first_two_minutes_are_as_the_readme_says(tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(shell.pid, signal.SIGKILL)
             raise
-    assert shell.returncode == 0, out + err + (tmp_path / "beside.log").read_text(encoding="utf-8")
-    answers = re.split(r"<\d+>\n", out)[1:]
-    assert [VARIES.sub(r"\1N", each) for each in answers] == [VARIES.sub(r"\1N", each) for _, each in shown()]
+    beside = (folder / "beside.log").read_text(encoding="utf-8")
+    assert shell.returncode == 0, out + err + beside
+    return re.split(r"<\d+>\n", out)[1:]
+
+
+@pytest.mark.system("curl")
+@pytest.mark.parametrize("block", CONSOLES, ids=str)
+def test_what_the_page_says_comes_of_its_commands(block: Block, tmp_path: Path) -> None:
+    """The README's calls in the order of the page, and the handshake of docs/install.md."""
+    answers = walked(tmp_path, [command for command, _ in shown(block)])
+    assert [VARIES.sub(r"\1N", each) for each in answers] == [
+        VARIES.sub(r"\1N", each) for _, each in shown(block)
+    ]
 
 
 def test_the_page_shows_one_of_each() -> None:
