@@ -33,6 +33,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert [page.name for page in PAGES if page not in seen] == []
 
 
+def test_the_readme_stays_short() -> None:
+    """Issue 9, point 6: who comes for the first time reads it whole; everything longer is a page."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
 def test_the_pages_are_found() -> None:
     """Else the tests here would be about nothing."""
     assert {"README.md", "CONTRIBUTING.md", "SECURITY.md"} <= {page.name for page in PAGES}
