@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check conformance conformance-client corpus faults soak bench bench-house bench-rooms monitoring lock clean
+.PHONY: run test check conformance conformance-client corpus faults soak bench bench-house bench-rooms monitoring docs lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements/test.lock pyproject.toml
@@ -58,6 +58,9 @@ bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; n
 monitoring: $(READY)     ## after changing deploy/monitoring/: the dashboard's JSON, the rules as a Kubernetes object
 	$(BIN)/python -m deploy.monitoring.dashboard
 	$(BIN)/python -m deploy.monitoring.prometheus_rule
+
+docs: $(READY)           ## after changing settings: the reference in docs/configuration.md
+	$(BIN)/python -m docs.reference
 
 lock:                    ## after changing pyproject.toml or a requirements/*.in file (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock

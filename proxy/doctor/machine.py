@@ -18,7 +18,7 @@ from .finding import Findings, fail, ok, warn
 FEW_DESCRIPTORS: Final = 4_096
 TOO_FEW_DESCRIPTORS: Final = 256
 OWN_BYTES: Final = 67_108_864
-"""Idle, with what calls under way need; see "What it costs" in README.md."""
+"""Idle, with what calls under way need; see docs/costs.md."""
 FULL: Final = 0.8
 """Of the limit: above it the guard drops kept answers (lifecycle/guards.py)."""
 EXTRAS: Final = ("hiredis", "httptools", "cel-expr-python", "jsonschema-rs", "google-re2")

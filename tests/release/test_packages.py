@@ -39,10 +39,10 @@ def versions(lock: str) -> dict[str, str]:
 def checkout(folder: Path) -> Path:
     """What git would have, as somebody else has it: other times and other rights."""
     copy = folder / "elsewhere"
-    names = ("proxy", "policies", "deploy", "requirements")
+    names = ("proxy", "policies", "deploy", "docs", "requirements")
     for name in names:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"):
+    for name in (*(each.name for each in ROOT.glob("*.md")), "pyproject.toml", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, copy / name)
     for each in copy.rglob("*"):
         os.utime(each, (1_000_000_000, 1_000_000_000))

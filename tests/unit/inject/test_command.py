@@ -94,7 +94,7 @@ def test_every_word_of_a_wish_is_an_option_and_an_annotation() -> None:
 
 
 def test_the_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    """README's table of defaults is this one."""
+    """The table of defaults in deploy/README.md is this one."""
     with pytest.raises(SystemExit):
         run("--help")
     said = " ".join(capsys.readouterr().out.split())
