@@ -47,6 +47,8 @@ from .transport import Answer, Lost, NoRoom, Transport, Unreached
 Field: TypeAlias = tuple[bytes, bytes]
 
 HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
+NO_CONTENT: Final = 204
+"""No body follows, whatever its fields say (RFC 9110 section 15.3.5)."""
 MAX_REDIRECTS: Final = 3
 NO_ROOM_S: Final = 1.0
 """When to come back where we have no descriptors: connections end all the time."""
@@ -198,7 +200,7 @@ class Forward:
             heard=functools.partial(self._catalog.heard, permit.principal),
             ear=None if self._listen is None else self._listen(permit, _handed_out(call, answer)),
         )
-        if kind == "text/event-stream" and not _is_empty_error(answer):
+        if kind == "text/event-stream" and not _has_no_body(answer):
             return self._streamed(call, answer, fields, judge)
         if status < 300 and call.wants_answer:
             if kind not in ("application/json", ""):
@@ -399,9 +401,10 @@ def _handed_out(call: Call, answer: Answer) -> str | None:
     return answer.headers.get("mcp-session-id") or None
 
 
-def _is_empty_error(answer: Answer) -> bool:
-    """Whether there is nothing to wait for, whatever type it is of."""
-    return answer.status >= 400 and answer.headers.get("content-length") == "0"
+def _has_no_body(answer: Answer) -> bool:
+    """Whether there is nothing to wait for, whatever type it is of. Behind a 204 nobody can say a last word."""
+    is_empty_error = answer.status >= 400 and answer.headers.get("content-length") == "0"
+    return is_empty_error or answer.status == NO_CONTENT
 
 
 def without_length(fields: Headers) -> Headers:

@@ -78,6 +78,7 @@ async def test_a_wrong_body_is_refused_as_nonsense(
     [
         ("202 Accepted", "", "X: y"),
         ("204 No Content", "", "X: y"),
+        ("204 No Content", "text/event-stream", "X: y"),
         ("200 OK", "text/html", "X: y"),
         ("200 OK", "application/json; charset=iso-8859-1", "X: y"),
         ("200 OK", "application/json", "Content-Encoding: gzip"),
