@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from tests.integration.house import Sidecar, sidecar
-from tests.integration.waiting import until, within
+from tests.integration.waiting import turns, until, within
 from tests.servers.everything.server import streamable_app
 
 EVERY = ("telemetry.traces.exporter=none", "telemetry.traces.sample=1")
@@ -51,6 +51,7 @@ async def serving() -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+        await turns()  # connections that it closed are told so in the next ones
 
 
 async def called(side: Sidecar, mode: str) -> None:

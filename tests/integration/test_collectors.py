@@ -209,17 +209,23 @@ async def test_what_comes_beyond_the_queue_is_dropped_and_told(
     await side.lines.when(lambda _: bool(told(side, "traces are not exported")))
     (line,) = told(side, "traces are not exported")
     assert (line["why"], line["lost_spans"]) == (QUEUE_FULL, 1)
+    await collector.next()  # a connection that is being made would outlive it
     await collector.close()
     await exports_of(side).close()
-    await until(lambda: not exporting())
+    await ended_threads()
 
 
-def exporting() -> list[str]:
+async def ended_threads() -> None:
+    """Wait for them; who asks again and again takes their turn away."""
+    for each in exporting():
+        await asyncio.to_thread(each.join, 30)
+    assert exporting() == []
+
+
+def exporting() -> list[threading.Thread]:
     """Threads that send spans, or wait to try again."""
     return [
-        each.name
-        for each in threading.enumerate()
-        if each.name in ("OtelBatchSpanRecordProcessor", "last spans")
+        each for each in threading.enumerate() if each.name in ("OtelBatchSpanRecordProcessor", "last spans")
     ]
 
 
