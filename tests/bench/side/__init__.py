@@ -2,7 +2,7 @@
 in one run, on 127.0.0.1.
 
     peers.py      who is measured, how each is started, and what it must refuse before it counts
-    sessions.py   peers that are whole MCP servers: FastMCP's proxy, a chain of mcp-proxy, ContextForge
+    sessions.py   peers that are whole MCP servers: FastMCP's proxy, a chain of mcp-proxy
     speaker.py    the server behind those: answers each method with a static result
     wrk.py        the load: what is asked, and what came of it
     running.py    the order of rounds
