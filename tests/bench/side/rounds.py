@@ -93,10 +93,16 @@ EC: Final = "ec"
 MAIN: Final = "1 KB, 32 connections, 2025-11-25, unique arguments"
 
 
-def everything(identity: Sequence[str], logs: Path, rules: object = None) -> list[str]:
+def everything(
+    identity: Sequence[str], logs: Path, rules: object = None, audit_name: str = "audit"
+) -> list[str]:
     """The dress code with everything on: token, policy, three limits, metrics, a trace that is sampled out, a line and
     an audit line of each call."""
-    audit = {"file": str(logs / "audit.jsonl"), "mode": "batch", "classes": ["read", "write", "dangerous"]}
+    audit = {
+        "file": str(logs / f"{audit_name}.jsonl"),
+        "mode": "batch",
+        "classes": ["read", "write", "dangerous"],
+    }
     telemetry = {"audit": audit, "traces": {"exporter": "none", "sample": 0}}
     return [
         *identity,
@@ -198,7 +204,10 @@ async def _in_sessions(plan: Plan, logs: Path, found: Measured) -> None:
 
 async def _grown(plan: Plan, logs: Path, found: Measured, identity: Sequence[str], idp: Idp) -> None:
     """Many tenants that have called, and many rules, beside one of each."""
-    few, many = "one tenant, three rules", f"{plan.tenants:,} tenants, {plan.rules:,} rules"
+    few, many = (
+        "mcp-sidecar, one tenant, three rules",
+        f"mcp-sidecar, {plan.tenants:,} tenants, {plan.rules:,} rules",
+    )
     rules = {
         "tools": [{"match": f"tool_{n}_*", "allow": ["admin"]} for n in range(plan.rules)] + RULES["tools"]
     }
@@ -209,7 +218,7 @@ async def _grown(plan: Plan, logs: Path, found: Measured, identity: Sequence[str
         own = idp.token(exp=exp, org_id="acme")
         ways = {
             few: sidecar(*everything(identity, logs), token=own),
-            many: sidecar(*everything(identity, logs, rules), token=own),
+            many: sidecar(*everything(identity, logs, rules, "audit-many"), token=own),
         }
         up = await _entered(stack, ways, upstream.port, logs, found)
         tokens = (_of_tenant(idp, exp, n) for n in range(plan.tenants))
