@@ -13,6 +13,7 @@ PAGES = sorted(
     page
     for pattern in ("*.md", "docs/*.md", "deploy/*.md", "proxy/*.md", "tests/**/*.md", "policies/**/*.md")
     for page in ROOT.glob(pattern)
+    if page.parent.name != "results"  # what a benchmark wrote here
 )
 PROGRAMS = ("curl", "docker", "helm", "kubectl", "make", "mcp-sidecar", "pip", "python")
 """What a block of commands without a language begins with; the older pages have such blocks."""
