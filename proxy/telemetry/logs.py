@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -22,16 +21,13 @@ from .lines import CallLine, Words, as_json, as_text
 from .output import CLOSING_S, Output, standard_error
 from .redaction import Redactor
 from .settings import Level, Life
+from .trace_context import trace_id_of
 
 _RANKS: Final = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _WARNED: Final = frozenset({"upstream_error", "outcome_unknown", "timeout", "circuit_open"})
 """Outcomes that speak of trouble with the server."""
 LINE_EVERY_S: Final = 1.0
 """Between two lines about addresses that are not listened to."""
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
-"""W3C Trace Context, section 3.2.2."""
 
 
 class Log:
@@ -101,7 +97,7 @@ class Log:
             line.client_request_id = words(record.client_request_id)
         if record.trace is not None:
             line.trace_id = record.trace.trace_id
-        elif rank >= _RANKS["warning"] and (trace_id := _clients_trace(record)) is not None:
+        elif rank >= _RANKS["warning"] and call is not None and (trace_id := trace_id_of(call)) is not None:
             line.trace_id = trace_id
         if (principal := record.principal) is not None:
             line.tenant = known.get(principal.tenant) or words(principal.tenant)
@@ -175,18 +171,6 @@ class Log:
     def _to_output(self, line: bytes) -> None:
         if self._output is not None:
             self._output.write(line)
-
-
-def _clients_trace(record: Record) -> str | None:
-    """The trace its client says the call belongs to, as far as it is still known."""
-    if record.call is None:
-        return None
-    meta = record.call.params.get("_meta")
-    said = meta.get("traceparent") if isinstance(meta, dict) else None
-    for each in (said, record.call.headers.get("traceparent")):
-        if isinstance(each, str) and (match := _TRACEPARENT.fullmatch(each)):
-            return match[1]
-    return None
 
 
 def _level_of(record: Record, outcome: str) -> Level:
