@@ -196,6 +196,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
     _check_limits(values, report)
     _check_cache(values, report)
     _check_certificates(values, report)
+    _check_request_ids(values, report)
     if isinstance(listen, Address) and isinstance(operations, Address) and may_meet(listen, operations):
         path = "operations.address"
         why = "it is the address of the data port, and probes never share it"
@@ -351,6 +352,18 @@ def _check_cache(values: Mapping[str, object], report: Report) -> None:
             path = f"policy.tools[{index}].cache"
             why, remedy = "without the cache section there is nowhere to keep it", "write cache: {}"
             report.add(report.place_of(path), path, "keeps nothing", why, remedy)
+
+
+def _check_request_ids(values: Mapping[str, object], report: Report) -> None:
+    """A header that holds credentials would be logged, passed on and answered."""
+    path = "telemetry.request_id_header"
+    name = values.get(path)
+    listed = values.get("identity.authenticators")
+    authenticators = listed if isinstance(listed, tuple) else ()
+    keys = {each.header.lower() for each in authenticators if isinstance(each, ApiKeySettings)}
+    if isinstance(name, str) and name.lower() in keys:
+        why, remedy = "what stands in it is logged and answered", "choose X-Request-Id"
+        report.add(report.place_of(path), path, "holds the keys of an authenticator", why, remedy)
 
 
 def _check_certificates(values: Mapping[str, object], report: Report) -> None:

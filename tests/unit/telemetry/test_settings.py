@@ -68,3 +68,11 @@ def test_what_cannot_be_is_refused_with_its_place(tmp_path: Path, section: str, 
     section = section.replace("TOO LATE", at(24.1)).replace("SOON", at(1))
     (mistake,) = mistakes(tmp_path, f"{UPSTREAM}telemetry: {section}\n")
     assert re.search(rf":3:\d+: telemetry\.{what}", mistake)
+
+
+def test_a_header_of_keys_names_no_requests(tmp_path: Path) -> None:
+    """Hostile: what stands in that header is logged, passed on and answered, and here it would be a credential."""
+    keys = "identity: {authenticators: [{kind: api_key, header: X-My-Key, keys_file: /nowhere/keys.yaml}]}\n"
+    for header, is_refused in (("x-my-key", True), ("X-Request-Id", False)):
+        found = mistakes(tmp_path, f"{UPSTREAM}{keys}telemetry: {{request_id_header: {header}}}\n")
+        assert any("request_id_header: holds the keys" in each for each in found) is is_refused
