@@ -54,6 +54,7 @@ bench-rooms: $(READY)    ## what single decisions cost, and how fair they are; n
 	$(BIN)/python -m tests.bench.metrics_cost
 	$(BIN)/python -m tests.bench.audit_cost
 	$(BIN)/python -m tests.bench.telemetry_cost
+	$(BIN)/python -m tests.bench.hot_path
 
 monitoring: $(READY)     ## after changing deploy/monitoring/: the dashboard's JSON, the rules as a Kubernetes object
 	$(BIN)/python -m deploy.monitoring.dashboard
