@@ -5,6 +5,7 @@ writes out/bench/latest.json. Budgets are judged as ratios within one run: clock
 
     messages.py      the bytes that are sent: one tools/call of 1 KB, one GET that listens
     wire.py          where an answer ends
+    speaking.py      what servers behind have in common: whole requests, one after the other
     responder.py     the server behind: a static answer with the caller's id, a stream that stays silent
     pass_through.py  the least that aiohttp can do between two sockets, to compare with
     load.py          the caller: closed loop, one call under way on each connection
