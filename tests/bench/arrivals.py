@@ -15,6 +15,7 @@ import gc
 import itertools
 import random
 import re
+import selectors
 import sys
 import time
 from collections import deque
@@ -127,9 +128,9 @@ def _what(head: bytes, body: bytes, id_: bytes) -> str:
 class Crowd:
     """The connections, and the calls that wait for one."""
 
-    def __init__(self, port: int, connections: int, key: str) -> None:
+    def __init__(self, port: int, connections: int, key: str, token: str = "") -> None:
         self._port = port
-        self._calls = Calls(REVISIONS[-1], port)
+        self._calls = Calls(REVISIONS[-1], port, token)
         self._whose = f"\r\nX-API-Key: {key}\r\n\r\n".encode() if key else b"\r\n\r\n"
         self._ids = itertools.cycle(range(FIRST_ID, LAST_ID + 1))
         self._all: list[Connection] = []
@@ -197,9 +198,11 @@ class Crowd:
         connection.call(due_s, id_, head + self._whose + body)
 
 
-async def run(port: int, *, per_s: float, seconds: float, connections: int, key: str, seed: int) -> Ran:
+async def run(
+    port: int, *, per_s: float, seconds: float, connections: int, key: str, token: str, seed: int
+) -> Ran:
     """Call, `per_s` on average, for `seconds` or until TERM."""
-    crowd = Crowd(port, connections, key)
+    crowd = Crowd(port, connections, key, token)
     await crowd.open()
     stopping = term()
     print("ready", port, flush=True)
@@ -208,7 +211,7 @@ async def run(port: int, *, per_s: float, seconds: float, connections: int, key:
     due_s = time.monotonic()
     end_s = due_s + seconds
     while (due_s := due_s + chance.expovariate(per_s)) < end_s and not stopping.is_set():
-        # Timers of uvloop are whole milliseconds: what is due by then leaves together.
+        # Timers of uvloop are whole milliseconds: what is due by then leaves together, but for --exact.
         if (left_s := due_s - time.monotonic()) > 0:
             await asyncio.sleep(left_s)
         crowd.come(due_s)
@@ -239,14 +242,22 @@ async def calling(
     connections: int,
     logs: Path,
     key: str = "",
+    token: str = "",
     seed: int = 1,
+    core: int | None = None,
+    is_exact: bool = False,
 ) -> AsyncIterator[Calling]:
-    """The calls come while the block runs, and its end waits for the last of them. Raises ProcessFailed."""
+    """The calls come while the block runs, and its end waits for the last of them. `is_exact`: each leaves when it is
+    due, not with all of its millisecond. Raises ProcessFailed."""
     number = len(list(logs.glob("arrivals-*.log")))
     log, out = logs / f"arrivals-{number}.log", logs / f"arrivals-{number}.json"
     words = ("--port", port, "--per-s", per_s, "--seconds", seconds, "--connections", connections)
-    whose = ("--key", key, "--seed", seed, "--out", out)
-    command = [sys.executable, "-m", "tests.bench.arrivals", *map(str, (*words, *whose))]
+    whose = ("--key", key, "--token", token, "--seed", seed, "--out", out)
+    command = [
+        *(() if core is None else ("taskset", "-c", str(core))),
+        *(sys.executable, "-m", "tests.bench.arrivals", *map(str, (*words, *whose))),
+        *(["--exact"] if is_exact else []),
+    ]
     async with child(command, log=log, piped=True) as process:
         await said(process, "ready", log, READY_TIMEOUT_S)
         yield Calling(process.terminate, out)
@@ -266,22 +277,31 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--key", default="", help="as the header X-API-Key has it")
+    parser.add_argument("--token", default="")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--exact", action="store_true", help="timers of microseconds, at a higher price")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
+
+
+def _exact_loop() -> asyncio.AbstractEventLoop:
+    """Of what Python has, only select(2) is told how long to wait in microseconds."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 if __name__ == "__main__":
     options = _options()
     gc.disable()  # pauses of our own would be counted as the other side's
-    ran = uvloop.run(
-        run(
-            options.port,
-            per_s=options.per_s,
-            seconds=options.seconds,
-            connections=options.connections,
-            key=options.key,
-            seed=options.seed,
+    with asyncio.Runner(loop_factory=_exact_loop if options.exact else uvloop.new_event_loop) as runner:
+        ran = runner.run(
+            run(
+                options.port,
+                per_s=options.per_s,
+                seconds=options.seconds,
+                connections=options.connections,
+                key=options.key,
+                token=options.token,
+                seed=options.seed,
+            )
         )
-    )
     options.out.write_bytes(msgspec.json.encode(ran))
