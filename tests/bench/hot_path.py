@@ -33,8 +33,7 @@ from tests.idp import AUDIENCE, Idp
 
 from .messages import FIRST_ID, MESSAGE_BYTES, REVISIONS, Calls, answer, id_of
 from .report import Figure, table, this_machine
-from .side.peers import KEPT, LIMITS, RULES, setting
-from .side.rounds import everything
+from .side.sidecars import KEPT, LIMITS, RULES, everything, setting
 
 CONNECTIONS: Final = 32
 TURNS: Final = 12

@@ -1,12 +1,18 @@
 """How fast is it beside others? `python -m tests.bench.side [--quick]`: peers and the sidecar in several dress codes,
 in one run, on 127.0.0.1.
 
-    peers.py      who is measured, how each is started, and what it must refuse before it counts
-    sessions.py   peers that are whole MCP servers: FastMCP's proxy, a chain of mcp-proxy
-    speaker.py    the server behind those: answers each method with a static result
-    wrk.py        the load: what is asked, and what came of it
-    running.py    the order of rounds
-    report.py     figures → ratios, latest.json and a table
+    calls.py         what is asked, and what the server says to it
+    peers.py         who is measured, and how each is started
+    sidecars.py      the sidecar in its dress codes
+    sessions.py      peers that are whole MCP servers: FastMCP's proxy, a chain of mcp-proxy
+    proving.py       what a peer must pass on and refuse before it counts
+    speaker.py       the server behind whole MCP servers: answers each method with a static result
+    streamer.py      the server behind streams: events, and then the answer
+    wrk.py           the load: calls as fast as they are answered
+    offered.py       the load: so many calls a second, whatever becomes of them
+    rounds.py        how one situation is measured, several times, peers in turn
+    situations.py    what is measured, in which order, and the ratios
+    report.py        figures → latest.json and tables
 
 The proxy that is measured has a core of its own; load and server share the other one. Both are pinned, and a figure
 says whether the proxy's core was the saturated one: else it is a lower bound.

@@ -1,5 +1,5 @@
 """`python -m tests.bench.side [--quick]`: everything in one run; writes results/latest.json and
-latest.md, prints the table.
+latest.md, prints the tables.
 
 Exit code 0 whatever the numbers say; 1 when something of ours could not be measured.
 """
@@ -21,7 +21,8 @@ from ..processes import raise_open_files
 from ..report import this_machine
 from . import peers
 from .report import Results, markdown, write
-from .rounds import FULL, QUICK, Measured, measured
+from .rounds import FULL, QUICK, Measured
+from .situations import SITUATIONS, measured
 
 FOLDER: Final = Path(__file__).parents[1] / "results"
 
@@ -30,6 +31,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.side")
     parser.add_argument("--quick", action="store_true", help="fewer peers and shorter rounds: two minutes")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(SITUATIONS),
+        help="print this alone, write nothing; may be repeated",
+    )
     options = parser.parse_args()
     if lacks := peers.missing():
         print(f"not here: {', '.join(lacks)}; see tests/system/packages.txt", file=sys.stderr)
@@ -38,7 +45,8 @@ def main() -> int:
     machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-bench-") as folder:
         try:
-            found: Measured = uvloop.run(measured(QUICK if options.quick else FULL, Path(folder)))
+            plan = QUICK if options.quick else FULL
+            found: Measured = uvloop.run(measured(plan, Path(folder), options.only))
         except (ProcessFailed, Wrong) as failed:
             print(failed, file=sys.stderr)
             return 1
@@ -46,10 +54,13 @@ def main() -> int:
         machine=machine,
         quick=options.quick,
         rows=tuple(found.rows),
+        late=tuple(found.late),
         ratios=found.ratios,
+        bounds=found.bounds,
         left_out=tuple(found.left_out),
     )
-    write(results, options.folder)
+    if not options.only:
+        write(results, options.folder)
     print(markdown(results))
     return 0
 

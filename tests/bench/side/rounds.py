@@ -1,38 +1,40 @@
-"""The order of what is measured. Rounds alternate between the peers, so that whatever else the machine does falls on
+"""How one situation is measured. Rounds alternate between the peers, so that whatever else the machine does falls on
 all of them; each number is the median of its rounds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sys
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from proxy.demo.environment import SetUpFailed
 from tests.conformance.processes import ProcessFailed
-from tests.idp import AUDIENCE, Idp
 
-from ..load import Wrong
-from ..messages import REVISIONS, Calls
 from ..processes import cpu_s
 from ..scenarios import FULL as FULL_SIZE
 from ..scenarios import QUICK as QUICK_SIZE
-from ..scenarios import Size, holding_streams, starting
-from ..wire import body_length
-from . import peers, sessions
-from .peers import KEPT, LIMITS, RULES, Peer, Starts, python_program, setting, sidecar
-from .report import AIMS, DIRECT, Row, row
-from .wrk import LEGACY, MODERN, Asked, Outcome, load
+from ..scenarios import Size
+from .peers import Starts
+from .proving import must_forward
+from .report import DIRECT, Late, Row, row
+from .wrk import Outcome, Peer, load
 
-KB: Final = 1_024
-MANY: Final = 32
+OURS: Final = "mcp-sidecar"
+"""Begins the names of what must be measured; others are left out where they fail."""
+REST_S: Final = 0.2
+RESTS_AT: Final = 0.2
+"""Of a core: probes and timers go on."""
+REST_LOOKS: Final = 50
+
+Up: TypeAlias = dict[str, Peer]
+Run = TypeVar("Run")
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -42,24 +44,45 @@ class Plan(Struct, frozen=True, kw_only=True):
     rounds: int
     seconds: int
     """Of one run; wrk takes whole ones."""
+    slow_seconds: int
+    """Of one run where peers take tens of milliseconds for a call."""
+    offered_per_s: tuple[int, ...]
+    offered_s: float
+    """Of one run at an offered load."""
     tenants: int
     rules: int
-    singles: int
-    """Calls one after the other, for added latency."""
     house: Size
 
 
 FULL: Final = Plan(
-    is_quick=False, rounds=3, seconds=3, tenants=100_000, rules=1_000, singles=3_000, house=FULL_SIZE
+    is_quick=False,
+    rounds=3,
+    seconds=3,
+    slow_seconds=5,
+    offered_per_s=(500, 2_000),
+    offered_s=4,
+    tenants=100_000,
+    rules=1_000,
+    house=FULL_SIZE,
 )
 QUICK: Final = Plan(
-    is_quick=True, rounds=1, seconds=1, tenants=5_000, rules=1_000, singles=500, house=QUICK_SIZE
+    is_quick=True,
+    rounds=1,
+    seconds=1,
+    slow_seconds=2,
+    offered_per_s=(500,),
+    offered_s=3,
+    tenants=5_000,
+    rules=1_000,
+    house=replace(QUICK_SIZE, starts=1),
 )
 
 
 class Measured(Struct, kw_only=True):
     rows: list[Row] = field(default_factory=list)
+    late: list[Late] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)
+    bounds: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     def row(self, peer: str, situation: str) -> Row | None:
@@ -70,240 +93,94 @@ class Measured(Struct, kw_only=True):
         a, b = self.row(ours, situation), self.row(theirs, situation)
         return a.rate / b.rate if a is not None and b is not None and b.rate else None
 
-
-NGINX: Final = "nginx proxy_pass"
-ENVOY: Final = "Envoy, MCP filter + rule + local rate limit"
-STATIC: Final = "bare aiohttp, static answer"
-PASS: Final = "bare aiohttp, pass-through"
-TRANSPARENT: Final = "mcp-sidecar, transparent"
-GUARDED: Final = "mcp-sidecar, policy + 3 limits + metrics"
-EVERYTHING: Final = "mcp-sidecar, everything on"
-HIT: Final = "mcp-sidecar, cache hit, policy on"
-FASTMCP: Final = "FastMCP proxy"
-CHAIN: Final = "mcp-proxy chain"
-
-ALONE: Final = f"1 KB, 1 connection, {LEGACY}"
-SESSIONS: Final = "1 KB, 32 connections, a whole MCP server behind"
-REST_S: Final = 0.2
-RESTS_AT: Final = 0.2
-"""Of a core: probes and timers go on."""
-REST_LOOKS: Final = 50
-EC: Final = "ec"
-"""The id of a key."""
-MAIN: Final = "1 KB, 32 connections, 2025-11-25, unique arguments"
+    def bound(self, ours: str, theirs: str, situation: str) -> str:
+        """What `over` is where a rate is only a lower bound, because that proxy's core had more to give."""
+        a, b = self.row(ours, situation), self.row(theirs, situation)
+        if a is None or b is None or (a.is_saturated and b.is_saturated):
+            return ""
+        return "at least" if b.is_saturated else "at most" if a.is_saturated else "about"
 
 
-def everything(
-    identity: Sequence[str], logs: Path, rules: object = None, audit_name: str = "audit"
-) -> list[str]:
-    """The dress code with everything on: token, policy, three limits, metrics, a trace that is sampled out, a line and
-    an audit line of each call."""
-    audit = {
-        "file": str(logs / f"{audit_name}.jsonl"),
-        "mode": "batch",
-        "classes": ["read", "write", "dangerous"],
-    }
-    telemetry = {"audit": audit, "traces": {"exporter": "none", "sample": 0}}
-    return [
-        *identity,
-        setting("policy", rules or RULES),
-        setting("limits", LIMITS),
-        setting("telemetry", telemetry),
-    ]
+class Bench(Struct, frozen=True, kw_only=True):
+    """One run of everything: how much, where files go, and what was found so far."""
 
+    plan: Plan
+    logs: Path
+    found: Measured = field(default_factory=Measured)
 
-async def measured(plan: Plan, logs: Path) -> Measured:
-    """All of it. Raises ProcessFailed where something of ours fails; peers that cannot be had are left out."""
-    found = Measured()
-    async with Idp() as idp:
-        idp.publish(EC, alg="ES256")  # quickly signed: there are many tenants
-        authenticator = {
-            "kind": "jwt",
-            "issuer": idp.issuer,
-            "jwks_url": idp.jwks_url,
-            "tenant_claim": "org_id",
-        }
-        identity = (f"identity.resource={AUDIENCE}", setting("identity.authenticators", [authenticator]))
-        token = idp.token(exp=int(time.time()) + 7_200, org_id="acme")
-        say("side by side")
-        await _beside(plan, logs, found, identity, token)
-        say("peers that hold sessions")
-        await _in_sessions(plan, logs, found)
-        say(f"{plan.tenants:,} tenants, {plan.rules:,} rules")
-        await _grown(plan, logs, found, identity, idp)
-    say("start, memory, streams")
-    for figure in (*await starting(plan.house, logs), *await holding_streams(plan.house, logs)):
-        name = {"start to ready": "ready_s", "idle, resident": "idle_rss_mb"}.get(figure.name)
-        if figure.name.endswith("streams, each"):
-            name = "kb_per_idle_stream"
-        if name is not None:
-            found.ratios[name] = figure.value
-    divide(found)
-    return found
-
-
-async def _beside(plan: Plan, logs: Path, found: Measured, identity: Sequence[str], token: str) -> None:
-    ways: dict[str, Starts] = {
-        "nginx, static answer": peers.nginx_static,
-        NGINX: peers.nginx_proxy,
-        ENVOY: peers.envoy,
-        STATIC: python_program("side.static_server"),
-        PASS: python_program("pass_through"),
-        TRANSPARENT: sidecar(refuses=False),
-        GUARDED: sidecar(setting("policy", RULES), setting("limits", LIMITS)),
-        EVERYTHING: sidecar(*everything(identity, logs), token=token),
-        HIT: sidecar(setting("policy", KEPT), setting("cache", {})),
-    }
-    async with _started(ways, logs, found) as up:
-        unique = {name: Asked(token=token if name == EVERYTHING else "", unique=name != HIT) for name in up}
-        await _rounds(plan, logs, found, up, unique, MAIN, MANY)
-        modern = {NGINX, ENVOY, TRANSPARENT, GUARDED, EVERYTHING, HIT} & up.keys()
-        asked = {
-            name: Asked(token=unique[name].token, unique=unique[name].unique, revision=MODERN)
-            for name in modern
-        }
-        await _rounds(plan, logs, found, _only(up, modern), asked, f"1 KB, 32 connections, {MODERN}", MANY)
-        some = {DIRECT, NGINX, ENVOY, EVERYTHING} & up.keys()
-        await _rounds(plan, logs, found, _only(up, some), unique, ALONE, 1)
-        if not plan.is_quick:
-            repeated = {name: Asked(token=unique[name].token, unique=False) for name in some}
-            await _rounds(plan, logs, found, _only(up, some), unique, f"1 KB, 256 connections, {LEGACY}", 256)
-            same = f"1 KB, 32 connections, {LEGACY}, repeated arguments"
-            await _rounds(plan, logs, found, _only(up, some), repeated, same, MANY)
-    if not plan.is_quick:
-        for size, name in ((64 * KB, "64 KB"), (1_024 * KB, "1 MB")):
-            await _large(plan, logs, found, identity, token, size, name)
-
-
-async def _large(
-    plan: Plan, logs: Path, found: Measured, identity: Sequence[str], token: str, size: int, name: str
-) -> None:
-    """Large calls and answers."""
-    ways: dict[str, Starts] = {
-        NGINX: peers.nginx_proxy,
-        TRANSPARENT: sidecar(refuses=False),
-        EVERYTHING: sidecar(*everything(identity, logs), token=token),
-    }
-    async with _started(ways, logs, found, size) as up:
-        asked = {each: Asked(token=token if each == EVERYTHING else "", size=size) for each in up}
-        await _rounds(plan, logs, found, up, asked, f"{name} each way, 32 connections, {LEGACY}", MANY)
-
-
-async def _in_sessions(plan: Plan, logs: Path, found: Measured) -> None:
-    """Peers that are MCP servers themselves, beside ours before the same server."""
-    async with AsyncExitStack() as stack:
-        behind = await stack.enter_async_context(sessions.speaker(logs))
-        ways: dict[str, Starts] = {
-            FASTMCP: sessions.fastmcp,
-            CHAIN: sessions.mcp_proxy,
-            GUARDED: sidecar(setting("policy", RULES), setting("limits", LIMITS)),
-        }
-        up = await _entered(stack, ways, behind.port, logs, found)
-        await _rounds(plan, logs, found, up, dict.fromkeys(up, Asked()), SESSIONS, MANY)
-
-
-async def _grown(plan: Plan, logs: Path, found: Measured, identity: Sequence[str], idp: Idp) -> None:
-    """Many tenants that have called, and many rules, beside one of each."""
-    few, many = (
-        "mcp-sidecar, one tenant, three rules",
-        f"mcp-sidecar, {plan.tenants:,} tenants, {plan.rules:,} rules",
-    )
-    rules = {
-        "tools": [{"match": f"tool_{n}_*", "allow": ["admin"]} for n in range(plan.rules)] + RULES["tools"]
-    }
-    situation = "as many tenants as can be, and rules"
-    exp = int(time.time()) + 7_200
-    async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(peers.server(logs))
-        own = idp.token(exp=exp, org_id="acme")
-        ways = {
-            few: sidecar(*everything(identity, logs), token=own),
-            many: sidecar(*everything(identity, logs, rules, "audit-many"), token=own),
-        }
-        up = await _entered(stack, ways, upstream.port, logs, found)
-        tokens = (_of_tenant(idp, exp, n) for n in range(plan.tenants))
-        await _called_by(up[many].port, tokens)
-        asked = {name: Asked(token=own) for name in up}
-        await _rounds(plan, logs, found, up, asked, situation, MANY)
-    if (ratio := found.over(many, few, situation)) is not None:
-        found.ratios["full_many_keys_vs_one"] = ratio
-
-
-def _of_tenant(idp: Idp, exp: int, number: int) -> str:
-    return idp.token(kid=EC, alg="ES256", exp=exp, org_id=f"tenant-{number}", sub=f"user-{number}")
-
-
-async def _called_by(port: int, tokens: Iterable[str]) -> None:
-    """One call by each of these callers, 16 at a time. Raises Wrong."""
-    queue = iter(tokens)
-
-    async def caller() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for token, number in zip(queue, itertools.count(1_000_000)):
-            writer.write(Calls(REVISIONS[0], port, token).request(b"%d" % number))
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200 "):
-                raise Wrong(f"a caller among many was answered {head[:40]!r}")
-            await reader.readexactly(body_length(head))
-        writer.close()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(16):
-            group.create_task(caller())
+    def leave_out(self, name: str, failed: Exception) -> None:
+        """Say so and go on. Raises `failed` where it is one of ours, or the server itself."""
+        if name == DIRECT or name.startswith(OURS):
+            raise failed
+        self.found.left_out.append(f"{name}: {failed}")
 
 
 @asynccontextmanager
-async def _started(
-    ways: Mapping[str, Starts], logs: Path, found: Measured, size: int = KB
-) -> AsyncIterator[dict[str, Peer]]:
-    """The server, and every peer that can be had before it."""
+async def started(
+    bench: Bench, behind: AbstractAsyncContextManager[Peer], ways: Mapping[str, Starts]
+) -> AsyncIterator[Up]:
+    """The server behind, named DIRECT, and every peer that can be had before it. Raises ProcessFailed."""
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(peers.server(logs, size))
-        up = {DIRECT: upstream}
-        up |= await _entered(stack, ways, upstream.port, logs, found)
-        yield up
+        server = await stack.enter_async_context(behind)
+        up = {DIRECT: server}
+        for name, start in ways.items():
+            try:
+                up[name] = await stack.enter_async_context(start(server.port, bench.logs))
+            except (SetUpFailed, ProcessFailed, OSError) as failed:
+                bench.leave_out(name, failed)
+        yield {name: replace(peer, idle_mb=peer.resident_mb) for name, peer in up.items()}
 
 
-async def _entered(
-    stack: AsyncExitStack, ways: Mapping[str, Starts], upstream: int, logs: Path, found: Measured
-) -> dict[str, Peer]:
-    up = {}
-    for name, start in ways.items():
-        try:
-            up[name] = await stack.enter_async_context(start(upstream, logs))
-        except (SetUpFailed, ProcessFailed, OSError) as failed:
-            if name.startswith("mcp-sidecar"):
-                raise
-            found.left_out.append(f"{name}: {failed}")
-    return up
-
-
-async def _rounds(
-    plan: Plan,
-    logs: Path,
-    found: Measured,
-    up: Mapping[str, Peer],
-    asked: Mapping[str, Asked],
+async def rounds(
+    bench: Bench,
+    up: Up,
     situation: str,
     connections: int,
+    *,
+    seconds: int | None = None,
+    events: int = 0,
+    **changes: object,
 ) -> None:
+    """Calls as fast as they are answered. `changes` are those of a call in this situation (`Asked`); `events` is how
+    many there are in each answer, which then are what is counted. Raises ProcessFailed."""
     say(f"  {situation}")
-    runs: dict[str, list[Outcome]] = {name: [] for name in up}
-    for _ in range(plan.rounds):
-        for name, peer in up.items():
+    able: Up = {}
+    for name, peer in up.items():
+        changed = replace(peer, asked=replace(peer.asked, **changes))
+        try:
+            await must_forward(changed.port, changed.asked, events)
+            able[name] = changed
+        except ProcessFailed as failed:
+            bench.leave_out(f"{name}, {situation}", failed)
+
+    async def run(name: str, peer: Peer) -> Outcome:
+        long = seconds or bench.plan.seconds
+        outcome = await load(peer, peer.asked, connections=connections, seconds=long, logs=bench.logs)
+        if name.startswith(OURS) and outcome.failed:
+            raise ProcessFailed(f"{name}: {outcome.failed} calls were not answered rightly")
+        return outcome.of_events(events) if events else outcome
+
+    runs = await alternated(bench, able, situation, run)
+    unit = "events" if events else "calls"
+    bench.found.rows += [
+        row(name, situation, each, idle_mb=up[name].idle_mb, unit=unit) for name, each in runs.items()
+    ]
+
+
+async def alternated(
+    bench: Bench, up: Up, situation: str, run: Callable[[str, Peer], Awaitable[Run]]
+) -> dict[str, list[Run]]:
+    """Several runs with each peer, one peer after the other; who fails once is out. Raises ProcessFailed."""
+    runs: dict[str, list[Run]] = {name: [] for name in up}
+    for _ in range(bench.plan.rounds):
+        for name in tuple(runs):
             await _at_rest(up.values())
-            outcome = await load(
-                peer.port,
-                asked[name],
-                connections=connections,
-                seconds=plan.seconds,
-                pids=peer.pids,
-                logs=logs,
-            )
-            if name.startswith("mcp-sidecar") and outcome.failed:
-                raise ProcessFailed(f"{name}: {outcome.failed} calls were not answered with 200")
-            runs[name].append(outcome)
-    found.rows += [row(name, situation, each) for name, each in runs.items()]
+            try:
+                runs[name].append(await run(name, up[name]))
+            except ProcessFailed as failed:
+                bench.leave_out(f"{name}, {situation}", failed)
+                del runs[name]
+    return runs
 
 
 async def _at_rest(up: Iterable[Peer]) -> None:
@@ -316,25 +193,9 @@ async def _at_rest(up: Iterable[Peer]) -> None:
             break
 
 
-def _only(up: Mapping[str, Peer], names: Iterable[str]) -> dict[str, Peer]:
+def only(up: Up, *names: str) -> Up:
+    """Those of these that are up."""
     return {name: peer for name, peer in up.items() if name in names}
-
-
-def divide(found: Measured) -> None:
-    """The ratios, in the order of the aims."""
-    for name, ours, theirs, situation in (
-        ("full_vs_envoy_mcp", EVERYTHING, ENVOY, MAIN),
-        ("full_vs_nginx", EVERYTHING, NGINX, MAIN),
-        ("hit_vs_aiohttp_static", HIT, STATIC, MAIN),
-        ("full_vs_fastmcp", GUARDED, FASTMCP, SESSIONS),
-    ):
-        if (ratio := found.over(ours, theirs, situation)) is not None:
-            found.ratios[name] = ratio
-    direct, through = found.row(DIRECT, ALONE), found.row(EVERYTHING, ALONE)
-    if direct is not None and through is not None:
-        found.ratios["added_p50_ms"] = (through.p50_us - direct.p50_us) / 1e3
-        found.ratios["added_p99_ms"] = (through.p99_us - direct.p99_us) / 1e3
-    found.ratios = {name: found.ratios[name] for name in AIMS if name in found.ratios}
 
 
 def say(what: str) -> None:

@@ -5,7 +5,6 @@ They hold sessions with the server, so the server behind them is `speaker`, whic
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,28 +12,15 @@ from typing import Final
 
 from proxy.demo.environment import python_environment
 from proxy.demo.ports import free_ports
-from tests.conformance.processes import ProcessFailed, child, tail
 from tests.tools.python_env import TOOLS
 
-from .peers import ROOT, Peer, on_core, python_program, running
-from .wrk import LOAD_CORE, PROXY_CORE
+from .peers import ROOT, on_core, python_program, running
+from .wrk import PROXY_CORE, Peer
 
 LOCK: Final = ROOT / "proxy" / "demo" / "requirements.lock"
 
-fastmcp = python_program("side.fastmcp_proxy")
-
-
-@asynccontextmanager
-async def speaker(logs: Path) -> AsyncIterator[Peer]:
-    """The server behind."""
-    log = logs / "speaker.log"
-    command = on_core(LOAD_CORE, sys.executable, "-m", "tests.bench.side.speaker")
-    async with child(command, log=log, piped=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        line = (await process.stdout.readline()).decode()
-        if not line.startswith("ready "):
-            raise ProcessFailed(f"the speaker did not get ready:\n{tail(log)}")
-        yield Peer(port=int(line.split()[1]), pids=(process.pid,))
+fastmcp = python_program("side.fastmcp_proxy", says_no_with_200=True)
+fastmcp_kept = python_program("side.fastmcp_proxy", "--one-session", says_no_with_200=True)
 
 
 @asynccontextmanager
@@ -50,4 +36,4 @@ async def mcp_proxy(upstream: int, logs: Path) -> AsyncIterator[Peer]:
     async with running(command, port, logs / "mcp-proxy.log") as peer:
         (first,) = peer.pids
         behind = [int(pid) for pid in Path(f"/proc/{first}/task/{first}/children").read_text("ascii").split()]
-        yield Peer(port=port, pids=(first, *behind), ready_s=peer.ready_s)
+        yield Peer(port=port, pids=(first, *behind), says_no_with_200=True)

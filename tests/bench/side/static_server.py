@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ..messages import MESSAGE_BYTES
 from ..processes import term
-from .peers import body_of
+from .calls import body_of
 
 MARK: Final = '"_meta":{"dev.mcp-sidecar/cache":{"age_s":0,"state":"fresh"}},'
 """What the sidecar puts into a kept answer: the bare server sends the same bytes."""
