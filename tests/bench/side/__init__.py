@@ -5,6 +5,7 @@ in one run, on 127.0.0.1.
     peers.py         who is measured, and how each is started
     sidecars.py      the sidecar in its dress codes
     sessions.py      peers that are whole MCP servers: FastMCP's proxy, a chain of mcp-proxy
+    contextforge.py  and ContextForge
     proving.py       what a peer must pass on and refuse before it counts
     speaker.py       the server behind whole MCP servers: answers each method with a static result
     streamer.py      the server behind streams: events, and then the answer

@@ -17,6 +17,7 @@ from ..scenarios import holding_streams, starting
 from ..wire import body_length
 from . import peers, sessions
 from .calls import ANSWERED, LEGACY, MODERN, Asked
+from .contextforge import contextforge
 from .offered import offered
 from .peers import Starts, program_on, python_program
 from .report import AIMS, DIRECT
@@ -42,13 +43,14 @@ HIT_EVERYTHING: Final = "mcp-sidecar, cache hit, everything on"
 FASTMCP: Final = "FastMCP proxy"
 FASTMCP_KEPT: Final = "FastMCP proxy, one session for all"
 CHAIN: Final = "mcp-proxy chain"
+CONTEXTFORGE: Final = "ContextForge, auth"
 
 MAIN: Final = f"1 KB, {MANY} connections, {LEGACY}, unique arguments"
 ALONE: Final = f"1 KB, 1 connection, {LEGACY}"
 SESSIONS: Final = f"1 KB, {FEW} connections, a whole MCP server behind"
 STREAMS: Final = f"streams of {EVENTS} events, {MANY} connections, {LEGACY}"
 NGINX_STATIC: Final = "nginx, static answer"
-NOT_QUICKLY: Final = frozenset({NGINX_STATIC, PASS, HIT_EVERYTHING, FASTMCP_KEPT, CHAIN})
+NOT_QUICKLY: Final = frozenset({NGINX_STATIC, PASS, HIT_EVERYTHING, FASTMCP_KEPT, CHAIN, CONTEXTFORGE})
 """Whom a quick run leaves out."""
 EC: Final = "ec"
 """The id of a key."""
@@ -191,6 +193,7 @@ async def _in_sessions(bench: Bench, known: Known) -> None:
         CHAIN: sessions.mcp_proxy,
         GUARDED: known.guarded(),
         EVERYTHING: known.everything(bench.logs),
+        CONTEXTFORGE: contextforge,
     }
     server = program_on(LOAD_CORE, bench.logs, "side.speaker")
     async with started(bench, server, _few(bench, ways)) as up:
