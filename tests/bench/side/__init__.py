@@ -14,6 +14,7 @@ in one run, on 127.0.0.1.
     rounds.py        how one situation is measured, several times, peers in turn
     situations.py    what is measured, in which order, and the ratios
     report.py        figures → latest.json and tables
+    quote.py         tables → the pages that quote them
 
 The proxy that is measured has a core of its own; load and server share the other one. Both are pinned, and a figure
 says whether the proxy's core was the saturated one: else it is a lower bound.

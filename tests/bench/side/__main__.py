@@ -1,5 +1,5 @@
 """`python -m tests.bench.side [--quick]`: everything in one run; writes results/latest.json and
-latest.md, prints the tables.
+latest.md, prints the tables, and brings the pages that quote them up to date.
 
 Exit code 0 whatever the numbers say; 1 when something of ours could not be measured.
 """
@@ -10,7 +10,6 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
 
 import uvloop
 
@@ -20,11 +19,10 @@ from ..load import Wrong
 from ..processes import raise_open_files
 from ..report import this_machine
 from . import peers
+from .quote import FOLDER, quote
 from .report import Results, markdown, write
 from .rounds import FULL, QUICK, Measured
 from .situations import SITUATIONS, measured
-
-FOLDER: Final = Path(__file__).parents[1] / "results"
 
 
 def main() -> int:
@@ -61,6 +59,8 @@ def main() -> int:
     )
     if not options.only:
         write(results, options.folder)
+        if options.folder == FOLDER:
+            quote()
     print(markdown(results))
     return 0
 
