@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.conformance.processes import ProcessFailed
-
-from ..arrivals import PASSED, Ran, calling
+from ..arrivals import Ran, calling
 from .report import late
-from .rounds import OURS, Bench, Up, alternated, say
+from .rounds import Bench, Up, alternated, say
 from .wrk import LOAD_CORE, Peer
 
 CONNECTIONS: Final = 32
 
 
 async def offered(bench: Bench, up: Up) -> None:
-    """Every rate of the plan, every peer. Raises ProcessFailed."""
+    """Every rate of the plan, every peer; who cannot carry one is late, or leaves calls unanswered, and that is said.
+    Raises ProcessFailed."""
     for per_s in bench.plan.offered_per_s:
         situation = f"{per_s:,} calls/s offered, 1 KB, {CONNECTIONS} connections"
         say(f"  {situation}")
@@ -36,10 +35,7 @@ async def offered(bench: Bench, up: Up) -> None:
                 is_exact=True,
             ) as calls:
                 pass
-            ran = calls.ran()
-            if name.startswith(OURS) and any(each.what != PASSED for each in ran.said):
-                raise ProcessFailed(f"{name}: calls were not answered rightly at {per_s:,} calls/s")
-            return ran
+            return calls.ran()
 
         runs = await alternated(bench, up, situation, run)
         bench.found.late += [late(name, situation, each, bench.plan.offered_s) for name, each in runs.items()]

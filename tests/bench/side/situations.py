@@ -159,7 +159,8 @@ async def _large(bench: Bench, known: Known) -> None:
             EVERYTHING: known.everything(bench.logs),
         }
         async with started(bench, peers.server(bench.logs, size), ways) as up:
-            await rounds(bench, up, f"{name} each way, {MANY} connections, {LEGACY}", MANY, size=size)
+            situation = f"{name} each way, {MANY} connections, {LEGACY}"
+            await rounds(bench, up, situation, MANY, seconds=bench.plan.slow_seconds, size=size)
 
 
 async def _streams(bench: Bench, known: Known) -> None:
