@@ -19,7 +19,7 @@ from collections.abc import (
     Sequence,
 )
 from enum import Enum, StrEnum
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct, structs
 
@@ -35,6 +35,9 @@ def id_key(id: RequestId) -> IdKey:
     return type(id), id
 
 
+_NO_NOTES: Final[Mapping[object, Any]] = {}
+
+
 class Headers:
     """Header fields in the order of the wire, several of one name allowed.
 
@@ -42,10 +45,13 @@ class Headers:
     Look-ups take lower-case names; the bytes of names and values stay as they came.
     """
 
-    __slots__ = ("_first", "_repeated", "pairs")
+    __slots__ = ("_first", "_repeated", "notes", "pairs")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.pairs = tuple(pairs)
+        self.notes: Mapping[object, Any] = _NO_NOTES
+        """What rooms have found out from these fields and their settings alone, each under a key of its own: a client
+        says the same head before each call, and then these are the same `Headers`."""
         self._first: dict[str, str] | None = None
         self._repeated: dict[str, list[str]] = {}
 
@@ -60,10 +66,15 @@ class Headers:
                 first[name] = text
         return first
 
+    def note(self, key: object, found: object) -> None:
+        """Put it into `notes`."""
+        self.notes = {**self.notes, key: found}
+
     def forget_index(self) -> None:
-        """Give back what look-ups built; the next one builds it again."""
+        """Give back what look-ups built, and what was noted; the next one builds it again."""
         self._first = None
         self._repeated = {}
+        self.notes = _NO_NOTES
 
     def get(self, name: str) -> str | None:
         """The first value of `name` (lower case), or None."""

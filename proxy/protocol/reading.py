@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec import Struct
+
 from ..model import NOBODY, Call, Headers, IdKey, Journey, Kind, Peer, Reason, Refused, Revision, id_key
 from .batch import split_array
 from .headers import MIRRORS, PARAM_PREFIX, decode_value
@@ -22,7 +24,6 @@ from .jsonrpc import (
     META_VERSION,
     NAMED_BY,
     Message,
-    is_batch,
     read_json,
     read_message,
 )
@@ -36,6 +37,30 @@ MAX_BATCH: Final = 100
 _SINGLE: Final = ("mcp-session-id", "last-event-id", "content-type", "authorization", "origin")
 _NAMES: Final = ("name", "uri", "taskId")
 _KINDS: Final = {"request": Kind.REQUEST, "notification": Kind.NOTIFICATION, "answer": Kind.ANSWER}
+_NOTE: Final = "protocol.reading"
+
+
+class _Head(Struct, frozen=True, kw_only=True):
+    """What header fields say to the reader, whatever the body says."""
+
+    named: str | None
+    """`MCP-Protocol-Version` as it came."""
+    revision: Revision | None
+    """The one of that name, if we know it."""
+    legacy: Revision | None
+    """The same, unless it is modern."""
+    method: str | None
+    """`Mcp-Method`."""
+    has_name: bool
+    """`Mcp-Name` is there."""
+    name: str | None
+    """What it says; None where it is malformed."""
+    has_bad_param: bool
+    """An `Mcp-Param-*` is malformed."""
+    may_contradict: bool
+    """Something beside the version is to be compared with each body."""
+    session: str | None
+    last_event_id: str | None
 
 
 def read_post(
@@ -51,20 +76,28 @@ def read_post(
 ) -> Call:
     """The Call a POST carries. `spoken` names the revision where the endpoint, not the message, decides it;
     `max_structure` is as `read_json` has it."""
-    refuse_duplicates(headers)
-    if is_batch(body):
-        value = read_json(body, max_structure=max_structure)
+    head = headers.notes.get(_NOTE) or _read_head(headers)
+    value = read_json(body, max_structure=max_structure)
+    if type(value) is list:
         return _read_batch(
-            headers, body, value, received=received, journey=journey, query=query, spoken=spoken, peer=peer
+            headers,
+            head,
+            body,
+            value,
+            received=received,
+            journey=journey,
+            query=query,
+            spoken=spoken,
+            peer=peer,
         )
-    message = read_message(read_json(body, max_structure=max_structure), body)
+    message = read_message(value, body)
     try:
-        revision = spoken or _revision_of(message, headers)
-        _check(message, headers, revision)
+        revision = spoken or _revision_of(message, head)
+        _check(message, head, revision)
     except Refused as refused:
         refused.id = message.id
         raise
-    return _call(message, revision, headers, received=received, journey=journey, query=query, peer=peer)
+    return _call(message, revision, headers, head, received, journey, query, peer)
 
 
 def read_bodiless(
@@ -78,11 +111,8 @@ def read_bodiless(
     peer: Peer = NOBODY,
 ) -> Call:
     """The Call of a GET or DELETE. Modern revisions have neither: 405, as their servers SHOULD answer."""
-    refuse_duplicates(headers)
-    revision = spoken
-    if revision is None:
-        named = headers.get("mcp-protocol-version")
-        revision = _known(named) if named is not None else UNNAMED
+    head = headers.notes.get(_NOTE) or _read_head(headers)
+    revision = spoken or (UNNAMED if head.named is None else _known(head))
     if not revision.has_get_stream:
         raise Refused(
             Reason.METHOD_NOT_ALLOWED,
@@ -94,8 +124,8 @@ def read_bodiless(
         kind=kind,
         headers=headers,
         query=query,
-        session=headers.get("mcp-session-id"),
-        last_event_id=headers.get("last-event-id"),
+        session=head.session,
+        last_event_id=head.last_event_id,
         received=received,
         peer=peer,
         journey=journey,
@@ -104,7 +134,32 @@ def read_bodiless(
     return call
 
 
-def refuse_duplicates(headers: Headers) -> None:
+def _read_head(headers: Headers) -> _Head:
+    """What the fields say to the reader. Raises Refused; else it is read once, however often the head comes again."""
+    _refuse_duplicates(headers)
+    named, method, name = (headers.get(field) for field in MIRRORS)
+    revision = None if named is None else BY_NAME.get(named.strip(" \t"))
+    has_bad_param = any(
+        field.startswith(PARAM_PREFIX) and decode_value(headers.get(field) or "") is None
+        for field in headers.names()
+    )
+    head = _Head(
+        named=named,
+        revision=revision,
+        legacy=None if revision is None or revision.is_modern else revision,
+        method=None if method is None else method.strip(" \t"),
+        has_name=name is not None,
+        name=None if name is None else decode_value(name),
+        has_bad_param=has_bad_param,
+        may_contradict=method is not None or name is not None or has_bad_param,
+        session=headers.get("mcp-session-id"),
+        last_event_id=headers.get("last-event-id"),
+    )
+    headers.note(_NOTE, head)
+    return head
+
+
+def _refuse_duplicates(headers: Headers) -> None:
     """A field that decides something may come once: a first-copy and a last-copy reader would disagree."""
     for name in headers.repeated():
         if name in MIRRORS or name.startswith(PARAM_PREFIX):
@@ -115,8 +170,9 @@ def refuse_duplicates(headers: Headers) -> None:
 
 def _read_batch(
     headers: Headers,
+    head: _Head,
     body: bytes,
-    value: object,
+    value: list[object],
     *,
     received: float,
     journey: Journey,
@@ -124,11 +180,10 @@ def _read_batch(
     spoken: Revision | None,
     peer: Peer,
 ) -> Call:
-    named = headers.get("mcp-protocol-version")
-    revision = spoken or (_known(named) if named is not None else UNNAMED)
+    revision = spoken or (UNNAMED if head.named is None else _known(head))
     if not revision.allows_batch:
         raise _batch(f"Revision {revision.name} takes one message in a body, not an array.")
-    if not isinstance(value, list) or not value:
+    if not value:
         raise _batch("A batch holds at least one message.")
     if len(value) > MAX_BATCH:
         raise _batch(f"A batch holds at most {MAX_BATCH} messages.")
@@ -140,7 +195,7 @@ def _read_batch(
             raise _batch("`initialize` is never part of a batch.")
         if META_VERSION in message.meta:
             raise _batch("A message of a modern revision is never part of a batch.")
-        _check(message, headers, revision)
+        _check(message, head, revision)
         if message.shape == "request" and message.id is not None:
             key = id_key(message.id)
             if key in ids:
@@ -149,15 +204,7 @@ def _read_batch(
         messages.append(message)
     # Journeys open only now, when nothing can fail any more: each that opens must end.
     parts = [
-        _call(
-            each,
-            revision,
-            headers,
-            received=received,
-            journey=journey.sibling() if at else journey,
-            query=query,
-            peer=peer,
-        )
+        _call(each, revision, headers, head, received, journey.sibling() if at else journey, query, peer)
         for at, each in enumerate(messages)
     ]
     return Call(
@@ -166,7 +213,7 @@ def _read_batch(
         headers=headers,
         body=body,
         query=query,
-        session=headers.get("mcp-session-id"),
+        session=head.session,
         parts=tuple(parts),
         received=received,
         peer=peer,
@@ -178,7 +225,7 @@ def _call(
     message: Message,
     revision: Revision,
     headers: Headers,
-    *,
+    head: _Head,
     received: float,
     journey: Journey,
     query: str,
@@ -194,8 +241,8 @@ def _call(
         headers=headers,
         body=message.body,
         query=query,
-        session=headers.get("mcp-session-id"),
-        last_event_id=headers.get("last-event-id"),
+        session=head.session,
+        last_event_id=head.last_event_id,
         received=received,
         peer=peer,
         journey=journey,
@@ -204,12 +251,12 @@ def _call(
     return call
 
 
-def _revision_of(message: Message, headers: Headers) -> Revision:
+def _revision_of(message: Message, head: _Head) -> Revision:
     """Numbered as in the decision the specification leaves to a middlebox."""
-    claim = message.meta.get(META_VERSION)
-    named = headers.get("mcp-protocol-version")
+    named = head.named
     # 1. The body claims a version: header and body must agree, and the version must be a modern one.
     if META_VERSION in message.meta:
+        claim = message.meta[META_VERSION]
         if not isinstance(claim, str):  # null too: readers disagree on whether that is a claim
             raise Refused(
                 Reason.MALFORMED, f'`_meta["{META_VERSION}"]` must be a string.', code=INVALID_PARAMS
@@ -220,12 +267,12 @@ def _revision_of(message: Message, headers: Headers) -> Revision:
         if revision is None or not revision.is_modern:
             raise _unsupported(claim, modern=True)
         return revision
+    if head.legacy is not None:
+        return head.legacy
     # 2. Neither says anything: what came before the header existed.
     if named is None:
         return _of_handshake(message)
-    revision = _known(named)
-    if not revision.is_modern:
-        return revision
+    revision = _known(head)
     # 3. Only the header is modern. SDKs disagree on `initialize`, so the server decides; a notification has no
     #    rule; a posted answer does not exist in a modern revision; a request lacks what it must carry.
     if message.method == "initialize":
@@ -249,14 +296,13 @@ def _of_handshake(message: Message) -> Revision:
     return revision if revision is not None and fits else UNNAMED
 
 
-def _known(name: str) -> Revision:
-    revision = BY_NAME.get(name.strip(" \t"))
-    if revision is None:
-        raise _unsupported(name, modern=None)
-    return revision
+def _known(head: _Head) -> Revision:
+    if head.revision is None:
+        raise _unsupported(head.named or "", modern=None)
+    return head.revision
 
 
-def _check(message: Message, headers: Headers, revision: Revision) -> None:
+def _check(message: Message, head: _Head, revision: Revision) -> None:
     if revision.mirrors_headers and message.shape == "request":
         if not isinstance(message.meta.get(META_CAPABILITIES), dict):
             raise Refused(
@@ -264,30 +310,27 @@ def _check(message: Message, headers: Headers, revision: Revision) -> None:
                 f'`_meta["{META_CAPABILITIES}"]` is required in {revision.name} and is an object.',
                 code=INVALID_PARAMS,
             )
-        if "mcp-method" not in headers:
+        if head.method is None:
             raise _mismatch("The header Mcp-Method is required.")
-        if message.method in NAMED_BY and "mcp-name" not in headers:
+        if message.method in NAMED_BY and not head.has_name:
             raise _mismatch(f"The header Mcp-Name is required for {message.method}.")
-    _compare_mirrors(message, headers)
+    if head.may_contradict:
+        _compare_mirrors(message, head)
 
 
-def _compare_mirrors(message: Message, headers: Headers) -> None:
+def _compare_mirrors(message: Message, head: _Head) -> None:
     """Whatever is mirrored must be true, also where the revision asks for no mirror: a router before or behind
     us may trust it."""
-    method = headers.get("mcp-method")
-    if method is not None and method.strip(" \t") != message.method:
+    if head.method is not None and head.method != message.method:
         raise _mismatch("The header Mcp-Method and the body name different methods.")
-    name = headers.get("mcp-name")
-    if name is not None:
-        decoded = decode_value(name)
+    if head.has_name:
         candidates = _named(message.params) if message.target is None else [message.target]
-        if decoded is None:
+        if head.name is None:
             raise _mismatch("The header Mcp-Name has a malformed base64 value.")
-        if candidates and decoded not in candidates:
+        if candidates and head.name not in candidates:
             raise _mismatch("The header Mcp-Name and the body name different targets.")
-    for field in headers.names():
-        if field.startswith(PARAM_PREFIX) and decode_value(headers.get(field) or "") is None:
-            raise _mismatch("A header Mcp-Param-* has a malformed base64 value.")
+    if head.has_bad_param:
+        raise _mismatch("A header Mcp-Param-* has a malformed base64 value.")
 
 
 def _named(params: Mapping[str, object]) -> list[str]:

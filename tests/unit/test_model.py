@@ -53,6 +53,16 @@ def test_headers_keep_order_case_and_duplicates() -> None:
     assert headers != pairs
 
 
+def test_what_is_noted_of_headers_is_theirs_until_the_index_goes() -> None:
+    """Own promise: rooms do not meet in it, and a stream that is open for hours keeps none of it."""
+    headers, others = Headers([(b"A", b"1")]), Headers([(b"A", b"1")])
+    headers.note("a", 1)
+    headers.note("b", 2)
+    assert (dict(headers.notes), dict(others.notes), headers == others) == ({"a": 1, "b": 2}, {}, True)
+    headers.forget_index()
+    assert (dict(headers.notes), headers.get("a")) == ({}, "1")
+
+
 def test_headers_show_names_only() -> None:
     """Own promise: a value may be a credential, and what is printed is kept."""
     assert repr(Headers([(b"Authorization", b"s3cret"), (b"X", b"s3cret")])) == "Headers(Authorization, X)"

@@ -16,7 +16,6 @@ from proxy.protocol.jsonrpc import (
     PARSE_ERROR,
     Message,
     can_be_named,
-    is_batch,
     read_json,
     read_message,
 )
@@ -188,15 +187,6 @@ def test_an_unclosed_string_is_refused_in_linear_time(end: bytes) -> None:
     body = b'"' + b"," * (MAX_STRUCTURE + 1) + b'\\"' * 500_000 + end
     with processor_seconds(1):
         assert no(lambda: read_json(body)).reason is Reason.MALFORMED
-
-
-@pytest.mark.parametrize(
-    ("body", "batch"),
-    [(b" \t\r\n[", True), (b"[]", True), (b"{}", False), (b"", False), (b"\xef\xbb\xbf[", False)],
-)
-def test_an_array_is_known_by_its_first_byte(body: bytes, batch: bool) -> None:
-    """RFC 8259 section 2: blanks are space, tab, LF and CR, and nothing else."""
-    assert is_batch(body) is batch
 
 
 @pytest.mark.parametrize(

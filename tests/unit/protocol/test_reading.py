@@ -324,6 +324,41 @@ def test_a_call_holds_what_was_read_and_tells_its_journey_once() -> None:
     assert (journey.calls, journey.diary) == ([call], [])
 
 
+def told(body: object, headers: Headers) -> tuple[object, ...]:
+    """What becomes of a body under a head."""
+    try:
+        call = post(body, headers)
+    except Refused as refused:
+        return refused.reason, refused.code, refused.why, refused.id, refused.data
+    return call.revision, call.kind, call.method, call.target, call.session, call.last_event_id, call.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        Headers(),
+        named(LEGACY, mcp_session_id="s", last_event_id="e"),
+        named("2099-01-01"),
+        named(MODERN),
+        named(MODERN, mcp_method="tools/call", mcp_name="a"),
+        named(LEGACY, mcp_method="ping"),
+        named(LEGACY, mcp_name="=?base64?!?="),
+        named(LEGACY, mcp_param_x="=?base64?!?="),
+        Headers([(b"mcp-method", b"ping"), (b"Mcp-Method", b"ping")]),
+    ],
+    ids=repr,
+)
+def test_a_head_that_comes_again_is_told_what_it_would_be_told_alone(headers: Headers) -> None:
+    """README "A head that comes again is known": what is remembered of it says nothing of the body it came with."""
+    modern = message("tools/call", claim=MODERN, name="a")
+    bodies = [
+        *(message(), modern, message("tools/call", name="a"), message("tools/call", name="b"), NOTE, ANSWER),
+        *([message()], b"{", message(claim="2099-01-01"), message("initialize", protocolVersion=LEGACY)),
+    ]
+    alone = [told(body, Headers(headers.pairs)) for body in bodies]
+    assert [told(body, headers) for body in [*bodies, *bodies]] == [*alone, *alone]
+
+
 def test_a_refused_body_opens_no_call() -> None:
     """Own promise: the journey of what could not be read ends where it began."""
     journey = FakeJourney()
