@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, Protocol
 from urllib.parse import unquote
 
@@ -39,6 +40,24 @@ class Way(Struct, frozen=True):
     header: str
     """Lower-case name, or CERTIFICATE."""
     authenticate: Authenticator
+
+
+class Presented(Struct, frozen=True):
+    """What a caller presented."""
+
+    credentials: Mapping[str, Credential]
+    """By where each stood."""
+    first: Sequence[tuple[Authenticator, Credential]]
+    """Who may know the credential that comes first in order. Only that one: behind a certificate that is known could
+    stand a token that is not valid."""
+
+    def known(self) -> Principal | None:
+        """Who was proven by it a moment ago."""
+        for authenticator, credential in self.first:
+            principal = authenticator.known(credential)
+            if principal is not None:
+                return principal
+        return None
 
 
 class Owns(Protocol):
@@ -70,58 +89,61 @@ class Room:
         there must not shut out who was let in before."""
         self._owns = owns
         self._now = now
+        self._note = object()
 
     async def __call__(self, call: Call) -> Principal:
-        principal = await self.who(call.headers, call.peer, call.query)
+        presented = self._presented(call.headers, call.peer, call.query)
+        principal = presented.known() or await self._principal(call.peer, presented.credentials)
         if self._owns is not None:
             self._owns.check(call, principal)
         return principal
 
     async def who(self, headers: Headers, peer: Peer, query: str = "") -> Principal:
         """Who sent this, whatever it says. Raises Refused."""
-        presented = self._presented(headers, peer)
-        if query and any(each.text and each.text in unquote(query) for each in presented.values()):
+        presented = self._presented(headers, peer, query)
+        return presented.known() or await self._principal(peer, presented.credentials)
+
+    def _presented(self, headers: Headers, peer: Peer, query: str) -> Presented:
+        """What the caller presented. Raises Refused for what nobody is asked about."""
+        # What it is follows from the head. Whether it is still good does not, and is asked each time.
+        presented: Presented | None = headers.notes.get(self._note)
+        if presented is None:
+            presented = self._in_order(self._in(headers))
+            headers.note(self._note, presented)
+        if self._reads_certificates and peer.certificate is not None:
+            presented = self._in_order(
+                {**presented.credentials, CERTIFICATE: of_certificate(peer.certificate)}
+            )
+        if query and any(
+            each.text and each.text in unquote(query) for each in presented.credentials.values()
+        ):
             # It would go upstream, and into the logs of everybody on the way.
             raise bad("A credential does not belong into the query.")
-        principal = await self._principal(peer, presented) if presented else self._anonymous
-        if principal is None:
-            raise Refused(Reason.NO_CREDENTIAL)
-        return principal
+        return presented
 
-    def _presented(self, headers: Headers, peer: Peer) -> dict[str, Credential]:
-        """What the caller presented, by where it stood. Two headers may name two callers: refused."""
-        presented: dict[str, Credential] = {}
+    def _in(self, headers: Headers) -> dict[str, Credential]:
+        """What stands in the headers. Two of them may name two callers: refused."""
+        found: dict[str, Credential] = {}
         for header in self._headers:
             values = headers.all(header)
             if not values:
                 continue
-            if len(values) > 1 or presented:
+            if len(values) > 1 or found:
                 raise bad("Present one credential, once.")
-            presented[header] = of_header(header, _text(header, values[0]))
-        if self._reads_certificates and peer.certificate is not None:
-            presented[CERTIFICATE] = of_certificate(peer.certificate)
-        return presented
+            found[header] = of_header(header, _text(header, values[0]))
+        return found
 
-    def _known(self, presented: dict[str, Credential]) -> Principal | None:
-        """Who was proven a moment ago by the credential that comes first in order. Only that one: behind a
-        certificate that is known could stand a token that is not valid."""
-        first: Credential | None = None
-        for way in self._ways:
-            credential = presented.get(way.header)
-            if credential is None:
-                continue
-            first = first or credential
-            if credential is not first:
-                return None
-            known = way.authenticate.known(credential)
-            if known is not None:
-                return known
-        return None
+    def _in_order(self, credentials: Mapping[str, Credential]) -> Presented:
+        shown = [
+            (way.authenticate, credentials[way.header]) for way in self._ways if way.header in credentials
+        ]
+        return Presented(credentials, tuple(takewhile(lambda each: each[1] is shown[0][1], shown)))
 
-    async def _principal(self, peer: Peer, presented: dict[str, Credential]) -> Principal:
-        known = self._known(presented)
-        if known is not None:
-            return known
+    async def _principal(self, peer: Peer, presented: Mapping[str, Credential]) -> Principal:
+        if not presented:
+            if self._anonymous is None:
+                raise Refused(Reason.NO_CREDENTIAL)
+            return self._anonymous
         source, now = source_of(peer.address), self._now()
         wait_s = self._attempts.wait_s(source, now)
         shown = b"".join(each.digest for each in presented.values())
@@ -145,7 +167,7 @@ class Room:
         if len(self._proven_before) > MAX_PROVEN:
             self._proven_before.popitem(last=False)
 
-    async def _proven(self, presented: dict[str, Credential]) -> Principal:
+    async def _proven(self, presented: Mapping[str, Credential]) -> Principal:
         try:
             for way in self._ways:
                 credential = presented.get(way.header)

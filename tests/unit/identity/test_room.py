@@ -263,6 +263,33 @@ def test_a_known_certificate_does_not_cover_a_bad_token() -> None:
     assert asyncio.run(turned(both)) is ANN
 
 
+def test_a_head_that_comes_again_proves_nothing_by_having_been_good() -> None:
+    """README "A head that comes again is known": never who calls. Credentials end, and are withdrawn."""
+    ann = Fake(ANN, remembers=ANN)
+    asking, same = room(Way(BEARER, ann)), bearer()
+    assert asyncio.run(asking(same)) is ANN
+    ann.remembers, ann.answer = None, bad("withdrawn")
+    assert refused(asking, same).reason is Reason.BAD_CREDENTIAL
+    ann.remembers = BOB
+    assert asyncio.run(asking(same)) is BOB
+
+
+def test_a_head_that_comes_again_after_a_reload_is_read_by_the_settings_of_now() -> None:
+    """Other headers may hold credentials then."""
+    before, after = room(Way(BEARER, Fake(ANN))), room(Way("x-key", Fake(BOB)), anonymous=ANYBODY)
+    same = calling(("Authorization", "Bearer tok"), ("X-Key", "id.secret"))
+    assert [asyncio.run(each(same)) for each in (before, after, before)] == [ANN, BOB, ANN]
+
+
+def test_a_certificate_belongs_to_its_connection_whatever_the_head() -> None:
+    """Own promise: what is remembered of a head says nothing of who is at the other end."""
+    certificates = room(Way(CERTIFICATE, Fake(ANN, remembers=ANN)))
+    with_one = calling(certificate=b"der")
+    without = make_call(headers=with_one.headers)
+    assert asyncio.run(certificates(with_one)) is ANN
+    assert refused(certificates, without).reason is Reason.NO_CREDENTIAL
+
+
 def test_a_certificate_that_nobody_reads_is_no_credential() -> None:
     """TLS alone proves nothing to a room without mtls."""
     only_tokens = room(Way(BEARER, Fake(BOB)))
