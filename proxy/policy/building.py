@@ -26,7 +26,7 @@ from .pins import Drift, Pins
 from .redacting import Redactions
 from .redaction import Redaction, Tell
 from .repetition import Repetition
-from .rules import Rules
+from .rules import Rules, no_pins
 from .schemas import Schemas
 from .settings import PackSettings, PolicySettings
 from .tool_classes import HintTable
@@ -67,7 +67,8 @@ class Policy:
         self._pinned = None if chosen.pins is None else read_pins(chosen.pins.file)
         is_watching = chosen.pins is not None or chosen.definitions is not None
         self.pins = shelve("pins", None, lambda: self._compare(Pins(drifted))) if is_watching else None
-        self.rules = Rules(settings, packs, hints.of, schemas.why_not, found, self._why_unpinned)
+        unpinned = self._why_unpinned if is_watching else no_pins
+        self.rules = Rules(settings, packs, hints.of, schemas.why_not, found, unpinned)
         self._redactions: Redactions | None = None
         self.listens: tuple[Listen, ...] = ()
         """Ears for exchanges, in the order in which they hear."""

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct, structs
 
-from ..configuration.globs import Globs, has_wildcard
+from ..configuration.globs import LONGEST_KNOWN, Globs, has_wildcard
 from ..model import Call, Kind, Permit, Principal, Reason, Refused, Rule
 from .arguments import Arguments
 from .conditions import Condition
@@ -60,6 +60,10 @@ NECESSARY: Final = frozenset(
 )
 """Subscriptions are judged by the resources they name; tasks belong to whoever started them."""
 
+
+MOST_SETTLED: Final = 2_048
+MOST_NAMES: Final = 32
+"""Decisions that are remembered, and roles and scopes of one: callers choose names, and issuers what is in a token."""
 
 _SEPARATOR: Final = r"(?:[/\\]|%(?:25)*(?:2f|5c))"
 _DOTS: Final = r"(?:\.|%(?:25)*2e){1,2}"
@@ -105,6 +109,18 @@ class _Tool(Struct, frozen=True):
     scopes: tuple[str, ...]
     is_reported: bool
     overrides_packs: bool
+    looks: bool
+    """What the call says matters: arguments, condition or schema."""
+
+
+class _Settled(Struct, frozen=True):
+    """What the name of a tool, and a caller's roles and scopes, decide."""
+
+    tool: _Tool
+    """The rule that decides."""
+    decision: Decision
+    by_class: Mapping[ToolClass, Decision] | None = None
+    """The same for each class, where the server's hints may decide it."""
 
 
 class _Method(Struct, frozen=True):
@@ -135,6 +151,12 @@ def unheard(*words: object) -> None:
     pass
 
 
+_EVERYTHING: Final = Allow(EVERYTHING)
+_PROTOCOL: Final = Allow(PROTOCOL)
+_ENVELOPE: Final = Allow(ENVELOPE)
+# Members of an Enum are slow to look up.
+_REQUEST: Final = Kind.REQUEST
+_NOTIFICATION: Final = Kind.NOTIFICATION
 _CONDITION: Final = "A condition of the operator's is not met by these arguments or this caller."
 
 
@@ -153,6 +175,8 @@ class Rules:
         """`hints`: what the server told this caller of a tool. `misfit`: why a call does not fit what its tool
         declares. `found` hears what redactions find. `unpinned`: why a tool is not the one that was approved."""
         self._unpinned = unpinned
+        self._asks_pins = unpinned is not no_pins
+        self._settled: dict[tuple[str, frozenset[str], frozenset[str]], _Settled] = {}
         self._settings = settings
         self._hints = hints
         self._misfit = misfit
@@ -183,6 +207,7 @@ class Rules:
             (),
             False,
             False,
+            False,
         )
         self._methods: dict[str, list[_Method]] = {}
         for methods in (*(pack.methods for pack in packs), chosen.methods):
@@ -203,17 +228,38 @@ class Rules:
     def decide(self, call: Call, principal: Principal) -> Decision:
         """Which rule decides this call, and how."""
         if self._settings is None:
-            return Allow(EVERYTHING)
-        if call.kind is Kind.BATCH:
-            return Allow(ENVELOPE)
-        if call.kind not in (Kind.REQUEST, Kind.NOTIFICATION):
-            return Allow(PROTOCOL)
+            return _EVERYTHING
+        kind = call.kind
+        if kind is not _REQUEST and kind is not _NOTIFICATION:
+            return _ENVELOPE if kind is Kind.BATCH else _PROTOCOL
         if call.method == "tools/call":
             return self.decide_tool(call.target or "", principal, call)
         return self._decide_method(call, principal)
 
     def decide_tool(self, name: str, principal: Principal, call: Call | None = None) -> Decision:
         """Whether the principal may call the tool of this name so; without a call, whether at all."""
+        key = (name, principal.roles, principal.scopes)
+        settled = self._settled.get(key)
+        if settled is None:
+            settled = self._settle(name, principal)
+            if len(name) <= LONGEST_KNOWN and len(principal.roles) + len(principal.scopes) <= MOST_NAMES:
+                if len(self._settled) >= MOST_SETTLED:
+                    self._settled.clear()
+                self._settled[key] = settled
+        decision, tool = settled.decision, settled.tool
+        if call is not None and settled.by_class is not None:
+            hints = self._hints(principal, name)
+            decision = settled.by_class[class_of(self._default_class, hints, are_trusted=self._trusts_hints)]
+        if isinstance(decision, Deny):
+            return decision
+        if self._asks_pins and (why := self._unpinned(principal, name)) is not None:
+            return Deny(decision.rule, Reason.NOT_ALLOWED, why, is_reported=tool.is_reported)
+        if call is None or not tool.looks:
+            return decision
+        return self._looked_into(tool, decision, call, principal)
+
+    def _settle(self, name: str, principal: Principal) -> _Settled:
+        """What the name, and the roles and scopes of the principal, decide."""
         fitting = self._globs.fitting(name)
         decides = next(iter(fitting), None)
         first = self._default if decides is None else self._tools[decides]
@@ -223,20 +269,21 @@ class Rules:
                 if index >= self._own and self._is_denied(self._tools[index].deny, principal):
                     denied = _no(self._tools[index])
                     if not denied.is_reported:
-                        return denied
+                        return _Settled(first, denied)
                     recorded = recorded or denied
-        decision = self._judged(first, name, principal, needs_class=call is not None)
+        decision = self._judged(first, principal)
         if recorded is not None and isinstance(decision, Allow):
             # A rule that only records opens nothing that another one closes.
             decision = Allow(decision.rule, recorded)
         if decides is None and self._hides and isinstance(decision, Deny):
             # A name that nobody has ruled on may not exist: told apart from a hidden one, it would give that away.
-            return Deny(decision.rule, Reason.NOT_VISIBLE, is_reported=decision.is_reported)
-        if isinstance(decision, Allow) and (why := self._unpinned(principal, name)) is not None:
-            return Deny(decision.rule, Reason.NOT_ALLOWED, why, is_reported=first.is_reported)
-        if call is None or isinstance(decision, Deny):
-            return decision
-        return self._looked_into(first, decision, call, principal)
+            decision = Deny(decision.rule, Reason.NOT_VISIBLE, is_reported=decision.is_reported)
+        passes = isinstance(decision, Allow) or decision.is_reported or not self._is_enforced
+        if first.classes is None or not passes:
+            return _Settled(first, decision)
+        # Also of what is only recorded: it passes, and modes ask what it is.
+        by_class = {each: structs.replace(decision, rule=rule) for each, rule in first.classes.items()}
+        return _Settled(first, decision, by_class)
 
     def _looked_into(self, tool: _Tool, allowed: Allow, call: Call, principal: Principal) -> Decision:
         """Whether what the call says may be said, by somebody who may call."""
@@ -316,21 +363,12 @@ class Rules:
             call.journey.would_refuse(decision.would_refuse.rule, decision.would_refuse.reason)
         return Permit(call=call, principal=principal, rule=decision.rule)
 
-    def _judged(self, tool: _Tool, name: str, principal: Principal, *, needs_class: bool) -> Decision:
-        decision: Decision
+    def _judged(self, tool: _Tool, principal: Principal) -> Decision:
         if tool.hidden:
-            decision = Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
-        elif self._is_denied(tool.deny, principal) or not self._is_allowed(tool.allow, principal):
-            decision = _no(tool)
-        else:
-            decision = _with_scopes(tool, principal)
-        passes = isinstance(decision, Allow) or decision.is_reported or not self._is_enforced
-        if tool.classes is None or not passes or not needs_class:
-            return decision
-        # Also of what is only recorded: it passes, and modes ask what it is.
-        hints = self._hints(principal, name)
-        tool_class = class_of(self._default_class, hints, are_trusted=self._trusts_hints)
-        return structs.replace(decision, rule=tool.classes[tool_class])
+            return Deny(tool.rule, Reason.NOT_VISIBLE, is_reported=tool.is_reported)
+        if self._is_denied(tool.deny, principal) or not self._is_allowed(tool.allow, principal):
+            return _no(tool)
+        return _with_scopes(tool, principal)
 
     def _decide_method(self, call: Call, principal: Principal) -> Decision:
         """Everything that a call names must be allowed. A rule that only records closes nothing, and opens nothing
@@ -341,7 +379,7 @@ class Rules:
             asked.append(named)
         if method not in NECESSARY or method in self._methods:
             asked.append((method, call.target or ""))
-        decision: Decision = Allow(PROTOCOL)
+        decision: Decision = _PROTOCOL
         recorded: Deny | None = None
         for each in asked:
             decision = self._decide_target(*each, principal)
@@ -353,7 +391,7 @@ class Rules:
 
     def _decide_target(self, method: str, target: str, principal: Principal) -> Decision:
         """Every rule that stands for a method must agree: those of packs and our own."""
-        decision: Decision = Allow(PROTOCOL)
+        decision: Decision = _PROTOCOL
         recorded: Deny | None = None
         for rule in self._for_method(method):
             denied = self._is_denied(rule.deny, principal) or not self._is_allowed(rule.allow, principal)
@@ -408,6 +446,7 @@ class Rules:
             scopes=settings.scopes,
             is_reported=settings.report,
             overrides_packs=settings.overrides_packs,
+            looks=bool(settings.arguments) or settings.when is not None or settings.validate,
         )
 
     def _method(self, name: str, settings: MethodRule, policy: PolicySettings) -> _Method:

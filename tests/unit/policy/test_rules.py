@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model import Call, Kind, Permit, Principal, Reason, Refused
-from proxy.policy.rules import EVERYTHING, Allow, Decision, Deny, Rules
+from proxy.policy.rules import EVERYTHING, MOST_SETTLED, Allow, Decision, Deny, Rules
 from proxy.policy.settings import PackSettings, PolicySettings
 from proxy.policy.tool_classes import Hints
 from tests.fakes import FakeJourney, make_batch, make_call, no
@@ -80,6 +80,62 @@ CONTRACT: dict[str, Any] = {
         "*": {"allow": ["viewer"]},
     },
 }
+
+
+def test_what_is_remembered_of_a_name_and_roles_decides_nothing_else() -> None:
+    """Own promise: whoever asks again is judged by what counts now: arguments, hints, pins, scopes and who it is."""
+    hints: dict[str, Hints] = {}
+    unpinned: set[str] = set()
+    policy = msgspec.convert(
+        {
+            "trust_annotations": True,
+            "tools": [
+                {"match": "a", "allow": ["viewer"], "arguments": {"n": {"max": 10}}},
+                {"match": "b", "allow": ["viewer"], "scopes": ["x"], "class": "read"},
+                {"match": "c", "allow": ["viewer"], "when": "principal.subject != 'mallory'"},
+            ],
+        },
+        PolicySettings,
+    )
+    ruled = Rules(
+        policy,
+        hints=lambda _, name: hints.get(name),
+        unpinned=lambda principal, name: "drifted" if name in unpinned else None,
+    )
+
+    def asked(name: str, principal: Principal, **arguments: object) -> tuple[object, ...]:
+        call = make_call(method="tools/call", target=name, params={"name": name, "arguments": arguments})
+        decision = ruled.decide(call, principal)
+        return (*said(decision), decision.rule.tool_class)
+
+    viewer = who("viewer")
+    for _ in range(2):
+        hints.clear()
+        unpinned.clear()
+        assert asked("a", viewer, n=1) == ("a", "allow", "dangerous")
+        assert asked("a", viewer, n=11) == ("a", Reason.ARGUMENT_INVALID, "dangerous")
+        hints["a"] = Hints(read_only=True)
+        assert asked("a", viewer, n=1) == ("a", "allow", "read")
+        unpinned.add("a")
+        assert asked("a", viewer, n=1) == ("a", Reason.NOT_ALLOWED, "read")
+        assert isinstance(ruled.decide_tool("a", viewer), Deny)
+        assert asked("a", who("stranger"), n=1)[:2] == ("a", Reason.NOT_ALLOWED)
+        assert asked("b", viewer)[:2] == ("b", Reason.SCOPE_MISSING)
+        assert asked("b", who("viewer", scopes=["x"])) == ("b", "allow", "read")
+        assert asked("c", viewer)[:2] == ("c", "allow")
+        assert asked("c", msgspec.structs.replace(viewer, subject="mallory"))[:2] == ("c", Reason.NOT_ALLOWED)
+
+
+def test_what_callers_choose_is_not_remembered_without_bound() -> None:
+    """Style guide 8: every table that a client can grow is bounded."""
+    ruled = rules(**CONTRACT)
+    for number in range(3 * MOST_SETTLED):
+        ruled.decide_tool(f"tool {number}", who("viewer"))
+    ruled.decide_tool("x" * 10_000, who("viewer"))
+    ruled.decide_tool("open", who(*map(str, range(1_000))))
+    keys = list(ruled._settled)
+    assert 0 < len(keys) <= MOST_SETTLED
+    assert all(len(name) <= 256 and len(roles) + len(scopes) <= 32 for name, roles, scopes in keys)
 
 
 @pytest.mark.parametrize(
