@@ -117,14 +117,14 @@ class Cache:
         keys = None if asked is None else self._worth.keys(permit, asked, self._definition(permit))
         if asked is None or keys is None:
             return await self._serve(permit)
-        permit.call.journey.cached(Cached.MISS)
+        permit.call.journey.cached(_MISS)
         if not asked.may_look:
             return (await self._fetch(permit, asked, keys)).take()
         old = await self._find(keys)
         if old is not None:
             wall = self._wall()
             if is_fresh(old, wall):
-                return self._told(permit, old, Cached.HIT)
+                return self._told(permit, old, _HIT)
             if may_revalidate(old, wall):
                 if not self._flights.has((_flight(asked, keys), self._store.mark())):
                     self._refresh(permit, lambda again: self._renew(again, asked, keys))
@@ -141,9 +141,9 @@ class Cache:
         somebody's hand, is nothing."""
         wall = self._wall()
         best: Entry | None = None
-        for key in (keys.own, keys.shared):
-            found = None if key is None else await self._store.get(key.digest)
-            if found is None or key is None or found.material != key.material:
+        for key in (keys.own,) if keys.shared is None else (keys.own, keys.shared):
+            found = await self._store.get(key.digest)
+            if found is None or found.material != key.material:
                 continue
             if is_fresh(found, wall):
                 return found
@@ -251,14 +251,21 @@ class Cache:
         if call.method in TAUGHT:
             self._teach(permit, entry.result)
         wall = self._wall()
-        state: State = "stale" if how is Cached.STALE else "fresh"
+        state: State = "stale" if how is _STALE else "fresh"
         body = served(entry, call.id, wall=wall, state=state)
         call.journey.cached(how)
-        call.journey.answered(Verdict.RPC_ERROR if entry.is_error else Verdict.OK)
+        call.journey.answered(_RPC_ERROR if entry.is_error else _OK)
         seconds = b"%d" % min(age(entry, wall), _OLDEST_S)
-        return Reply(entry.status, Headers([(b"Content-Type", b"application/json"), (b"Age", seconds)]), body)
+        return Reply(entry.status, Headers((_JSON, (b"Age", seconds))), body)
 
 
+_JSON: Final = (b"Content-Type", b"application/json")
+# Members of an Enum are slow to look up.
+_MISS: Final = Cached.MISS
+_HIT: Final = Cached.HIT
+_STALE: Final = Cached.STALE
+_OK: Final = Verdict.OK
+_RPC_ERROR: Final = Verdict.RPC_ERROR
 _OUR_WORDS: Final = (b'"%b":{"reason":' % META_KEY.encode(), b'"data":{"origin":"proxy"')
 """What a refusal of ours has, as it is written; in a text of somebody's the quotation marks are escaped."""
 _STILL_ASKED: Final = (

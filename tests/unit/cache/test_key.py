@@ -13,7 +13,16 @@ from typing import Any, Final
 import pytest
 from msgspec import structs
 
-from proxy.cache.key import MAX_CHEAP_BYTES, MAX_CHEAP_DIGITS, Key, Keying, Keys, Share
+from proxy.cache.key import (
+    LONGEST_CALLER,
+    MAX_CHEAP_BYTES,
+    MAX_CHEAP_DIGITS,
+    MOST_CALLERS,
+    Key,
+    Keying,
+    Keys,
+    Share,
+)
 from proxy.model import Call, Headers, Keep, Permit, Principal, Rule
 from proxy.protocol.jsonrpc import read_json
 from proxy.protocol.revisions import BY_NAME
@@ -247,6 +256,31 @@ def test_other_headers_are_another_call(
     one: list[tuple[bytes, bytes]], other: list[tuple[bytes, bytes]]
 ) -> None:
     assert own(asked(headers=Headers(one))).digest != own(asked(headers=Headers(other))).digest
+
+
+def test_what_is_noted_of_a_head_is_for_who_noted_it() -> None:
+    """Own promise: the same fields count differently under other settings, and again as before."""
+    head = make_headers(x_user="ann")
+    ignoring = Keying(UPSTREAM, "g1", ignore_headers=["X-User"])
+    stopping = Keying(UPSTREAM, "g1", stops=lambda name: name == b"x-user")
+    without = own(asked())
+    for _ in range(2):
+        assert own(asked(headers=head)) != without
+        assert own(asked(headers=head)) != own(asked(headers=make_headers(x_user="bob")))
+        assert own(asked(headers=head), keying=ignoring) == without
+        assert own(asked(headers=head), keying=stopping) == without
+
+
+def test_what_is_remembered_of_callers_is_bounded_and_theirs() -> None:
+    """Style guide 8: issuers choose what is in a token; and nobody is taken for another for having been here."""
+    keying = Keying(UPSTREAM, "g1")
+    callers = [structs.replace(ANN, subject=f"{number}") for number in range(2 * MOST_CALLERS)]
+    callers.append(structs.replace(ANN, scopes=frozenset(map(str, range(10_000)))))
+    made = [own(asked(), who=who, keying=keying) for who in callers]
+    assert len(set(made)) == len(callers)
+    assert [own(asked(), who=who, keying=keying) for who in callers] == made
+    assert 0 < len(keying._callers) <= MOST_CALLERS
+    assert max(map(len, keying._callers.values())) <= LONGEST_CALLER
 
 
 def test_the_order_of_different_headers_does_not_count() -> None:
