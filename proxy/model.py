@@ -51,7 +51,8 @@ class Headers:
         self.pairs = tuple(pairs)
         self.notes: Mapping[object, Any] = _NO_NOTES
         """What rooms have found out from these fields and their settings alone, each under a key of its own: a client
-        says the same head before each call, and then these are the same `Headers`."""
+        says the same head before each call, and then these are the same `Headers`. A key that outlives a reload is for
+        what no setting changes."""
         self._first: dict[str, str] | None = None
         self._repeated: dict[str, list[str]] = {}
 
