@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Where the environment forbids bytecode, each of hundreds of processes compiles 40,000 lines before its first one.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check conformance conformance-client corpus faults soak bench bench-house bench-rooms monitoring docs lock clean
 .DEFAULT_GOAL := test

@@ -117,6 +117,7 @@ async def sidecar(upstream_port: int, logs: Path, *settings: str) -> AsyncIterat
         *(word for each in settings for word in ("--set", each)),
     ]
     env = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SIDECAR_")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # images and packages are compiled
     started = time.perf_counter()
     async with child(command, log=log, env=env) as process:
         try:
