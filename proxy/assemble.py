@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .batches import merge, without
 from .cache.building import Caching, store_of
-from .cache.forgetting import Definitions
-from .cache.layered import Second
-from .cache.store import Seal, Store
 from .capacity.building import Room
 from .configuration.globs import has_wildcard
 from .configuration.values import url_host_and_port
@@ -34,7 +31,6 @@ from .model import Call, Changed, FindPage, Refused, Reply, Stage, Thing, Took, 
 from .pipeline import Pipeline
 from .policy.building import Policy
 from .policy.disguise import Disguise
-from .policy.pins import Drift, State
 from .policy.settings import PackSettings
 from .protocol.revisions import TWO_ENDPOINTS
 from .refusals import Form, explain, is_at_http
@@ -43,7 +39,6 @@ from .resilience.deadlines import Cancel, Overdue
 from .resilience.handshakes import Handshakes
 from .settings import Settings
 from .telemetry.args_hash import ArgsHash
-from .telemetry.audit import Audit
 from .telemetry.building import Telemetry
 from .telemetry.debugging import Debugging
 from .telemetry.journey import Sink
@@ -66,8 +61,13 @@ from .upstream.transport import Transport
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from .cache.forgetting import Definitions
+    from .cache.layered import Second
+    from .cache.store import Store
     from .identity.ownership import Ownership
     from .limits.shared import Shared
+    from .policy.pins import Drift
+    from .telemetry.audit import Audit
 
 LONGEST_NAME = 128
 """Of a tool, in a line: servers choose names."""
@@ -101,6 +101,8 @@ class Rooms:
             log.life("found in what the server says", "warning", pattern=pattern, action=action, count=count)
 
         def drifted(drift: Drift) -> None:
+            from .policy.pins import State  # whoever tells of a drift has it
+
             _, principal, tenant = drift.identity
             seen = drift.sight
             differs = seen.state not in (State.SAME, State.UNWATCHED)
@@ -178,7 +180,7 @@ class Rooms:
             failed=report,
             wall=wall,
             store=_store(settings, log, generation, wall),
-            definitions=of_server("tool definitions", None, Definitions),
+            definitions=None if settings.cache is None else of_server("tool definitions", None, _definitions),
         )
         # Where the server knows its callers, only it knows whose a session is.
         is_ours = not settings.upstream.forward_client_authorization
@@ -433,6 +435,7 @@ def _audit(settings: Settings, log: Log, generation: Generation, wall: _Wall) ->
     chosen = settings.telemetry.audit
     if chosen is None:
         return None
+    from .telemetry.audit import Audit
     from .telemetry.audit_building import signer_of  # its library takes its time
     from .telemetry.audit_log import AuditLog
 
@@ -461,6 +464,12 @@ def _transport(settings: Settings, generation: Generation, may_connect: Callable
     )
 
 
+def _definitions() -> Definitions:
+    from .cache.forgetting import Definitions
+
+    return Definitions()
+
+
 def _store(settings: Settings, log: Log, generation: Generation, wall: _Wall) -> Store | None:
     """Where answers are kept."""
     cache = settings.cache
@@ -481,6 +490,7 @@ def _second(settings: Settings, log: Log, watch: Watches, wall: _Wall) -> Second
     shared, cache = settings.shared_state, settings.cache
     if shared is None or cache is None or not cache.shared or cache.secret is None:
         return None
+    from .cache.store import Seal
     from .cache.valkey_store import ValkeyStore  # its library is an extra
     from .limits.shared_building import link
 

@@ -1,24 +1,26 @@
 """Settings → the cache room: the stage that answers from what is kept, the ears that hear what is true no more.
 
-In: settings. Out: a `Caching`. Without a `cache` section there is no stage, and nothing listens or runs.
+In: settings. Out: a `Caching`. Without a `cache` section there is no stage, nothing listens or
+runs, and nothing more is imported.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from ..model import Deadline, Ending, Listen, Permit, Refused, Reply, Stage, never_ends
-from .file import File
-from .forgetting import Definitions, Forgetting, RuleOf
-from .layered import Layered, Second
-from .memory import Memory
 from .settings import CacheSettings
-from .stage import Cache, Teach
-from .store import Counts, Forget, Seal, Store
-from .worth import Worth
+
+if TYPE_CHECKING:
+    from .forgetting import Definitions, RuleOf
+    from .layered import Second
+    from .memory import Memory
+    from .stage import Teach
+    from .store import Counts, Store
 
 MAX_RENEWALS = 256
 """Answers that are fetched anew beside the calls at once; beyond it, whoever asks later asks the server."""
@@ -57,6 +59,9 @@ class Caching:
         self._renewals: set[asyncio.Task[None]] = set()
         if settings is None or store is None:
             return
+        from .forgetting import Forgetting
+        from .worth import Worth
+
         self._worth = Worth(settings, upstream=upstream, generation=generation, stops=stops)
         self._forgetting = Forgetting(store, rule_of, definitions)
         self.listen = self._forgetting.listen
@@ -66,6 +71,8 @@ class Caching:
         `deadline` when a call is over."""
         if self._settings is None or self.store is None:
             return serve
+        from .stage import Cache
+
         forgetting = self._forgetting
 
         def retell(permit: Permit, text: bytes) -> None:
@@ -97,6 +104,8 @@ class Caching:
     async def forget(self, tenant: str | None = None, *targets: str) -> None:
         """An operator's word: drop what is kept for a tenant (None: for everybody) of these tools (none: of all)."""
         if self.store is not None:
+            from .store import Forget
+
             await self.store.forget(Forget(tenant, ("tools/call",) if targets else (), targets))
 
     async def shrink(self, share: float) -> None:
@@ -145,6 +154,11 @@ class Caching:
 def store_of(settings: CacheSettings, *, wall: Callable[[], float], second: Second | None = None) -> Store:
     """Where answers lie, by the settings. `second` is the store that replicas share, where they do; `wall` counts
     seconds from 1970."""
+    from .file import File
+    from .layered import Layered
+    from .memory import Memory
+    from .store import Seal
+
     memory = Memory(
         max_bytes=settings.max_bytes,
         max_entry_bytes=settings.max_entry_bytes,
@@ -165,6 +179,10 @@ def store_of(settings: CacheSettings, *, wall: Callable[[], float], second: Seco
 
 def _memory_of(store: Store) -> Memory | None:
     """What this process holds of it."""
+    from .file import File
+    from .layered import Layered
+    from .memory import Memory
+
     if isinstance(store, File | Layered):
         return store.memory
     return store if isinstance(store, Memory) else None

@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..configuration.folding import fold
 from ..model import Deadline, Permit, Reason, Refused, Reply, Shelve, Stage, never_ends, shelve_nothing
 from .gradient import Gradient
-from .pace import Paced, limiter_of
 from .settings import CapacitySettings
 from .slots import Slots
 from .stage import Roomy, never
+
+if TYPE_CHECKING:
+    from .pace import Paced
 
 SMALLEST_SHARE = 8
 """Places never become fewer than one in so many, where no floor is written."""
@@ -76,6 +79,8 @@ class Room:
         pace = self._settings.pace
         if pace is None:
             return serve
+        from .pace import Paced, limiter_of  # its library reads what is installed: 7 ms
+
         self._paced = Paced(
             serve,
             rate_per_s=pace.rate_per_s,

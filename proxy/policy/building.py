@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,14 +16,10 @@ from ..configuration.globs import has_wildcard
 from ..model import Call, Listen, Principal, Rule, Shelve, Stage, shelve_nothing
 from ..refusals import Form
 from .approvals import Approvals
-from .cleaning import Cleaning
-from .elicitation import ASKED, Forms
 from .guards import Guarded
 from .learning import Learning, Lessons
 from .listing import Listing, VisibleOnly
 from .modes import Modes
-from .pin_file import read_pins
-from .pins import Drift, Pins
 from .redacting import Redactions
 from .redaction import Redaction, Tell
 from .repetition import Repetition
@@ -30,6 +27,10 @@ from .rules import Rules, no_pins
 from .schemas import Schemas
 from .settings import PackSettings, PolicySettings
 from .tool_classes import HintTable
+
+if TYPE_CHECKING:
+    from .pin_file import PinFile
+    from .pins import Drift, Pins
 
 
 class Policy:
@@ -64,9 +65,13 @@ class Policy:
         hints = shelve("hints", None, HintTable)
         # Each asks the other: which tools are validated, and why a call does not fit.
         schemas = self._schemas = shelve("schemas", None, lambda: Schemas(self._validates))
-        self._pinned = None if chosen.pins is None else read_pins(chosen.pins.file)
+        self._pinned = self._read_pins()
         is_watching = chosen.pins is not None or chosen.definitions is not None
-        self.pins = shelve("pins", None, lambda: self._compare(Pins(drifted))) if is_watching else None
+        self.pins: Pins | None = None
+        if is_watching:
+            from .pins import Pins  # its patterns take longer than all other rules
+
+            self.pins = shelve("pins", None, lambda: self._compare(Pins(drifted)))
         unpinned = self._why_unpinned if is_watching else no_pins
         self.rules = Rules(settings, packs, hints.of, schemas.why_not, found, unpinned)
         self._redactions: Redactions | None = None
@@ -86,6 +91,8 @@ class Policy:
         )
         self.listens = (Learning(lessons),)
         if settings.elicitation is not None:
+            from .elicitation import ASKED, Forms
+
             is_blocking = settings.elicitation.secrets == "block" and settings.mode == "enforce"
             forms = Forms(is_blocking=is_blocking, found=lambda action: found(ASKED, action, 1))
             self.listens = (*self.listens, forms)
@@ -96,6 +103,8 @@ class Policy:
         if settings.mode == "enforce":
             cleaning = None
             if settings.definitions is not None and self.pins is not None:
+                from .cleaning import Cleaning
+
                 cleaning = Cleaning(settings.definitions, self.pins)
             self._listing = Listing(
                 self.rules.may_use,
@@ -143,8 +152,16 @@ class Policy:
     def renew_pins(self) -> None:
         """Compare with what the lock file says now. Raises SettingsError, and keeps the old pins, where it is none."""
         if self.pins is not None and self._chosen.pins is not None:
-            self._pinned = read_pins(self._chosen.pins.file)
+            self._pinned = self._read_pins()
             self._compare(self.pins)
+
+    def _read_pins(self) -> PinFile | None:
+        """Raises SettingsError for a lock file that cannot be read."""
+        if self._chosen.pins is None:
+            return None
+        from .pin_file import read_pins
+
+        return read_pins(self._chosen.pins.file)
 
     def _compare(self, pins: Pins) -> Pins:
         chosen = self._chosen

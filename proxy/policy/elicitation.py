@@ -15,8 +15,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from ..model import Call, Ear, Ending, Kind, Permit, Reason, Refused, RequestId
 from ..protocol.answers import Malformed, read_tree
 from ..protocol.batch import join_array, split_array
@@ -70,14 +68,6 @@ _IS_SECRET: Final = re.compile(
 _ASKS: Final = re.compile(rf"\b{_alike(_WANTS)}\b.{{0,60}}?\b{_alike(_SECRETS)}\b")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NO_WORD: Final = re.compile(r"[\W_]+")
-
-
-class ElicitationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the server may ask its user for."""
-
-    secrets: Literal["report", "block"]
-    """A form that asks for a password, a key, a token, a code or a card. report: recorded, and it passes. block: the
-    user sees what was withheld instead; a result that asks so (2026-07-28) is refused."""
 
 
 def asks_for_secret(params: object) -> bool:

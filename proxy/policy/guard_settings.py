@@ -1,4 +1,5 @@
-"""Which calls wait for a person, are switched off, or count as a loop? The settings of the guards.
+"""Which calls wait for a person, are switched off, or count as a loop, and what may a server ask its user? The settings
+of the guards.
 
 Without what the guards need to run: whoever checks settings must not pay for a loop.
 """
@@ -58,3 +59,11 @@ class ApprovalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     approval_ttl_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
     """How long a gated call waits for a person, and how long the person's yes then waits for the call."""
+
+
+class ElicitationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the server may ask its user for."""
+
+    secrets: Literal["report", "block"]
+    """A form that asks for a password, a key, a token, a code or a card. report: recorded, and it passes. block: the
+    user sees what was withheld instead; a result that asks so (2026-07-28) is refused."""

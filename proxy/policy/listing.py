@@ -12,7 +12,7 @@ exchange: a client comes back for missed ones on another stream, and in HTTP+SSE
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..model import (
     Broken,
@@ -32,7 +32,6 @@ from ..model import (
 )
 from ..protocol.answers import Malformed
 from ..protocol.headers import media_type
-from .cleaning import Cleaning
 from .learning import INTRODUCTIONS, Learn
 from .listed import (
     LISTS,
@@ -48,6 +47,9 @@ from .listed import (
     shown,
 )
 from .listed import Kind as ListKind
+
+if TYPE_CHECKING:
+    from .cleaning import Cleaning
 
 MayUse: TypeAlias = Callable[[str, str, Principal], bool]
 """Whether a caller may use a target: method, its target, who. The methods are tools/call, prompts/get and

@@ -14,8 +14,13 @@ from ..configuration.mistakes import Unfit, joined
 from ..configuration.values import fit
 from .arguments import ArgumentRules
 from .conditions import When
-from .elicitation import ElicitationSettings
-from .guard_settings import Approval, ApprovalSettings, ModeSettings, RepetitionSettings
+from .guard_settings import (
+    Approval,
+    ApprovalSettings,
+    ElicitationSettings,
+    ModeSettings,
+    RepetitionSettings,
+)
 from .keep_settings import CacheRule
 from .pin_settings import DefinitionSettings, PinSettings
 from .redaction import Redact

@@ -16,7 +16,7 @@ beyond the call but counts. A sink is a plain function of the finished journey; 
     metrics.py          how often, how long, how many: counts of journeys, and of what the rooms count (windows.py)
         families.py         which metrics there are
         labels.py           which names may stand in their labels
-        exposition.py       the page that Prometheus reads
+        exposition.py       when the page that Prometheus reads is made; page.py, what it says
     audit.py            who did what: which calls leave a record, and what it says
         audit_settings, audit_building   the section, and the key it names
         audit_stage.py      nothing is sent, and no answer released, before it is written down (sync)

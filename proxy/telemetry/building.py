@@ -7,9 +7,9 @@ Order of those who hear the end of a call: what must not be lost before what may
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .args_hash import ArgsHash
-from .audit import Audit
 from .debugging import Debugging
 from .journey import Journeys, Observers, Record, Sink, Try
 from .logs import Log
@@ -17,6 +17,9 @@ from .metrics import Metrics
 from .request_ids import RequestIds
 from .settings import TelemetrySettings
 from .traces import Traces
+
+if TYPE_CHECKING:
+    from .audit import Audit
 
 
 class Telemetry:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from ..model import Job, Watches
@@ -95,6 +94,8 @@ class Tracing:
 
 
 def _resource(service: str, more: Mapping[str, str]) -> Resource:
+    from importlib.metadata import PackageNotFoundError, version
+
     from opentelemetry.sdk.resources import Resource
 
     try:
