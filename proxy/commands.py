@@ -207,6 +207,9 @@ def _serve(read: Callable[[], Loaded]) -> int:
     seen = look_at(loaded.files)  # now: what comes next takes its time, and somebody may write them meanwhile
     from .house import serve
     from .telemetry.channels import redirect
+    from .authorities import import_aiohttp
+
+    import_aiohttp()
     from .telemetry.logs import Log
 
     log = Log()

@@ -16,6 +16,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
+from ..authorities import system_authorities
 from ..model import Headers
 from ..upstream.transport import Answer, Transport
 
@@ -63,7 +64,10 @@ async def get(url: str, who: str, clocks: Clocks) -> Said:
 @asynccontextmanager
 async def _session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+        connector=aiohttp.TCPConnector(ssl=system_authorities()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
     ) as session:
         yield session
 

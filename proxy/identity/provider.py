@@ -19,6 +19,7 @@ from urllib.parse import quote_plus, urlencode
 import aiohttp
 from yarl import URL
 
+from ..authorities import system_authorities
 from ..model import Took, nobody_counts
 from ..secret import Secret
 
@@ -51,7 +52,7 @@ class Provider:
         `took` hears of "jwks" and "introspection"."""
         self._took = took
         self._now = now
-        self._tls: ssl.SSLContext | bool = tls or True
+        self._tls = tls or system_authorities()
         self._fetch_timeout_s = fetch_timeout_s
         self._trace_configs = list(trace_configs)
         self._session: aiohttp.ClientSession | None = None

@@ -11,6 +11,7 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
+from ..authorities import system_authorities
 from ..model import Headers
 from .transport import (
     EXHAUSTED,
@@ -102,9 +103,10 @@ class AiohttpTransport:
         """`may_connect` is asked before each new connection whether there are descriptors for it."""
         self._origin = URL(url, encoded=True).origin()
         self._last_target, self._last_url = "", self._origin
+        trusted = system_authorities() if self._origin.scheme == "https" else True
         self._session = aiohttp.ClientSession(
             # No limit: how many calls may be under way is a question of capacity, not of sockets.
-            connector=_Connector(may_connect, limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            connector=_Connector(may_connect, limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=trusted),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),

@@ -10,7 +10,7 @@ import proxy
 
 ROOT = Path(proxy.__file__).parent
 
-SHARED = {"model", "secret", "refusals", "protocol", "shelf"} | {
+SHARED = {"model", "secret", "authorities", "refusals", "protocol", "shelf"} | {
     f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs", "folding")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
@@ -18,6 +18,7 @@ SHARED = {"model", "secret", "refusals", "protocol", "shelf"} | {
 MAY_KNOW: dict[str, set[str]] = {
     "model": set(),
     "secret": set(),
+    "authorities": set(),
     "refusals": {"model"},
     "shelf": {"model"},
     "protocol": {"model"},
