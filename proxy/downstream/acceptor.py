@@ -11,6 +11,7 @@ belong to nobody here. A handshake under way ends with what it began with, withi
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -29,6 +30,29 @@ nobody could say no."""
 
 def always() -> bool:
     return True
+
+
+def bound(where: Address, *, reuse_port: bool) -> socket.socket | None:
+    """A socket at an IP address, as `create_server` binds one; None where the host is a name, which that looks up. For
+    this uvloop starts four threads, also where there is nothing to look up, and they wait as long as the process lives.
+    Raises OSError naming the address.
+    """
+    try:
+        is_six = ipaddress.ip_address(where.host).version == 6
+    except ValueError:
+        return None
+    made = socket.socket(socket.AF_INET6 if is_six else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if is_six:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((where.host, where.port))
+    except OSError as error:
+        made.close()
+        raise OSError(error.errno, f"cannot bind {where}: {error.strerror}") from None
+    return made
 
 
 class Acceptor:
@@ -58,7 +82,14 @@ class Acceptor:
     async def open(self) -> None:
         """Listen. Raises OSError naming the address that cannot be had, or `Unusable` naming the file."""
         self._context = _context_of(self._settings, self._read)
-        server = await self._serve(self._settings.address)
+        where = self._settings.address
+        socket_there = bound(where, reuse_port=self._settings.reuse_port)
+        try:
+            server = await self._serve(socket_there or where)
+        except BaseException:
+            if socket_there is not None:
+                socket_there.close()
+            raise
         self._servers = [server]
         self._sockets = [each.dup() for each in server.sockets]
         self._lengthen_queues()
