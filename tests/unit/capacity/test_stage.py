@@ -34,6 +34,7 @@ from proxy.model import (
 from proxy.protocol.revisions import TWO_ENDPOINTS
 from proxy.upstream.http_sse import Acknowledged
 from tests.fakes import FakeJourney, make_batch, make_call
+from tests.timers import timers
 
 SECONDS = 5.0
 """The bound of every wait of a test."""
@@ -340,7 +341,7 @@ async def test_ten_thousand_that_left_leave_every_gauge_at_its_start() -> None:
 async def test_nothing_is_kept_of_calls_that_waited() -> None:
     """However it ended: neither the call nor the timer of its longest wait."""
     gc.collect()
-    timers = _timers()
+    before = timers()
     room = scene(overload="queue", max_wait_s=60)
     held = await room.call(permit())
     journeys = [FakeJourney() for _ in range(2)]
@@ -354,11 +355,7 @@ async def test_nothing_is_kept_of_calls_that_waited() -> None:
     del journeys, served, left
     gc.collect()
     assert [each() for each in known] == [None, None]
-    assert _timers() == timers
-
-
-def _timers() -> int:
-    return sum(isinstance(each, asyncio.TimerHandle) and not each.cancelled() for each in gc.get_objects())
+    assert timers() == before
 
 
 async def test_a_turn_that_comes_with_the_end_of_the_wait_has_come() -> None:

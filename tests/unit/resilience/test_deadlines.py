@@ -44,6 +44,7 @@ from proxy.resilience.deadlines import (
 )
 from proxy.resilience.signals import Signal, signal_of
 from tests.fakes import Diary, FakeJourney, make_batch, make_call, make_headers
+from tests.timers import timers
 from tests.unit.resilience.scripted import (
     LEGACY,
     MODERN,
@@ -432,16 +433,11 @@ async def test_leaving_at_any_moment_leaves_nothing(turns: int) -> None:
         return scene.source.reply()
 
     scene.server.act = in_steps
-    tasks, timers = asyncio.all_tasks(), _timers()
+    tasks, before = asyncio.all_tasks(), timers()
     await cancelled_after(turns, scene.stage(scene.permit()))
     assert (scene.server.now, scene.stage.telling, dict(scene.stage.timed_out)) == (0, 0, {})
     assert asyncio.all_tasks() == tasks
-    assert _timers() == timers
-
-
-def _timers() -> int:
-    gc.collect()
-    return sum(isinstance(each, asyncio.TimerHandle) and not each.cancelled() for each in gc.get_objects())
+    assert timers() == before
 
 
 async def test_leaving_in_the_moment_of_the_deadline_is_leaving() -> None:
@@ -798,7 +794,7 @@ async def test_what_a_stream_raises_passes() -> None:
 @pytest.mark.parametrize("turns", range(8))
 async def test_leaving_a_stream_at_any_moment_leaves_nothing(turns: int) -> None:
     scene = Scene()
-    tasks, timers = asyncio.all_tasks(), _timers()
+    tasks, before = asyncio.all_tasks(), timers()
     reply = await scene.streams(scene.permit(), PING, PING)
     endings: list[Ending] = []
     reply.when_done(endings.append)
@@ -807,7 +803,7 @@ async def test_leaving_a_stream_at_any_moment_leaves_nothing(turns: int) -> None
         reply.done(Ending.CLIENT_GONE)  # nobody ever began to read
     assert (endings, scene.source.closed, scene.cancelled) == ([Ending.CLIENT_GONE], 1, [])
     assert asyncio.all_tasks() == tasks
-    assert _timers() == timers
+    assert timers() == before
 
 
 async def test_a_stream_whose_caller_leaves_in_the_moment_of_silence() -> None:
@@ -890,19 +886,19 @@ async def test_a_caller_in_a_hurry_elsewhere_says_nothing_of_the_server() -> Non
 
 async def test_an_answer_elsewhere_that_came_is_waited_for_no_more() -> None:
     """Nothing is kept of it, neither timer nor body."""
-    timers = _timers()
+    before = timers()
     scene = Scene()
     scene.server.gives(Reply(202, Headers()))
     said = Said(name="t")
     known = weakref.ref(said)
     reply = await bounded(scene.stage, scene.permit(revision=TWO_ENDPOINTS, params=said))
-    assert _timers() == timers + 1
+    assert timers() == before + 1
     scene.server.seen.clear()
     del said
     gc.collect()
     assert known() is None
     reply.done(Ending.COMPLETE)
-    assert _timers() == timers
+    assert timers() == before
 
 
 @pytest.mark.parametrize(
@@ -915,10 +911,10 @@ async def test_an_answer_elsewhere_that_came_is_waited_for_no_more() -> None:
     ],
 )
 async def test_what_has_no_answer_elsewhere_is_not_waited_for(call: Call) -> None:
-    timers = _timers()
+    before = timers()
     scene = Scene(timeout_s=60)
     await bounded(scene.stage, scene.permit(call))
-    assert _timers() == timers
+    assert timers() == before
 
 
 async def test_fields_of_a_wish_are_found_whatever_their_case() -> None:
