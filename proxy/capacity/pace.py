@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
 
+from ..alarm import Alarm
 from ..model import Deadline, Kind, Permit, Reason, Refused, Reply, Stage, never_ends
 from .stage import takes_place
 
@@ -62,13 +63,16 @@ class Paced:
         if self.waiting / self._rate_per_s >= left_s:
             raise self._too_late(permit, calls)
         self.waiting += calls
+        alarm = Alarm(left_s)
         try:
-            async with asyncio.timeout(left_s):
-                # More at once than ever may leave at once: they leave when the bucket is full.
-                await self._limiter.acquire(min(calls, self._burst))
-        except TimeoutError:
+            # More at once than ever may leave at once: they leave when the bucket is full.
+            await self._limiter.acquire(min(calls, self._burst))
+        except asyncio.CancelledError:
+            if not alarm.off():
+                raise
             raise self._too_late(permit, calls) from None
         finally:
+            alarm.off()
             self.waiting -= calls
 
     def _too_late(self, permit: Permit, calls: int) -> Refused:

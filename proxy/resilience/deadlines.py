@@ -33,6 +33,7 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
+from ..alarm import Alarm
 from ..model import (
     OWN_WISH,
     TIMEOUT_HEADER,
@@ -165,16 +166,18 @@ class Timed:
         left_s = self._idle_s if call.is_open_ended else self._deadlines(permit) - self._now()
         if left_s <= 0:
             raise self._late(permit)
+        alarm = Alarm(left_s)
         try:
-            async with asyncio.timeout(None if left_s == math.inf else left_s) as limit:
-                reply = await self._serve(permit)
-        except TimeoutError:
-            if not limit.expired():
+            reply = await self._serve(permit)
+        except asyncio.CancelledError:
+            if not alarm.off():
                 raise
             refused = self._late(permit)
             if call.was_sent:
                 self._tell_server(permit, call.parts or (call,))
             raise refused from None
+        finally:
+            alarm.off()
         if isinstance(reply.body, Stream):
             self._watch(permit, reply, reply.body)
         elif call.revision.answers_elsewhere and call.kind is Kind.REQUEST and self._overdue is not None:
@@ -369,13 +372,15 @@ class _Patient:
         )
         if left_s <= 0:
             return self._last_word(limit)
+        alarm = Alarm(left_s)
         try:
-            async with asyncio.timeout(None if left_s == math.inf else left_s) as patience:
-                chunk = await anext(self._source)
-        except TimeoutError:
-            if not patience.expired():
+            chunk = await anext(self._source)
+        except asyncio.CancelledError:
+            if not alarm.off():
                 raise
             return self._last_word(limit)
+        finally:
+            alarm.off()
         if self._left_s != math.inf:
             self._left_s -= self._now() - began
             if self._speaks_up and _SAYS.search(chunk):

@@ -10,7 +10,7 @@ import proxy
 
 ROOT = Path(proxy.__file__).parent
 
-SHARED = {"model", "secret", "authorities", "refusals", "protocol", "shelf"} | {
+SHARED = {"model", "secret", "authorities", "refusals", "protocol", "shelf", "alarm"} | {
     f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs", "folding")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
@@ -21,6 +21,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "authorities": set(),
     "refusals": {"model"},
     "shelf": {"model"},
+    "alarm": set(),
     "protocol": {"model"},
     "batches": {"model", "protocol", "refusals"},
     "pipeline": {"model"},
