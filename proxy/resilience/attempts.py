@@ -15,6 +15,8 @@ _Outcome = TypeVar("_Outcome", Reply, Refused, Outcome)
 
 NOT_NOW: Final = frozenset({Reason.BREAKER_OPEN, Reason.OVERLOADED, Reason.QUARANTINED})
 """What our own rooms say to an attempt."""
+FAILS_FROM: Final = 429
+"""What comes with an HTTP status below is final, and nothing else need be asked."""
 _BROKE: Final = frozenset({Reason.UPSTREAM_BROKE, Reason.OUTCOME_UNKNOWN})
 
 
@@ -32,7 +34,7 @@ def may_help(call: Call, outcome: Outcome, repeat: Repeat) -> bool:
         if outcome.reason is Reason.UPSTREAM_UNREACHABLE:
             return repeat is not Repeat.NEVER
         return repeat is Repeat.ALWAYS and outcome.reason in _BROKE
-    if repeat is not Repeat.ALWAYS or not isinstance(outcome.body, bytes):
+    if outcome.status < FAILS_FROM or repeat is not Repeat.ALWAYS or not isinstance(outcome.body, bytes):
         return False
     # A JSON-RPC error, -32603 too, is what the server had to say: it would say so again.
     return outcome.status == 429 or signal_of(call, outcome, counts_internal_errors=False) is Signal.BAD

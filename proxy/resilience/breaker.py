@@ -36,6 +36,10 @@ class State(Enum):
     OPEN = "open"
 
 
+_CLOSED: Final = State.CLOSED
+_GOOD: Final = Signal.GOOD
+
+
 class Breaker:
     """One server, or one part of it."""
 
@@ -95,7 +99,7 @@ class Breaker:
 
     def admit(self, now: float) -> int | None:
         """A ticket for one attempt, to be handed back to `heard` once; None where there is to be none."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return self._ticket
         if self.state is State.OPEN:
             if now < self._until:
@@ -122,7 +126,7 @@ class Breaker:
         is heard, and who tries it has a ticket of its own."""
         if ticket != self._ticket:
             return
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             self._count(signal, now)
         elif self._is_probed:
             self._is_probed = False
@@ -149,13 +153,14 @@ class Breaker:
             self._close()
 
     def _count(self, signal: Signal, now: float) -> None:
-        if signal is Signal.SILENT:
-            return
-        failed = signal is Signal.BAD
-        self._window.add(failed, now)
-        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
-        if failed and (self._failed_in_a_row >= self._failures or self._is_too_much()):
-            self._open(now)
+        if signal is _GOOD:
+            self._window.add(False, now)
+            self._failed_in_a_row = 0
+        elif signal is Signal.BAD:
+            self._window.add(True, now)
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= self._failures or self._is_too_much():
+                self._open(now)
 
     def _is_too_much(self) -> bool:
         window = self._window
@@ -185,23 +190,26 @@ class _Window:
 
     def __init__(self, window_s: float) -> None:
         self._slice_s = window_s / SLICES
-        self._slices: deque[tuple[int, int, int]] = deque()
+        self._slices: deque[list[int]] = deque()
         """Number, attempts, failures."""
         self.calls = 0
         self.failed = 0
 
     def add(self, failed: bool, now: float) -> None:
         number = math.floor(now / self._slice_s)
-        while self._slices and self._slices[0][0] <= number - SLICES:
-            _, calls, failures = self._slices.popleft()
-            self.calls -= calls
-            self.failed -= failures
-        calls, failures = 0, 0
-        if self._slices and self._slices[-1][0] >= number:
-            number, calls, failures = self._slices.pop()
-        self._slices.append((number, calls + 1, failures + failed))
+        slices = self._slices
+        if not slices or slices[-1][0] < number:
+            while slices and slices[0][0] <= number - SLICES:
+                _, calls, failures = slices.popleft()
+                self.calls -= calls
+                self.failed -= failures
+            slices.append([number, 0, 0])
+        newest = slices[-1]
+        newest[1] += 1
         self.calls += 1
-        self.failed += failed
+        if failed:
+            newest[2] += 1
+            self.failed += 1
 
     def clear(self) -> None:
         self._slices.clear()

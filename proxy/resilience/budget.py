@@ -52,9 +52,11 @@ class Budget:
         return may
 
     def _begin_window(self, now: float) -> None:
-        lows = self._lows
-        while lows and lows[0][0] < now - WINDOW_S:
-            lows.popleft()
-        while lows and lows[-1][1] >= self._sum:
+        lows, low = self._lows, self._sum
+        while lows and lows[-1][1] >= low:
             lows.pop()
-        lows.append((now, self._sum))
+        if lows:
+            oldest = now - WINDOW_S
+            while lows and lows[0][0] < oldest:
+                lows.popleft()
+        lows.append((now, low))

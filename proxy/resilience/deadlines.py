@@ -87,7 +87,9 @@ class Deadlines:
 
     def __call__(self, permit: Permit) -> float:
         """Seconds, monotonic; infinite where there is no end."""
-        return permit.call.received + min(self.allowed_s(permit), self.wished_s(permit.call))
+        call = permit.call
+        allowed_s, wished_s = self.allowed_s(permit), self.wished_s(call)
+        return call.received + (wished_s if wished_s < allowed_s else allowed_s)
 
     def allowed_s(self, permit: Permit) -> float:
         """How long it may take: what its rule says goes before what is usual."""
@@ -101,9 +103,9 @@ class Deadlines:
 
     def wished_s(self, call: Call) -> float:
         """What its caller asked for; infinite where it asked for nothing that can be understood."""
-        if not self._client_may_shorten or call.is_open_ended:
-            return math.inf
         wished_ms = math.inf
+        if not self._client_may_shorten or call.is_open_ended:
+            return wished_ms
         meta = call.params.get("_meta")
         if isinstance(meta, dict) and TIMEOUT_META_KEY in meta:
             wished_ms = _milliseconds(meta[TIMEOUT_META_KEY])

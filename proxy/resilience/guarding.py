@@ -23,28 +23,34 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..model import Call, Ending, Kind, Permit, Reason, Refused, Reply, Stage
 from .breaker import Breaker, State
 from .quarantine import UNKNOWN, Quarantine
-from .signals import Signal, signal_of, when_known
+from .signals import Signal, signal_of, when_ended
 
-PASSES: Final = frozenset({"ping", "server/discover", "tasks/cancel"})
+_Tickets: TypeAlias = tuple[int, str | None, int]
+"""That of the breaker, the tool and its own: quarantine counts by tools."""
+
+PASSES: Final = frozenset({"ping", "server/discover", "tasks/cancel", "subscriptions/listen"})
 LOOK_EVERY_S: Final = 0.5
 """Between two looks at whether a server that was down is there again."""
 LOOK_S: Final = 1.0
 """How long one look may take."""
+_REQUEST: Final = Kind.REQUEST
+_OPEN_NOW: Final = State.OPEN
 
 
 def is_guarded(call: Call) -> bool:
     """Whether a call waits while the server is left alone."""
-    if call.kind is Kind.BATCH:
+    kind = call.kind
+    if kind is _REQUEST:
+        return call.method not in PASSES
+    if kind is Kind.BATCH:
         return any(map(is_guarded, call.parts))
-    if call.kind is Kind.NOTIFICATION:
-        # Servers run a tool that is called without an id.
-        return not call.method.startswith("notifications/")
-    return call.kind is Kind.REQUEST and call.method not in PASSES and not call.is_open_ended
+    # Servers run a tool that is called without an id.
+    return kind is Kind.NOTIFICATION and not call.method.startswith("notifications/")
 
 
 class Guarding:
@@ -77,19 +83,23 @@ class Guarding:
         call = permit.call
         if not is_guarded(call):
             return await self._serve(permit)
-        tell = self._admitted(permit)
+        tickets = self._admitted(permit)
         try:
             reply = await self._serve(permit)
         except BaseException as error:
             self._is_down |= isinstance(error, Refused) and error.reason is Reason.UPSTREAM_UNREACHABLE
-            tell(signal_of(call, error) or Signal.SILENT)
+            self._tell(tickets, signal_of(call, error) or Signal.SILENT)
             raise
         self._is_down = False
         try:
-            tell(None)
-            when_known(call, reply, tell, counts_internal_errors=self._counts_internal_errors)
+            counts = self._counts_internal_errors
+            signal = signal_of(call, reply, counts_internal_errors=counts)
+            self._tell(tickets, signal)
+            if signal is None:
+                tell = functools.partial(self._tell, tickets)
+                when_ended(reply, tell, counts_internal_errors=counts)
         except BaseException as error:
-            tell(Signal.SILENT)
+            self._tell(tickets, Signal.SILENT)
             reply.done(Ending.of(error))
             raise
         return reply
@@ -143,8 +153,8 @@ class Guarding:
                 breaker.sign_of_life()
             self._is_down = not is_there
 
-    def _admitted(self, permit: Permit) -> Callable[[Signal | None], None]:
-        """Whom to tell what the attempt says; None that its answer has begun. Raises Refused."""
+    def _admitted(self, permit: Permit) -> _Tickets:
+        """By what the attempt is known to those who count it. Raises Refused."""
         now = self._now()
         quarantine, breaker = self._quarantine, self._breaker
         tool, tool_ticket = None, UNKNOWN
@@ -160,7 +170,7 @@ class Guarding:
                 self.refused["breaker"] += 1
                 raise _no(Reason.BREAKER_OPEN, "resilience.breaker", _OPEN, breaker.wait_s(now))
             ticket = admitted
-        return functools.partial(self._tell, ticket, tool, tool_ticket)
+        return ticket, tool, tool_ticket
 
     def _admitted_tool(self, quarantine: Quarantine, permit: Permit, tool: str | None, now: float) -> int:
         """The ticket of a call of one tool. A batch of several is no attempt of any: nobody knows which of them
@@ -180,7 +190,9 @@ class Guarding:
         wait_s = max(quarantine.wait_s(name, now) for name in names)
         raise _no(Reason.QUARANTINED, "resilience.quarantine", words, wait_s)
 
-    def _tell(self, ticket: int, tool: str | None, tool_ticket: int, signal: Signal | None) -> None:
+    def _tell(self, tickets: _Tickets, signal: Signal | None) -> None:
+        """What an attempt says; None: its answer has begun."""
+        ticket, tool, tool_ticket = tickets
         now = self._now()
         breaker, quarantine = self._breaker, self._quarantine
         if breaker is not None:
@@ -188,7 +200,7 @@ class Guarding:
                 breaker.begun(ticket, now)
             else:
                 breaker.heard(ticket, signal, now)
-                if breaker.state is State.OPEN:
+                if breaker.state is _OPEN_NOW:
                     self._may_be_open.set()
         if quarantine is not None and tool is not None:
             if signal is None:

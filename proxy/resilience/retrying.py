@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..model import Deadline, Kind, Permit, Reason, Refused, Reply, Stage
-from .attempts import NOT_NOW, Outcome, attempted, closed, may_help
+from .attempts import FAILS_FROM, NOT_NOW, Outcome, attempted, closed, may_help
 from .backoff import asked_s, backoff_s
 from .budget import Budget
 from .hedging import Hedging, hedged_after_s
@@ -74,26 +74,32 @@ class Retrying:
         sent = keyed(permit, self._token)
         if permit.call.kind in _COUNTED:
             self._budget.called(self._now())
-        outcome = await self._outcome(sent)
-        if isinstance(outcome, Reply):
-            return outcome
+        after_s = None if self._hedging is None else hedged_after_s(sent)
+        outcome: Outcome | None = None
         try:
+            if self._hedging is not None and after_s is not None:
+                outcome, was_hedged = await self._hedging(sent, after_s)
+                if not was_hedged:
+                    outcome = await self._last(sent, outcome)
+            else:
+                # As `attempted` does; but nearly every call ends here, and is asked nothing.
+                try:
+                    outcome = await self._serve(sent)
+                except Refused as refused:
+                    outcome = refused
+                if isinstance(outcome, Refused) or outcome.status >= FAILS_FROM:
+                    outcome = await self._last(sent, outcome)
+            if isinstance(outcome, Reply):
+                return outcome
             raise _told(permit, outcome)
         finally:
             del outcome  # or this frame would hold it, and it this frame
 
-    async def _outcome(self, permit: Permit) -> Outcome:
-        """What became of the last attempt that was made."""
+    async def _last(self, permit: Permit, outcome: Outcome) -> Outcome:
+        """What became of the last attempt that was made, after the first one came to this."""
         repeat = may_repeat(permit.call, permit.rule)
-        failure: Outcome | None = None
         failed = 0
-        while True:
-            outcome, was_hedged = await self._attempt(permit, is_first=not failed)
-            if failure is not None and isinstance(outcome, Refused) and outcome.reason in NOT_NOW:
-                # It was not sent this time, but it was before: that is what became of it.
-                return failure
-            if was_hedged or not may_help(permit.call, outcome, repeat):
-                return outcome
+        while may_help(permit.call, outcome, repeat):
             failed += 1
             wait_s = self._wait_s(permit, outcome, failed)
             if wait_s is None:
@@ -104,14 +110,11 @@ class Retrying:
                 self.withheld["budget"] += 1
                 return failure
             self.repeated += 1
-
-    async def _attempt(self, permit: Permit, *, is_first: bool) -> tuple[Outcome, bool]:
-        """What became of an attempt, and whether it was two."""
-        if self._hedging is not None and is_first:
-            after_s = hedged_after_s(permit)
-            if after_s is not None:
-                return await self._hedging(permit, after_s)
-        return await attempted(self._serve, permit), False
+            outcome = await attempted(self._serve, permit)
+            if isinstance(outcome, Refused) and outcome.reason in NOT_NOW:
+                # It was not sent this time, but it was before: that is what became of it.
+                return failure
+        return outcome
 
     def _wait_s(self, permit: Permit, outcome: Outcome, failed: int) -> float | None:
         """How long to wait for the next attempt; None where there is none."""

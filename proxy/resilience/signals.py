@@ -1,7 +1,7 @@
 """What does an outcome say of the server, and may the call be sent again? Pure.
 
 In: a call, and what became of an attempt. Out: a `Signal` for the breaker and for quarantine, or whether there may be
-another attempt. Keeps nothing; `when_known` hangs on a reply until it has ended. Source: MCP for intermediaries:
+another attempt. Keeps nothing; `when_ended` hangs on a reply until it has ended. Source: MCP for intermediaries:
 what fails is connections, times, 502, 503, 504, a 500 that is no JSON-RPC, what was cut short and -32603, unless its
 status blames the caller. Everything else a server answers, also "no", is an answer: HTTP status alone blames it for
 mistakes of callers and misses failures that come as 200.
@@ -40,6 +40,9 @@ class Signal(Enum):
     """Nothing: its caller left, or the no was ours."""
 
 
+_GOOD: Final = Signal.GOOD
+_BAD: Final = Signal.BAD
+
 INTERNAL_ERROR: Final = -32603
 FAILS: Final = frozenset({502, 503, 504})
 """HTTP statuses of a server that is not there, or that cannot."""
@@ -76,14 +79,8 @@ _AT_END: Final = {
 }
 
 
-def when_known(
-    call: Call, reply: Reply, tell: Callable[[Signal], None], *, counts_internal_errors: bool = True
-) -> None:
-    """Tell what a reply says, once: now, or when it has ended."""
-    signal = signal_of(call, reply, counts_internal_errors=counts_internal_errors)
-    if signal is not None:
-        tell(signal)
-        return
+def when_ended(reply: Reply, tell: Callable[[Signal], None], *, counts_internal_errors: bool = True) -> None:
+    """Tell what a reply says of which that is not known yet, once, when it has ended."""
     errors = _Errors()
     if counts_internal_errors and isinstance(reply.body, Stream):
         reply.body.tap(errors.see)
@@ -96,19 +93,16 @@ def when_known(
 
 def _of_reply(call: Call, reply: Reply, counts_internal_errors: bool) -> Signal | None:
     status, body = reply.status, reply.body
-    if status in FAILS:
-        return Signal.BAD
-    if status >= 500 and status not in CANNOT and not _is_error(body):
-        return Signal.BAD
+    if status >= 500 and (status in FAILS or (status not in CANNOT and not _is_error(body))):
+        return _BAD
     is_blamed = counts_internal_errors and not 300 <= status <= 499
     if is_blamed and isinstance(body, bytes) and _is_internal(body):
-        return Signal.BAD
-    if status >= 300 or call.is_open_ended:
-        # Streams that listen are cut by every server that restarts, all at once, and by many that do not.
-        return Signal.GOOD
-    if isinstance(body, Stream) or _is_answered_elsewhere(call):
-        return None
-    return Signal.GOOD
+        return _BAD
+    if status >= 300:
+        return _GOOD
+    # Streams that listen are cut by every server that restarts, all at once, and by many that do not.
+    is_to_come = isinstance(body, Stream) or _is_answered_elsewhere(call)
+    return None if is_to_come and not call.is_open_ended else _GOOD
 
 
 def _is_answered_elsewhere(call: Call) -> bool:

@@ -25,6 +25,8 @@ WORDED: Final = "words for an empty error"
 """What a journey is told."""
 LONGEST_TOLD_S: Final = 86_400.0
 """Of what a server asks for: nobody waits longer than a day for an answer, and what says so is a mistake."""
+_MAY_BE_WORDLESS: Final = 429
+"""The least HTTP status that gets words."""
 
 
 class Worded:
@@ -37,7 +39,7 @@ class Worded:
 
     async def __call__(self, permit: Permit) -> Reply:
         reply = await self._serve(permit)
-        if not _is_wordless(permit, reply):
+        if reply.status < _MAY_BE_WORDLESS or not _is_wordless(permit, reply):
             return reply
         for each in permit.call.parts or (permit.call,):
             each.journey.altered(WORDED)
@@ -46,7 +48,7 @@ class Worded:
 
 
 def _is_wordless(permit: Permit, reply: Reply) -> bool:
-    if reply.status != 429 and reply.status < 500:
+    if reply.status != _MAY_BE_WORDLESS and reply.status < 500:
         return False
     call = permit.call
     if call.revision.answers_elsewhere and call.journey.outcome_at_server is Outcome.ANSWERED:

@@ -22,7 +22,7 @@ from proxy.resilience.signals import (
     may_repeat,
     signal_at_end,
     signal_of,
-    when_known,
+    when_ended,
 )
 from proxy.upstream.http_sse import Acknowledged
 from tests.fakes import make_batch, make_call
@@ -140,7 +140,8 @@ def test_a_stream_says_at_its_end_what_it_says(ending: Ending, signal: Signal) -
     """What was cut short is a failure, although its head was good."""
     reply = streamed()
     told: list[Signal] = []
-    when_known(make_call(), reply, told.append)
+    assert signal_of(make_call(), reply) is None
+    when_ended(reply, told.append)
     assert told == []
     reply.done(ending)
     assert told == [signal]
@@ -161,13 +162,9 @@ def test_a_stream_says_at_its_end_what_it_says(ending: Ending, signal: Signal) -
         (make_call(revision=TWO_ENDPOINTS), Reply(404, Headers()), GOOD),
     ],
 )
-def test_what_is_known_at_once_is_told_at_once(call: Call, reply: Reply, signal: Signal) -> None:
-    """Once, and not again at the end: every server that restarts cuts the streams that listen, all together."""
-    told: list[Signal] = []
-    when_known(call, reply, told.append)
-    assert told == [signal]
-    reply.done(Ending.UPSTREAM_BROKE)
-    assert told == [signal]
+def test_what_is_known_at_once_needs_no_end(call: Call, reply: Reply, signal: Signal) -> None:
+    """Nor is it heard: every server that restarts cuts the streams that listen, all together."""
+    assert signal_of(call, reply) is signal
 
 
 @pytest.mark.parametrize(("ending", "signal"), [(Ending.COMPLETE, GOOD), (Ending.UPSTREAM_BROKE, BAD)])
@@ -175,7 +172,8 @@ def test_an_acknowledgement_is_no_answer(ending: Ending, signal: Signal) -> None
     """2024-11-05: the answer arrives on the other connection, or does not."""
     reply = Acknowledged(202, Headers())
     told: list[Signal] = []
-    when_known(make_call(revision=TWO_ENDPOINTS), reply, told.append)
+    assert signal_of(make_call(revision=TWO_ENDPOINTS), reply) is None
+    when_ended(reply, told.append)
     reply.done(Ending.COMPLETE)
     assert told == []
     reply.settle(ending)
@@ -204,7 +202,8 @@ PADDED: Final = error(-32603).replace(b'"x"', b'"' + b"x" * HELD_BYTES + b'"')
 async def test_an_internal_error_in_a_stream_is_seen(chunks: list[bytes], signal: Signal) -> None:
     reply = streamed(*chunks)
     told: list[Signal] = []
-    when_known(make_call(), reply, told.append)
+    assert signal_of(make_call(), reply) is None
+    when_ended(reply, told.append)
     assert isinstance(reply.body, Stream)
     assert [chunk async for chunk in reply.body] == chunks
     assert told == []
@@ -215,7 +214,8 @@ async def test_an_internal_error_in_a_stream_is_seen(chunks: list[bytes], signal
 async def test_an_internal_error_in_a_stream_is_an_answer_where_the_operator_says_so() -> None:
     reply = streamed(message(error(-32603)))
     told: list[Signal] = []
-    when_known(make_call(), reply, told.append, counts_internal_errors=False)
+    assert signal_of(make_call(), reply, counts_internal_errors=False) is None
+    when_ended(reply, told.append, counts_internal_errors=False)
     assert isinstance(reply.body, Stream)
     assert [chunk async for chunk in reply.body]
     reply.done(Ending.COMPLETE)
