@@ -577,9 +577,12 @@ class Limit(Protocol):
 
 
 class Stage(Protocol):
-    """Anything that can serve a permitted call; a stage holds the next one."""
+    """Anything that can serve a permitted call; a stage holds the next one. One that has nothing to do when the reply
+    comes returns what the next one returned: a coroutine less for each call."""
 
-    async def __call__(self, permit: Permit) -> Reply: ...
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
+        """Raises Refused, at once or when it is awaited. Awaited once."""
+        ...
 
 
 Deadline: TypeAlias = Callable[[Permit], float]
@@ -731,9 +734,10 @@ class Reply:
                 self.body.close()
             except Exception as error:
                 failure = error
-        while self._tellers:
+        tellers = self._tellers
+        while tellers:
             try:
-                self._tellers.pop()(ending)
+                tellers.pop()(ending)
             except Exception as error:  # one that fails must not silence the others
                 failure = failure or error
         if failure is not None:

@@ -7,8 +7,8 @@ the call is told every step and, once, how it ended. Rooms that are off are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct, structs
 
@@ -27,6 +27,8 @@ from .model import (
     Reply,
     Stage,
 )
+
+_BATCH: Final = Kind.BATCH
 
 Explain: TypeAlias = Callable[[Refused, Call], Reply]
 Merge: TypeAlias = Callable[[Reply | None, list[tuple[Call, Refused]]], Reply]
@@ -62,7 +64,12 @@ class Pipeline(Struct, frozen=True, kw_only=True):
 
     async def __call__(self, call: Call) -> Reply:
         try:
-            reply = await (self._admit_batch(call) if call.kind is Kind.BATCH else self._admit(call))
+            if call.kind is _BATCH:
+                reply = await self._admit_batch(call)
+            else:
+                principal = await self.identify(call)
+                call.journey.identified(principal)
+                reply = await self._judged(call, principal)
         except Exception as error:
             refused = error if isinstance(error, Refused) else _closed(error, call)
             for each in call.parts or (call,):
@@ -78,22 +85,29 @@ class Pipeline(Struct, frozen=True, kw_only=True):
             reply.when_done(each.journey.ended)
         return reply
 
-    async def _admit(self, call: Call) -> Reply:
-        principal = await self.identify(call)
-        call.journey.identified(principal)
+    def _judged(self, call: Call, principal: Principal) -> Awaitable[Reply]:
+        """What becomes of a call when it is known who makes it."""
         try:
             permit = self.authorise(call, principal)
         except Refused as refused:
-            return await self._denied(call, principal, refused)
+            return self._denied(call, principal, refused)
         call.journey.permitted(permit)
-        return await self._limited(permit)
+        return self._limited(permit, permit)
 
-    async def _limited(self, permit: Permit, counted: Permit | None = None) -> Reply:
-        """`counted` is what limits see where it is not what is served."""
-        if self.limit is None:
-            return await self.serve(permit)
-        lease = await self.limit(counted or permit)
-        return await self._serve_leased(permit, [lease])
+    def _limited(self, permit: Permit, counted: Permit) -> Awaitable[Reply]:
+        """`counted` is what limits see of what is served."""
+        limit = self.limit
+        return self.serve(permit) if limit is None else self._leased(permit, limit(counted))
+
+    async def _leased(self, permit: Permit, granted: Awaitable[Lease]) -> Reply:
+        lease = await granted
+        try:
+            reply = await self.serve(permit)
+        except BaseException as error:
+            lease.release(Ending.of(error))
+            raise
+        reply.when_done(lease.release)
+        return reply
 
     async def _denied(self, call: Call, principal: Principal, refused: Refused) -> Reply:
         """What is hidden is answered as the server answers what it does not have; every other no is raised."""
@@ -136,7 +150,13 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         except BaseException as error:
             _release(leases, Ending.of(error))
             raise
-        reply = await self._serve_leased(permit, leases)
+        try:
+            reply = await self.serve(permit)
+        except BaseException as error:
+            _release(leases, Ending.of(error))
+            raise
+        for lease in leases:
+            reply.when_done(lease.release)
         try:
             return self.merge(reply, refusals) if refusals else reply
         except BaseException as error:
@@ -157,16 +177,6 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         call.journey.permitted(permit)
         if self.limit is not None:
             leases.append(await self.limit(permit))
-
-    async def _serve_leased(self, permit: Permit, leases: list[Lease]) -> Reply:
-        try:
-            reply = await self.serve(permit)
-        except BaseException as error:
-            _release(leases, Ending.of(error))
-            raise
-        for lease in leases:
-            reply.when_done(lease.release)
-        return reply
 
 
 def _release(leases: list[Lease], ending: Ending) -> None:

@@ -43,6 +43,11 @@ class State(Enum):
     GONE = "gone"
 
 
+_WAITS: Final = State.WAITS
+_HELD: Final = State.HELD
+_GONE: Final = State.GONE
+
+
 class Lack(Enum):
     """Of what there is not enough."""
 
@@ -65,7 +70,7 @@ class Place:
         self.importance = importance
         self.number = number
         """Which came first, of those that wait."""
-        self.state = State.WAITS
+        self.state = _WAITS
 
 
 class Flow:
@@ -213,12 +218,11 @@ class Slots:
 
     def give_back(self, place: Place) -> Sequence[Place]:
         """Its call has ended, or waits no more. Returns those whose turn has come. Twice is as once."""
-        if place.state is State.WAITS:
-            self._leave(place)
+        if place.state is not _HELD:
+            if place.state is State.WAITS:
+                self._leave(place)
             return ()
-        if place.state is State.GONE:
-            return ()
-        place.state = State.GONE
+        place.state = _GONE
         flow = place.flow
         self._in_flight -= place.units
         flow.held -= place.units
@@ -226,7 +230,7 @@ class Slots:
             self._used[pool] -= 1
         if flow.waiting:
             self._rank(flow)
-        else:
+        elif not flow.held:
             self._forget(flow)
         return self._grant() if self._waiting else ()
 
@@ -249,7 +253,7 @@ class Slots:
         return all(used[pool] < bounds[pool] for pool in pools)
 
     def _count_in(self, place: Place) -> None:
-        place.state = State.HELD
+        place.state = _HELD
         self._in_flight += place.units
         place.flow.held += place.units
         for pool in place.pools:

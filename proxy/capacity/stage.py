@@ -32,6 +32,10 @@ Turn: TypeAlias = "tuple[Permit, asyncio.Future[Refused | None]]"
 FREE: Final = frozenset({"initialize", "logging/setLevel", "ping", "server/discover", "subscriptions/listen"})
 """Requests that take no place; those about tasks do not either."""
 
+_SEVERAL: Final = Kind.BATCH
+_REQUEST: Final = Kind.REQUEST
+_HELD: Final = State.HELD
+
 COMES_BACK_S: Final = 1.0
 """When to come back, while nobody knows better."""
 SOONEST_S: Final = 0.1
@@ -46,12 +50,10 @@ OTHER_IMPORTANCE: Final = 1
 
 def takes_place(call: Call) -> bool:
     """Whether a message, by itself, is work for which there must be room."""
-    method = call.method
-    if method == "tools/call":
-        return call.kind is Kind.REQUEST or call.kind is Kind.NOTIFICATION
-    if call.kind is Kind.NOTIFICATION:
-        return not method.startswith("notifications/") and method not in FREE
-    return call.kind is Kind.REQUEST and method not in FREE and not method.startswith("tasks/")
+    kind, method = call.kind, call.method
+    if kind is _REQUEST:
+        return method == "tools/call" or (method not in FREE and not method.startswith("tasks/"))
+    return kind is Kind.NOTIFICATION and not method.startswith("notifications/") and method not in FREE
 
 
 def never() -> bool:
@@ -93,18 +95,33 @@ class Roomy:
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
-        if call.kind is Kind.BATCH:
+        place: Place | None = None
+        if call.kind is _SEVERAL:
             place = self._for_batch(permit)
         elif takes_place(call):
             if self._is_short():
                 raise self._no(permit, "memory", _SHORT)
             taken = self._slots.take(fold(permit.principal.tenant), self._pools(call))
             place = taken if isinstance(taken, Place) else await self._turn(permit, taken)
-        else:
-            place = None
         if place is None:
             return await self._serve(permit)
-        return await self._held(permit, place)
+        # The name alone: a call that is waited for keeps nothing of what it carried.
+        what, began = _kind_of(call), self._began(call)
+        try:
+            reply = await self._serve(permit)
+        except BaseException as error:
+            self._ended(place, what, began, Ending.of(error))
+            raise
+        if began is not None and _is_whole(call, reply):
+            # What it takes to write it to a slow client says nothing of the server.
+            if reply.status < 300:
+                self._learn(what, began, Ending.COMPLETE)
+            began = None
+        if began is None:
+            reply.when_done(functools.partial(self._give_back, place))
+        else:
+            reply.when_done(functools.partial(self._ended, place, what, began))
+        return reply
 
     def before(self, serve: Stage, deadline: Deadline) -> Roomy:
         """The same places before another stage: whoever waits here has its turn also when a call there ends."""
@@ -143,23 +160,6 @@ class Roomy:
     def of_tenant(self, tenant: str) -> tuple[int, int]:
         """How many calls of a tenant are at the server, and how many wait."""
         return self._slots.of_tenant(fold(tenant))
-
-    async def _held(self, permit: Permit, place: Place) -> Reply:
-        began = self._began(permit.call)
-        # The name alone: a call that is waited for keeps nothing of what it carried.
-        what = _kind_of(permit.call)
-        try:
-            reply = await self._serve(permit)
-        except BaseException as error:
-            self._ended(place, what, began, Ending.of(error))
-            raise
-        if began is not None and _is_whole(permit.call, reply):
-            # What it takes to write it to a slow client says nothing of the server.
-            if reply.status < 300:
-                self._learn(what, began, Ending.COMPLETE)
-            began = None
-        reply.when_done(functools.partial(self._ended, place, what, began))
-        return reply
 
     def _pools(self, call: Call) -> Pools:
         if self._patterns is None or call.method != "tools/call":
@@ -233,13 +233,16 @@ class Roomy:
         finally:
             self._give_back(place)
 
-    def _give_back(self, place: Place) -> None:
-        if place.state is State.HELD:
-            if self._slots.is_pressed:
+    def _give_back(self, place: Place, _: Ending | None = None) -> None:
+        """However its call ended."""
+        slots = self._slots
+        if place.state is _HELD:
+            if slots.is_pressed:
                 self._turnover.freed(self._now())
             else:
                 self._turnover.rest()
-        self._turn_of(self._slots.give_back(place))
+        if granted := slots.give_back(place):
+            self._turn_of(granted)
 
     def _turn_of(self, places: Sequence[Place]) -> None:
         for place in places:

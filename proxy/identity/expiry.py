@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable
 from typing import TypeAlias
 
 from ..model import Ending, Identity, Permit, Reply, Stage, Stream
@@ -27,15 +28,19 @@ class Expiring:
         self._callers: dict[Session, _Caller] = {}
         """Those with streams that end: as many as there are such streams, at most."""
 
-    async def __call__(self, permit: Permit) -> Reply:
-        principal = permit.principal
-        session = _session(permit)
-        known = None if session is None else self._callers.get(session)
-        if known is not None:
-            known.valid_until = max(known.valid_until, principal.valid_until)
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
+        valid_until = permit.principal.valid_until
+        if self._callers and (session := _session(permit)) is not None:
+            known = self._callers.get(session)
+            if known is not None:
+                known.valid_until = max(known.valid_until, valid_until)
+        return self._serve(permit) if valid_until == math.inf else self._ending(permit)
+
+    async def _ending(self, permit: Permit) -> Reply:
         reply = await self._serve(permit)
-        if principal.valid_until != math.inf and isinstance(reply.body, Stream):
-            caller = _Caller(principal.valid_until)
+        if isinstance(reply.body, Stream):
+            session = _session(permit)
+            caller = _Caller(permit.principal.valid_until)
             if session is not None:
                 caller = self._callers.setdefault(session, caller)
             caller.streams += 1

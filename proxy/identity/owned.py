@@ -6,7 +6,7 @@ is not known whose they are. Keeps nothing; `Ownership` does. Events of streams 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Awaitable, Container
 from typing import Final
 
 from ..model import Call, Ending, Headers, Identity, IdKey, Kind, Permit, Reply, Stage, Stream
@@ -26,7 +26,12 @@ class Owned:
         self._next = next
         self._ownership = ownership
 
-    async def __call__(self, permit: Permit) -> Reply:
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
+        call = permit.call
+        has_something = call.session is not None or call.method == LIST or call.parts
+        return self._looked_at(permit) if has_something else self._next(permit)
+
+    async def _looked_at(self, permit: Permit) -> Reply:
         reply = await self._next(permit)
         call = permit.call
         if call.session is not None and _has_ended(call, reply.status):

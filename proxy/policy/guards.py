@@ -8,7 +8,7 @@ nowhere, and of two equal calls at once one uses the release.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from ..model import Call, Kind, Permit, Principal, Reason, Reply, Rule, Stage
@@ -53,13 +53,13 @@ class Guarded:
         self._used = used
         self._now = now
 
-    async def __call__(self, permit: Permit) -> Reply:
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
         call, principal = permit.call, permit.principal
         parts = [(call, permit.rule)]
         if call.parts:
             parts = [(part, self._rule_of(part, principal)) for part in call.parts]
         self._let_pass(parts, principal)
-        return await self._serve(permit)
+        return self._serve(permit)
 
     def _let_pass(self, asked: Asked, principal: Principal) -> None:
         """Raises Refused. No await in here: what is looked up is still true when it is spent."""
@@ -72,11 +72,12 @@ class Guarded:
         tools = [each for each in asked if each[0].method == "tools/call"]
         gated = self._gated(tools, principal, now)
         challenges = self._released(gated, now, in_batch=len(asked) > 1) if gated else []
-        keys = self._unrepeated(tools, principal, now)
+        repetition = self._repetition
+        keys = [] if repetition is None else self._unrepeated(repetition, tools, principal, now)
         if challenges:
             self._spend(gated, challenges, now)
-        if keys and self._repetition is not None:
-            self._repetition.count(keys, now)
+        if keys and repetition is not None:
+            repetition.count(keys, now)
 
     def _gated(self, tools: Asked, principal: Principal, now: float) -> list[tuple[Call, Wanted]]:
         """Those a person decides about."""
@@ -113,17 +114,17 @@ class Guarded:
             raise approving.required(closed, now, in_batch=in_batch)
         return challenges
 
-    def _unrepeated(self, tools: Asked, principal: Principal, now: float) -> list[repeating.Key]:
+    def _unrepeated(
+        self, repetition: Repetition, tools: Asked, principal: Principal, now: float
+    ) -> list[repeating.Key]:
         """What will be counted when it passes."""
-        if self._repetition is None:
-            return []
         keys = [(principal.identity, fingerprint(call)) for call, _ in tools]
         enforced = [key for key, (_, rule) in zip(keys, tools, strict=True) if not rule.is_reported]
-        wait_s = self._repetition.wait_s(enforced, now)
+        wait_s = repetition.wait_s(enforced, now)
         if wait_s:
             raise repeating.refused(wait_s)
         for key, (call, rule) in zip(keys, tools, strict=True):
-            if self._repetition.wait_s([key], now):
+            if repetition.wait_s([key], now):
                 call.journey.would_refuse(rule, Reason.RATE_LIMITED)
         return keys
 

@@ -11,7 +11,7 @@ exchange: a client comes back for missed ones on another stream, and in HTTP+SSE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..model import (
@@ -155,15 +155,16 @@ class VisibleOnly:
         self._next = next
         self._listing = listing
 
-    async def __call__(self, permit: Permit) -> Reply:
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
+        return self._seen(permit) if self._listing.concerns(permit.call) else self._next(permit)
+
+    async def _seen(self, permit: Permit) -> Reply:
         reply = await self._next(permit)
-        call = permit.call
-        if self._listing.concerns(call):
-            try:
-                await self._look(permit, reply)
-            except BaseException as error:
-                reply.done(Ending.of(error))
-                raise
+        try:
+            await self._look(permit, reply)
+        except BaseException as error:
+            reply.done(Ending.of(error))
+            raise
         return reply
 
     async def _look(self, permit: Permit, reply: Reply) -> None:

@@ -11,7 +11,7 @@ back to, is held to all redactions there are. Bodies that would pass piece by pi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 from msgspec import structs
@@ -121,21 +121,28 @@ class _Guarded:
         self._next = next
         self._redactions = redactions
 
-    async def __call__(self, permit: Permit) -> Reply:
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
         call = permit.call
         if call.revision.answers_elsewhere and call.kind is not Kind.LISTEN:
-            take_back = self._redactions.expect(permit)
-            try:
-                return await self._next(permit)
-            except Refused as refused:
-                if refused.reason is Reason.UPSTREAM_UNREACHABLE:
-                    take_back()
-                raise
-        reply = await self._next(permit)
+            return self._expected(permit)
         several = [(each, self._redactions.find(each, permit.principal)) for each in call.parts or (call,)]
-        if any(redaction is not None for _, redaction in several) and not _is_stream_of_events(reply):
+        is_redacted = any(redaction is not None for _, redaction in several)
+        return self._redacted(permit, several) if is_redacted else self._next(permit)
+
+    async def _expected(self, permit: Permit) -> Reply:
+        take_back = self._redactions.expect(permit)
+        try:
+            return await self._next(permit)
+        except Refused as refused:
+            if refused.reason is Reason.UPSTREAM_UNREACHABLE:
+                take_back()
+            raise
+
+    async def _redacted(self, permit: Permit, several: list[_Asked]) -> Reply:
+        reply = await self._next(permit)
+        if not _is_stream_of_events(reply):
             try:
-                await self._redact(call, several, reply)
+                await self._redact(permit.call, several, reply)
             except BaseException as error:
                 reply.done(Ending.of(error))
                 raise

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
+from msgspec import structs
 
 from proxy.model import (
     Broken,
@@ -11,6 +12,7 @@ from proxy.model import (
     Ending,
     Headers,
     Kind,
+    Permit,
     Reason,
     Refused,
     Reply,
@@ -149,6 +151,27 @@ async def test_a_no_stops_the_call_where_it_was_said(
         ("explain", 1),
         ("j1", "ended", COMPLETE),
     ]
+
+
+def refuses_at_once(permit: Permit) -> Awaitable[Reply]:
+    """A stage that is no coroutine."""
+    raise NO
+
+
+@pytest.mark.parametrize("limited", [True, False])
+@pytest.mark.parametrize("ids", [(1,), (1, 2)], ids=["one", "batch"])
+async def test_a_stage_may_refuse_before_it_is_awaited(ids: tuple[int, ...], limited: bool) -> None:
+    """`model.Stage`: leases are given back and journeys told as if it had waited."""
+    house = House(limited=limited)
+    hall = structs.replace(house.hall, serve=refuses_at_once)
+    reply = await hall(house.call() if len(ids) == 1 else house.batch(*ids))
+    reply.done(COMPLETE)
+    released = [each for each in house.diary if each[0] == "lease"]
+    assert released == ([("lease", id, FAILED) for id in reversed(ids)] if limited else [])
+    assert reply is house.refusal
+    for id in ids:
+        assert (f"j{id}", "refused", Reason.NOT_ALLOWED) in house.diary
+        assert house.diary.count((f"j{id}", "ended", COMPLETE)) == 1
 
 
 async def test_whoever_is_denied_too_often_is_told_so() -> None:

@@ -47,6 +47,10 @@ async def served(owns: Ownership, call: Call, reply: Reply | BaseException) -> R
     return await Owned(FakeStage([], reply), owns)(permit(call))
 
 
+async def asked(stage: Owned, call: Call) -> Reply:
+    return await stage(permit(call))
+
+
 def is_known(owns: Ownership) -> bool:
     try:
         owns.check(make_call(session="s"), ANN)
@@ -203,8 +207,8 @@ async def test_calls_that_race_with_the_end_of_their_session() -> None:
 
         goodbye = make_call(kind=Kind.END, method="", id=None, revision=LEGACY, session="s")
         async with asyncio.TaskGroup() as both:
-            ending = both.create_task(Owned(FakeStage([], end), owns)(permit(goodbye)))
-            paying = both.create_task(Owned(FakeStage([], pay), owns)(permit(make_call(session="s"))))
+            ending = both.create_task(asked(Owned(FakeStage([], end), owns), goodbye))
+            paying = both.create_task(asked(Owned(FakeStage([], pay), owns), make_call(session="s")))
             first, then = (may_end, may_answer) if ends_first else (may_answer, may_end)
             first.set()
             await (ending if ends_first else paying)
