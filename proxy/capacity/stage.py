@@ -101,12 +101,15 @@ class Roomy:
         elif takes_place(call):
             if self._is_short():
                 raise self._no(permit, "memory", _SHORT)
-            taken = self._slots.take(fold(permit.principal.tenant), self._pools(call))
+            pools = () if self._patterns is None else self._pools(call)
+            taken = self._slots.take(fold(permit.principal.tenant), pools)
             place = taken if isinstance(taken, Place) else await self._turn(permit, taken)
         if place is None:
             return await self._serve(permit)
-        # The name alone: a call that is waited for keeps nothing of what it carried.
-        what, began = _kind_of(call), self._began(call)
+        what, began = "", None
+        if self._gradient is not None:
+            # The name alone: a call that is waited for keeps nothing of what it carried.
+            what, began = _kind_of(call), self._began(call)
         try:
             reply = await self._serve(permit)
         except BaseException as error:
@@ -252,7 +255,7 @@ class Roomy:
 
     def _began(self, call: Call) -> float | None:
         """None where nothing is learnt of it: of several calls nobody knows which took how long."""
-        return None if self._gradient is None or call.kind is not Kind.REQUEST else self._now()
+        return self._now() if call.kind is _REQUEST else None
 
     def _learn(self, what: str, began: float, ending: Ending) -> None:
         if self._gradient is None or ending not in (Ending.COMPLETE, Ending.UPSTREAM_BROKE):

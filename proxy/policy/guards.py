@@ -69,23 +69,25 @@ class Guarded:
                 refusal = self._modes.refusal(call, rule.tool_class, principal.tenant, now)
                 if refusal is not None:
                     raise refusal
-        tools = [each for each in asked if each[0].method == "tools/call"]
-        gated = self._gated(tools, principal, now)
+        gated = self._gated(asked, principal, now)
         challenges = self._released(gated, now, in_batch=len(asked) > 1) if gated else []
         repetition = self._repetition
-        keys = [] if repetition is None else self._unrepeated(repetition, tools, principal, now)
+        keys = [] if repetition is None else self._unrepeated(repetition, asked, principal, now)
         if challenges:
             self._spend(gated, challenges, now)
         if keys and repetition is not None:
             repetition.count(keys, now)
 
-    def _gated(self, tools: Asked, principal: Principal, now: float) -> list[tuple[Call, Wanted]]:
+    def _gated(self, asked: Asked, principal: Principal, now: float) -> list[tuple[Call, Wanted]]:
         """Those a person decides about."""
-        if self._approvals is None:
-            return []
         gated: list[tuple[Call, Wanted]] = []
-        for call, rule in tools:
-            override = self._approvals.override_of(principal.tenant, call.target or "", now)
+        approvals = self._approvals
+        if approvals is None:
+            return gated
+        for call, rule in asked:
+            if call.method != "tools/call":
+                continue
+            override = approvals.override_of(principal.tenant, call.target or "", now)
             approval = rule.approval if override is None else override.approval
             if approval == "auto":
                 continue
@@ -115,9 +117,10 @@ class Guarded:
         return challenges
 
     def _unrepeated(
-        self, repetition: Repetition, tools: Asked, principal: Principal, now: float
+        self, repetition: Repetition, asked: Asked, principal: Principal, now: float
     ) -> list[repeating.Key]:
         """What will be counted when it passes."""
+        tools = [each for each in asked if each[0].method == "tools/call"]
         keys = [(principal.identity, fingerprint(call)) for call, _ in tools]
         enforced = [key for key, (_, rule) in zip(keys, tools, strict=True) if not rule.is_reported]
         wait_s = repetition.wait_s(enforced, now)

@@ -1,11 +1,12 @@
 """How many attempts may be repeated? Pure: no clock.
 
-In: calls and repeated attempts, each with the time. Out: whether one more may be repeated. Keeps what was repeated more
+In: calls, and repeated attempts with the time. Out: whether one more may be repeated. Keeps what was repeated more
 than earned, and its lows of the last ten seconds; bounded, because whoever may not repeat changes nothing.
 
 In every window of ten seconds, wherever it begins, what is repeated is at most `ratio` of the calls in it and ten
 times `min_per_s`. A sum goes up by one with each repeated attempt and down by `ratio` with each call: what a window
-that ends now has too much is the sum less what it was when the window began, so only the lowest beginning counts.
+that ends now has too much is the sum less what it was when the window began, so only the lowest beginning counts: that
+is just before an attempt is repeated, or now, because calls only lower the sum. So a call costs one subtraction.
 Calls before a window earn nothing in it: a burst of calls that is over must not pay for a storm of repeats.
 """
 
@@ -34,13 +35,12 @@ class Budget:
         """Entries."""
         return len(self._lows)
 
-    def called(self, now: float) -> None:
-        """A call is sent for the first time. `now` never goes back."""
-        self._begin_window(now)
+    def called(self) -> None:
+        """A call is sent for the first time."""
         self._sum -= self._ratio
 
     def may_repeat(self, now: float) -> bool:
-        """Whether one more attempt may be repeated now."""
+        """Whether one more attempt may be repeated now. `now` never goes back."""
         self._begin_window(now)
         return self._sum + 1 - self._lows[0][1] <= self._most
 

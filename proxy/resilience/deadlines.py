@@ -87,25 +87,28 @@ class Deadlines:
 
     def __call__(self, permit: Permit) -> float:
         """Seconds, monotonic; infinite where there is no end."""
-        call = permit.call
-        allowed_s, wished_s = self.allowed_s(permit), self.wished_s(call)
-        return call.received + (wished_s if wished_s < allowed_s else allowed_s)
+        allowed_s, wished_s = self.both_s(permit)
+        return permit.call.received + (wished_s if wished_s < allowed_s else allowed_s)
 
     def allowed_s(self, permit: Permit) -> float:
-        """How long it may take: what its rule says goes before what is usual."""
+        """How long it may take, whatever its caller wishes."""
+        return self.both_s(permit)[0]
+
+    def both_s(self, permit: Permit) -> tuple[float, float]:
+        """How long it may take: what its rule says goes before what is usual. And what its caller asked for; infinite
+        where it asked for nothing that can be understood."""
         call = permit.call
         if call.is_open_ended:
-            return math.inf
-        if permit.rule.timeout_s is not None:
-            return permit.rule.timeout_s
-        # It answers when the task is done, however long that takes.
-        return math.inf if call.method == "tasks/result" else self._timeout_s
+            return math.inf, math.inf
+        allowed_s = permit.rule.timeout_s
+        if allowed_s is None:
+            # It answers when the task is done, however long that takes.
+            allowed_s = math.inf if call.method == "tasks/result" else self._timeout_s
+        return allowed_s, self._wished_s(call) if self._client_may_shorten else math.inf
 
-    def wished_s(self, call: Call) -> float:
-        """What its caller asked for; infinite where it asked for nothing that can be understood."""
+    @staticmethod
+    def _wished_s(call: Call) -> float:
         wished_ms = math.inf
-        if not self._client_may_shorten or call.is_open_ended:
-            return wished_ms
         meta = call.params.get("_meta")
         if isinstance(meta, dict) and TIMEOUT_META_KEY in meta:
             wished_ms = _milliseconds(meta[TIMEOUT_META_KEY])
@@ -165,7 +168,9 @@ class Timed:
 
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
-        left_s = self._idle_s if call.is_open_ended else self._deadlines(permit) - self._now()
+        left_s = self._deadlines(permit) - self._now()
+        if left_s == math.inf and call.is_open_ended:
+            left_s = self._idle_s
         if left_s <= 0:
             raise self._late(permit)
         alarm = Alarm(left_s)
@@ -214,7 +219,7 @@ class Timed:
 
     def _limit(self, permit: Permit) -> tuple[str, float]:
         """Which setting says how long a call may take, and how long that is."""
-        allowed_s, wished_s = self._deadlines.allowed_s(permit), self._deadlines.wished_s(permit.call)
+        allowed_s, wished_s = self._deadlines.both_s(permit)
         return (OWN_WISH, wished_s) if wished_s < allowed_s else (CALL, allowed_s)
 
     def _refused(self, limit: str, words: str, *, is_unknown: bool) -> Refused:

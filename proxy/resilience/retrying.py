@@ -29,7 +29,8 @@ from .signals import may_have_run, may_repeat
 LONGEST_WAIT_S: Final = 60.0
 """Whatever a server asks for: who waits holds a place. What is longer is for the caller to wait."""
 
-_COUNTED: Final = frozenset({Kind.REQUEST, Kind.BATCH})
+_REQUEST: Final = Kind.REQUEST
+_SEVERAL: Final = Kind.BATCH
 
 
 class Retrying:
@@ -71,10 +72,14 @@ class Retrying:
         """Calls that wait for their next attempt."""
 
     async def __call__(self, permit: Permit) -> Reply:
-        sent = keyed(permit, self._token)
-        if permit.call.kind in _COUNTED:
-            self._budget.called(self._now())
-        after_s = None if self._hedging is None else hedged_after_s(sent)
+        sent, rule, kind = permit, permit.rule, permit.call.kind
+        if rule.idempotency_key:
+            sent = keyed(permit, self._token)
+        if kind is _REQUEST or kind is _SEVERAL:
+            self._budget.called()
+        after_s = None
+        if self._hedging is not None and rule.hedge_after_s is not None:
+            after_s = hedged_after_s(sent)
         outcome: Outcome | None = None
         try:
             if self._hedging is not None and after_s is not None:

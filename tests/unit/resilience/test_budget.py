@@ -30,11 +30,11 @@ def test_one_more_may_be_repeated_for_each_five_calls() -> None:
     budget = usual()
     assert granted(budget, 0.0, 500) == 100
     for _ in range(1_000):
-        budget.called(1.0)
+        budget.called()
     assert granted(budget, 1.0, 500) == 100  # this window may also begin behind the calls
     assert granted(budget, 2.0, 500) == 0
     for _ in range(50):
-        budget.called(3.0)
+        budget.called()
     assert granted(budget, 3.0, 500) == 10
 
 
@@ -42,7 +42,7 @@ def test_a_storm_is_not_paid_for_by_calls_that_are_over() -> None:
     """A window that begins behind them holds a hundred repeated attempts and no call."""
     budget = usual()
     for _ in range(100_000):
-        budget.called(0.0)
+        budget.called()
     assert granted(budget, 0.001, 500) == 100
 
 
@@ -50,9 +50,9 @@ def test_where_little_is_repeated_in_any_case_calls_pay() -> None:
     budget = Budget(ratio=0.2, min_per_s=0.1)
     assert granted(budget, 0.0, 5) == 1
     for at in range(4):
-        budget.called(0.1 + at)
+        budget.called()
         assert not budget.repeat(0.1 + at)
-    budget.called(4.1)
+    budget.called()
     assert granted(budget, 4.1, 5) == 1
 
 
@@ -60,7 +60,7 @@ def test_a_fifth_of_a_steady_stream_is_repeated_for_ever() -> None:
     budget = Budget(ratio=0.2, min_per_s=0.1)
     repeated = 0
     for at in range(100_000):
-        budget.called(at / 1_000)
+        budget.called()
         repeated += budget.repeat(at / 1_000)
     assert 20_000 <= repeated <= 20_011
     assert budget.kept < 10
@@ -78,7 +78,7 @@ def test_asking_takes_nothing() -> None:
 def test_what_is_kept_is_bounded_by_what_was_repeated() -> None:
     budget = usual()
     for at in range(50_000):
-        budget.called(at / 10_000)
+        budget.called()
         budget.repeat(at / 10_000)
         budget.may_repeat(at / 10_000)
     assert budget.kept <= 500
@@ -107,7 +107,7 @@ def test_in_no_window_is_more_repeated(
         now += step
         for _ in range(times):
             if what == "call":
-                budget.called(now)
+                budget.called()
                 past.append((now, "call"))
                 continue
             over = excess = 1.0
@@ -124,10 +124,10 @@ def test_in_no_window_is_more_repeated(
 def test_long_runs_lose_nothing_to_rounding() -> None:
     budget = Budget(ratio=0.1, min_per_s=0.1)
     calls = 1_000_000
-    for at in range(calls):
-        budget.called(at / 100_000)
+    for _ in range(calls):
+        budget.called()
     assert granted(budget, calls / 100_000, 5) == 1
     for _ in range(10):
         assert not budget.repeat(calls / 100_000)
-        budget.called(calls / 100_000)
+        budget.called()
     assert granted(budget, calls / 100_000, 5) == 1
