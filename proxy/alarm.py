@@ -45,9 +45,11 @@ class Alarm:
         """To be called on every way out of the wait; again does no harm. True: it has rung, and nobody else has asked
         the task to end since it was set, so that a CancelledError is the alarm's own. Where somebody has, even in the
         same turn of the loop, theirs goes first: who has left is not told of a deadline."""
-        timer, self._timer = self._timer, None
+        timer = self._timer
         if timer is not None:
+            self._timer = None
             timer.cancel()
+            return False
         if not self._has_rung:
             return False
         self._has_rung = False

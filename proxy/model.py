@@ -165,6 +165,11 @@ class Kind(Enum):
     """DELETE: the session is over."""
 
 
+# Until Python 3.12 a member is looked up by a function of the metaclass: 0.2 µs, as much as a call.
+_REQUEST: Final = Kind.REQUEST
+_LISTEN: Final = Kind.LISTEN
+
+
 class Reason(StrEnum):
     """Why not. Each has one row in `refusals.py`."""
 
@@ -286,6 +291,7 @@ class Ending(Enum):
         return Ending.PROXY_FAILED
 
 
+_COMPLETE: Final = Ending.COMPLETE
 UPSTREAM_FAULTS: Final = frozenset(
     {
         Reason.UPSTREAM_UNREACHABLE,
@@ -463,11 +469,11 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def is_open_ended(self) -> bool:
         """Whether its stream ends only when somebody leaves."""
-        return self.kind is Kind.LISTEN or self.method == "subscriptions/listen"
+        return self.kind is _LISTEN or self.method == "subscriptions/listen"
 
     @property
     def wants_answer(self) -> bool:
-        return self.kind is Kind.REQUEST or any(part.kind is Kind.REQUEST for part in self.parts)
+        return self.kind is _REQUEST or any(part.kind is _REQUEST for part in self.parts)
 
 
 Identity: TypeAlias = tuple[str, str, str]
@@ -747,7 +753,7 @@ class Reply:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.done(Ending.COMPLETE if error is None else Ending.of(error))
+        self.done(_COMPLETE if error is None else Ending.of(error))
 
 
 class PageRequest(Struct, frozen=True, kw_only=True, eq=False):

@@ -35,6 +35,8 @@ PAST_EVENTS: Final = 4_096
 QUESTIONS: Final = 1_024
 """Requests of the server in a session, answered ones too: clients post an answer again when a connection broke."""
 
+_ANSWER: Final = Kind.ANSWER
+
 Key: TypeAlias = str | bytes
 Place: TypeAlias = Key | Identity
 """A session or message endpoint; or the identity itself, for what it received outside of any."""
@@ -93,22 +95,27 @@ class Ownership:
             place = self._claimed(call, identity, call.session)
         # Only a GET comes back for events; on a POST the claim means nothing, and does not go upstream.
         if (
-            call.kind is Kind.LISTEN
-            and call.last_event_id is not None
+            call.last_event_id is not None
+            and call.kind is Kind.LISTEN
             and not self._was_heard(identity, place, call.last_event_id)
         ):
             raise _unknown_session(call)
         if call.revision.answers_elsewhere and call.kind is not Kind.LISTEN:
             place = self._claimed(call, identity, call.query)
         for each in call.parts or (call,):
-            if each.kind is Kind.ANSWER:
+            if each.kind is _ANSWER:
                 if not self._was_asked(identity, place, each.id):
                     why = "Nobody asked for this answer."
                     raise Refused(Reason.MALFORMED, why, code=INVALID_REQUEST, id=each.id)
-            elif _names_tasks(each.method) and not all(
-                self.owns_task(identity, id) for id in _named_tasks(each)
-            ):
+            elif not self._owns_tasks(each, identity):
                 raise Refused(Reason.TASK_UNKNOWN, id=each.id)
+
+    def _owns_tasks(self, call: Call, identity: Identity) -> bool:
+        """All that it names."""
+        method = call.method
+        if not method.startswith("tasks/") and method != _LISTEN:
+            return True
+        return all(self.owns_task(identity, id) for id in _named_tasks(call))
 
     def _claimed(self, call: Call, identity: Identity, session: str) -> Key:
         key = _key(session)
@@ -224,10 +231,6 @@ class Ownership:
 
 
 _LISTEN: Final = "subscriptions/listen"
-
-
-def _names_tasks(method: str) -> bool:
-    return method.startswith("tasks/") or method == _LISTEN
 
 
 def _key(id: str) -> Key:
