@@ -573,8 +573,8 @@ class Authorise(Protocol):
 
 
 class Limit(Protocol):
-    async def __call__(self, permit: Permit) -> Lease:
-        """Raises Refused."""
+    async def __call__(self, permit: Permit) -> Lease | None:
+        """None where nothing comes back. Raises Refused."""
         ...
 
     async def denied(self, call: Call, principal: Principal) -> None:

@@ -99,8 +99,10 @@ class Pipeline(Struct, frozen=True, kw_only=True):
         limit = self.limit
         return self.serve(permit) if limit is None else self._leased(permit, limit(counted))
 
-    async def _leased(self, permit: Permit, granted: Awaitable[Lease]) -> Reply:
+    async def _leased(self, permit: Permit, granted: Awaitable[Lease | None]) -> Reply:
         lease = await granted
+        if lease is None:
+            return await self.serve(permit)
         try:
             reply = await self.serve(permit)
         except BaseException as error:
@@ -175,8 +177,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
             await self._count_denied(call, principal)
             raise
         call.journey.permitted(permit)
-        if self.limit is not None:
-            leases.append(await self.limit(permit))
+        if self.limit is not None and (lease := await self.limit(permit)) is not None:
+            leases.append(lease)
 
 
 def _release(leases: list[Lease], ending: Ending) -> None:

@@ -165,18 +165,21 @@ class FakeAuthorise:
 
 
 class FakeLimit:
-    """Fulfils `Limit`: hands out leases, or raises what it was given for the id of a call."""
+    """Fulfils `Limit`: hands out leases, if any, or raises what it was given for the id of a call."""
 
-    def __init__(self, diary: Diary, errors: Mapping[object, BaseException] | None = None) -> None:
+    def __init__(
+        self, diary: Diary, errors: Mapping[object, BaseException] | None = None, *, leases: bool = True
+    ) -> None:
         self._diary = diary
         self._errors = errors or {}
+        self._leases = leases
 
-    async def __call__(self, permit: Permit) -> FakeLease:
+    async def __call__(self, permit: Permit) -> FakeLease | None:
         id = permit.call.id
         self._diary.append(("limit", id))
         if id in self._errors:
             raise self._errors[id]
-        return FakeLease(self._diary, id)
+        return FakeLease(self._diary, id) if self._leases else None
 
     async def denied(self, call: Call, principal: Principal) -> None:
         self._diary.append(("denied", call.id))

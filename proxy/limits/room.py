@@ -1,7 +1,8 @@
 """How much? A permit becomes a lease, or is refused in words. The thin stage around `rules` and the buckets.
 
-In: a `Permit`. Out: a `Lease`; Refused (rate_limited, quota_spent; overloaded where replicas share limits and may not
-decide alone). What was taken of quotas is given back at the end of a call that never reached the server.
+In: a `Permit`. Out: a `Lease`, or None where only rates were asked, which come back by themselves; Refused
+(rate_limited, quota_spent; overloaded where replicas share limits and may not decide alone). What was taken of quotas
+is given back at the end of a call that never reached the server.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Limits:
         self._now = now
         self._wall = wall
 
-    async def __call__(self, permit: Permit) -> Lease:
+    async def __call__(self, permit: Permit) -> Lease | None:
         asked = self._rules.of(permit)
         may_ease = asked.eased is not None and says_continues(permit.call)
         if may_ease or asked.reported or self._shared is not None:
@@ -58,9 +59,7 @@ class Limits:
         wall = self._wall()
         answer = self._local.take(asked.demands, now=self._now(), wall=wall)
         granted = _let_pass(asked, answer, permit.rule, wall)
-        return (
-            _Held(self, permit.call.journey, asked.demands, granted, wall) if asked.settles else NOTHING_HELD
-        )
+        return _Held(self, permit.call.journey, asked.demands, granted, wall) if asked.settles else None
 
     async def denied(self, call: Call, principal: Principal) -> None:
         """As `model.Limit` has it: rates that count everything count what policy refuses, too."""
@@ -153,16 +152,6 @@ class _Held:
         if self.also is not None:
             room.refund(*self.also, self.wall)
         room.restore(self.continued)
-
-
-class _NothingHeld:
-    """Fulfils `Lease` where nothing comes back."""
-
-    def release(self, ending: Ending) -> None:
-        """Rates come back by themselves."""
-
-
-NOTHING_HELD: Final = _NothingHeld()
 
 
 def _let_pass(asked: Asked, answer: Granted | Denied, rule: Rule, wall: float) -> Granted:

@@ -125,7 +125,8 @@ def _per_call(name: str, room: Limiting, permits: list[Permit], at_most: float |
                 lease = await limit(permit)
             except Refused:
                 continue
-            lease.release(Ending.COMPLETE)
+            if lease is not None:
+                lease.release(Ending.COMPLETE)
 
     runs = []
     for _ in range(ROUNDS + 1):

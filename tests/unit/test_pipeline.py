@@ -122,6 +122,19 @@ async def test_a_room_that_is_off_is_not_in_the_chain() -> None:
     assert house.diary == [*ALL_THE_WAY[:4], ("serve", 1), ("j1", "ended", COMPLETE)]
 
 
+@pytest.mark.parametrize("ids", [(1,), (1, 2)], ids=["one", "batch"])
+async def test_a_limit_that_wants_nothing_back_is_told_nothing(ids: tuple[int, ...]) -> None:
+    """`model.Limit`: rates come back by themselves."""
+    house = House()
+    hall = structs.replace(house.hall, limit=FakeLimit(house.diary, leases=False))
+    reply = await hall(house.call() if len(ids) == 1 else house.batch(*ids))
+    reply.done(COMPLETE)
+    assert [each for each in house.diary if each[0] == "limit"] == [("limit", id) for id in ids]
+    told = [each for each in house.diary if each[1:] == ("ended", COMPLETE)]
+    assert told == [(f"j{id}", "ended", COMPLETE) for id in reversed(ids)]
+    assert reply is house.answer
+
+
 NO = Refused(Reason.NOT_ALLOWED, "why")
 
 

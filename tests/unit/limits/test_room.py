@@ -62,7 +62,9 @@ class Room:
         return Permit(call=call, principal=principal, rule=rule)
 
     async def leases(self, permit: Permit | None = None) -> Lease:
-        return await self._limits(permit or self.permit())
+        lease = await self._limits(permit or self.permit())
+        assert lease is not None
+        return lease
 
     async def passes(self, **fields: object) -> bool:
         try:
@@ -70,7 +72,8 @@ class Room:
         except Refused:
             return False
         self.journey.outcome_at_server = Outcome.ANSWERED
-        lease.release(Ending.COMPLETE)
+        if lease is not None:
+            lease.release(Ending.COMPLETE)
         return True
 
     async def refusal(self, **fields: object) -> Refused:
