@@ -13,6 +13,7 @@ sessions. Foreign exceptions are translated here, at the border that meets them,
     own_credential.py      a stage: what the server says of our credential is not for its callers
     oauth.py               the server's own OAuth, seen at our address (challenge.py, public_view.py)
     forward.py             one permitted call to one reply (streamable HTTP)
+    outgoing.py            which header fields a call goes out with (fields.py: and how they are written)
     passing.py             which header fields of an answer pass
     judge.py               is this answer ours? (ears.py: who listens; progress.py: whose progress it is)
     carrying.py            what an attempt says in the message it sends

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ..secret import Secret
+from .fields import Fields
 
 _NEVER_UP: Final = frozenset(
     {
@@ -143,7 +144,7 @@ class OwnFields:
 
     def __init__(self, headers: Mapping[str, Secret]) -> None:
         self._headers = dict(headers)
-        self.fields = _encoded(self._headers)
+        self.fields = Fields(_encoded(self._headers))
 
     @property
     def files(self) -> frozenset[str]:
@@ -153,7 +154,7 @@ class OwnFields:
     def renew(self) -> None:
         """Read the values again. Raises Unfit, and keeps all of the old ones, when one does not fit any more."""
         self._headers = {name: secret.renewed() for name, secret in self._headers.items()}
-        self.fields = _encoded(self._headers)
+        self.fields = Fields(_encoded(self._headers))
 
 
 def _encoded(headers: Mapping[str, Secret]) -> tuple[tuple[bytes, bytes], ...]:

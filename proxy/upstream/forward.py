@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..model import (
     Attempt,
@@ -29,7 +29,7 @@ from ..model import (
     Verdict,
 )
 from ..protocol.answers import HELD_BYTES, Malformed, Tail, read_tree
-from ..protocol.headers import end_to_end, media_type
+from ..protocol.headers import media_type
 from ..protocol.sse import Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, message
@@ -39,14 +39,14 @@ from .catalog import Catalog
 from .credentials import Stops
 from .judge import Foreign, Judge, look
 from .origin import Origin
+from .outgoing import Outgoing
 from .passing import Passing
 from .progress import tokens_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, NoRoom, Transport, Unreached
 
-Field: TypeAlias = tuple[bytes, bytes]
-
-HTTP_METHODS: Final = {Kind.LISTEN: "GET", Kind.END: "DELETE"}
+_LISTEN: Final = Kind.LISTEN
+_END: Final = Kind.END
 NO_CONTENT: Final = 204
 """No body follows, whatever its fields say (RFC 9110 section 15.3.5)."""
 MAX_REDIRECTS: Final = 3
@@ -84,9 +84,13 @@ class Forward:
         self.passing = Passing(settings.hide_headers)
         """The fields of an answer that the client gets."""
         self._origin = origin or Origin(settings)
-        self._stops = stops or Stops(
-            replaced=(name for name, _ in self._origin.own.fields),
-            forward_authorization=settings.forward_client_authorization,
+        forwards = settings.forward_client_authorization
+        self._outgoing = Outgoing(
+            self._origin,
+            stops
+            or Stops(replaced=(name for name, _ in self._origin.own.fields), forward_authorization=forwards),
+            knows_callers=listen is not None,
+            forwards=forwards,
         )
 
     async def __call__(self, permit: Permit) -> Reply:
@@ -118,64 +122,37 @@ class Forward:
 
     async def send(self, call: Call, target: str) -> Answer:
         """The answer to the call's own bytes at `target`, redirects within the origin followed."""
-        method = HTTP_METHODS.get(call.kind, "POST")
+        kind = call.kind
+        method = "GET" if kind is _LISTEN else "DELETE" if kind is _END else "POST"
         body = call.body if method == "POST" else None
-        fields = self._fields(call)
-        attempts = [each.journey.attempted() for each in call.parts or (call,)]
-        if carried := attempts[0].carries:
-            fields = _replaced(fields, carried)
-            if self._injects_meta and body is not None:
+        attempts = [each.journey.attempted() for each in call.parts] or [call.journey.attempted()]
+        carried = attempts[0].carries
+        try:
+            fields = self._outgoing(call, carried)
+            if carried and self._injects_meta and body is not None:
                 body = carrying(call, attempts)
-        try:
-            answer = await self._followed(call, method, target, fields, body)
-        except Unreached as error:
-            refused = _unreached(error)
-            for each in attempts:
-                each.unreached()
-                each.ended(refused)
-            raise refused from (None if isinstance(error, NoRoom) else error)
-        except BaseException as error:
-            for each in attempts:
-                each.ended(error if isinstance(error, Refused) else None)
-            raise
-        for each in attempts:
-            each.answered(answer.status)
-        return Answer(
-            status=answer.status,
-            headers=answer.headers,
-            chunks=answer.chunks,
-            close=functools.partial(_closed, answer.close, attempts),
-        )
-
-    async def _followed(
-        self, call: Call, method: str, target: str, fields: list[tuple[bytes, bytes]], body: bytes | None
-    ) -> Answer:
-        """Raises Unreached or Refused."""
-        try:
             for _ in range(MAX_REDIRECTS):
                 answer = await self._transport.send(method, target, fields, body)
                 if answer.status not in _SAME_METHOD:
-                    return answer
+                    break
                 answer.close()
                 target = self._redirected(target, answer.headers.get("location"))
                 call.journey.altered("redirect")
-        except Lost as error:
-            raise lost(call) from error
-        raise nonsense(f"It redirected more than {MAX_REDIRECTS} times.")
-
-    def _fields(self, call: Call) -> list[tuple[bytes, bytes]]:
-        fields = [(b"Host", self._origin.host), *end_to_end(call.headers, self._stops)]
-        if self._listen is not None and call.kind is not Kind.LISTEN and "last-event-id" in call.headers:
-            # Only a GET resumes, and only there it was asked whose the event is.
-            fields = [field for field in fields if field[0].lower() != b"last-event-id"]
-            call.journey.altered("last-event-id")
-        if "accept-encoding" in call.headers:
-            fields.append((b"Accept-Encoding", b"identity"))
-            call.journey.altered("accept-encoding")
-        fields.extend(self._origin.own.fields)
-        if self._settings.forward_client_authorization and "authorization" in call.headers:
-            call.journey.altered("client authorization forwarded")
-        return fields
+            else:
+                raise nonsense(f"It redirected more than {MAX_REDIRECTS} times.")
+        except BaseException as error:
+            refused = _failed(call, error)
+            for each in attempts:
+                if isinstance(error, Unreached):
+                    each.unreached()
+                each.ended(refused)
+            if refused is None or refused is error:
+                raise
+            raise refused from (None if isinstance(error, NoRoom) else error)
+        for each in attempts:
+            each.answered(answer.status)
+        answer.close = functools.partial(_closed, answer.close, attempts)
+        return answer
 
     def _redirected(self, target: str, location: str | None) -> str:
         """Path and query of a redirect within the origin: SDK clients would not follow it for a POST."""
@@ -364,16 +341,19 @@ _NO_ROOM: Final = (
 )
 
 
+def _failed(call: Call, error: BaseException) -> Refused | None:
+    """Why an attempt failed; None where the caller left, or we did."""
+    if isinstance(error, Unreached):
+        return _unreached(error)
+    if isinstance(error, Lost):
+        return lost(call)
+    return error if isinstance(error, Refused) else None
+
+
 def _unreached(error: Unreached) -> Refused:
     if isinstance(error, NoRoom):
         return Refused(Reason.OVERLOADED, _NO_ROOM, data={"limit": "descriptors"}, retry_after_s=NO_ROOM_S)
     return Refused(Reason.UPSTREAM_UNREACHABLE)
-
-
-def _replaced(fields: list[Field], by: Sequence[Field]) -> list[Field]:
-    """The fields, with those of the same names replaced, or taken out where there is no value."""
-    names = {name for name, _ in by}
-    return [*(field for field in fields if field[0].lower() not in names), *(each for each in by if each[1])]
 
 
 def _closed(close: Callable[[], None], attempts: Sequence[Attempt]) -> None:

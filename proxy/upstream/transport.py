@@ -39,7 +39,7 @@ class Lost(Exception):
     """The connection broke, or the answer was no HTTP, after bytes of the request left."""
 
 
-class Answer(Struct, frozen=True, kw_only=True, eq=False):
+class Answer(Struct, kw_only=True, eq=False):
     """An answer whose head has arrived."""
 
     status: int

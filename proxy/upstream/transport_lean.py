@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..configuration.values import url_host_and_port
+from .fields import Field, Fields
 from .idle import Idle
 from .lean_connection import Connection, Incoming, Unheard
 from .transport import EXHAUSTED, KEEP_ALIVE_S, Answer, NoRoom, Unreached, always
@@ -41,43 +42,29 @@ class LeanTransport:
         self._last_asked = ("", "")
         self._last_line = b""
 
-    async def send(
-        self, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes | None
-    ) -> Answer:
+    async def send(self, method: str, target: str, headers: Sequence[Field], body: bytes | None) -> Answer:
         """As `Transport` says. Raises ValueError, and sends nothing, where a field would end its line."""
-        head = self._head(method, target, headers, body)
+        asked = (method, target)
+        if asked != self._last_asked:
+            # Nearly every request has the same.
+            self._last_line, self._last_asked = _request_line(method, target), asked
+        fields = headers if isinstance(headers, Fields) else Fields(headers)
+        if body is None and method == "GET":
+            head = self._last_line + fields.lines + b"\r\n"
+            body = b""
+        else:
+            body = body or b""
+            head = b"%bContent-Length: %d\r\n\r\n" % (self._last_line + fields.lines, len(body))
         connection = self._kept()
         if connection is not None:
             try:
-                return await _answer(connection.ask(head, body or b""))
+                return await _answer(connection.ask(head, body))
             except Unheard:
                 # The server may have closed it while the request was under way, and nobody knows.
                 if method not in _SAFE_TO_REPEAT:
                     raise
         connection = await self._connected()
-        return await _answer(connection.ask(head, body or b""))
-
-    def _head(
-        self, method: str, target: str, headers: Sequence[tuple[bytes, bytes]], body: bytes | None
-    ) -> bytes:
-        asked = (method, target)
-        if asked != self._last_asked:
-            # Nearly every request has the same.
-            self._last_line, self._last_asked = _request_line(method, target), asked
-        parts = [self._last_line]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        lines = len(headers) + 2
-        if body is None and method == "GET":
-            parts.append(b"\r\n")
-        else:
-            parts.append(b"Content-Length: %d\r\n\r\n" % len(body or b""))
-            lines += 1
-        head = b"".join(parts)
-        # Readers of requests and of settings refuse such fields; here the last one would become another request.
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
-            raise ValueError("a header field holds the end of a line")
-        return head
+        return await _answer(connection.ask(head, body))
 
     def _kept(self) -> Connection | None:
         """The connection that was used last and may be used again."""

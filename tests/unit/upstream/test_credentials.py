@@ -118,10 +118,10 @@ def test_our_credential_is_read_again_when_its_file_changes(tmp_path: Path) -> N
     file.write_text("one\n", encoding="utf-8")
     own = own_fields(file)
     assert own.files == {str(file)}
-    assert own.fields == ((b"Authorization", b"Bearer one"), (b"X-Kind", b"plain"))
+    assert own.fields.pairs == ((b"Authorization", b"Bearer one"), (b"X-Kind", b"plain"))
     file.write_text("two\n", encoding="utf-8")
     own.renew()
-    assert own.fields == ((b"Authorization", b"Bearer two"), (b"X-Kind", b"plain"))
+    assert own.fields.pairs == ((b"Authorization", b"Bearer two"), (b"X-Kind", b"plain"))
 
 
 @pytest.mark.parametrize("content", ["a\nb", "ü", None])

@@ -51,4 +51,4 @@ def test_a_clients_query_goes_behind_our_own(url: str, query: str, target: str) 
     """Own promise: the query is forwarded as it came, and cannot replace what the operator wrote."""
     where = origin(url)
     assert where.with_query(query) == target
-    assert (where.host, where.own.fields) == (b"h:1", ((b"X-Key", b"k"),))
+    assert (where.host, where.own.fields.pairs) == (b"h:1", ((b"X-Key", b"k"),))
