@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NoReturn
 
@@ -17,6 +16,10 @@ from msgspec import Struct
 
 from ..model import Refused, RequestId, Verdict
 from .jsonrpc import check_tree
+
+_OK: Final = Verdict.OK
+_TOOL_ERROR: Final = Verdict.TOOL_ERROR
+_RPC_ERROR: Final = Verdict.RPC_ERROR
 
 MAX_ANSWER_DEPTH: Final = 201
 """Deeper than for requests: what comes back is data of the server, and this is where the parser stops."""
@@ -107,16 +110,16 @@ def _said(value: object) -> Said:
             raise Malformed  # two readers, two messages
         return Said(id=id, is_answer=False, method=method, params=value.get("params"))
     if "error" in value and value.get("result") is None:
-        return Said(id=id, is_answer=True, verdict=Verdict.RPC_ERROR, code=_code(value["error"]))
+        return Said(id=id, is_answer=True, verdict=_RPC_ERROR, code=_code(value["error"]))
     if "result" not in value or value.get("error") is not None:
         raise Malformed
     result = value["result"]
-    failed = isinstance(result, Mapping) and result.get("isError") is True
-    return Said(id=id, is_answer=True, verdict=Verdict.TOOL_ERROR if failed else Verdict.OK, result=result)
+    failed = isinstance(result, dict) and result.get("isError") is True
+    return Said(id=id, is_answer=True, verdict=_TOOL_ERROR if failed else _OK, result=result)
 
 
 def _code(error: object) -> int | None:
-    code = error.get("code") if isinstance(error, Mapping) else None
+    code = error.get("code") if isinstance(error, dict) else None
     return code if type(code) is int and -(2**31) <= code < 2**31 else None
 
 

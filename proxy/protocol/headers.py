@@ -76,6 +76,8 @@ def media_type(value: str | None) -> tuple[str, str | None]:
     """Lower-case type/subtype and charset of a Content-Type value; ("", None) when absent or not one."""
     if value is None:
         return "", None
+    if ";" not in value:
+        return value.strip().lower(), None
     essence, *parameters = value.split(";")
     charset = None
     for parameter in parameters:

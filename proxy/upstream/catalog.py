@@ -7,6 +7,7 @@ was told decides nothing for another. Bounded; whoever is forgotten is simply no
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -18,6 +19,7 @@ MAX_IDENTITIES: Final = 10_000
 MAX_TOOLS: Final = 2_000
 """Tools with mirrors, for each identity."""
 
+_LIST: Final = "tools/list"
 _Identity = tuple[str, str, str]
 
 
@@ -29,9 +31,13 @@ class Catalog:
         self._listed = listed
         self._mirrors: OrderedDict[_Identity, dict[str, Mirrors]] = OrderedDict()
 
+    def pupil(self, principal: Principal, call: Call) -> Callable[[Call, object], None] | None:
+        """What hears the results of a call, and of each message of a batch; None where there is nothing to learn."""
+        return functools.partial(self.heard, principal) if call.parts or call.method == _LIST else None
+
     def heard(self, principal: Principal, call: Call, result: object) -> None:
         """A result has passed. Of tools/list it teaches names, in a revision with mirrors also those."""
-        if call.method != "tools/list" or not isinstance(result, dict):
+        if call.method != _LIST or not isinstance(result, dict):
             return
         tools = result.get("tools")
         if self._listed is not None and isinstance(tools, list):

@@ -18,7 +18,11 @@ def listening(*rooms: Listen | None) -> Listen | None:
         return listens[0] if listens else None
 
     def listen(permit: Permit, handed_out: str | None) -> Ear | None:
-        ears = [ear for each in listens if (ear := each(permit, handed_out)) is not None]
+        ears: list[Ear] = []
+        for each in listens:
+            ear = each(permit, handed_out)
+            if ear is not None:
+                ears.append(ear)
         if len(ears) < 2:
             return ears[0] if ears else None
         return _Several(ears)

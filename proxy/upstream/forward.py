@@ -9,8 +9,7 @@ at once, a stream event by event, a large body as it comes but for its last byte
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from ..model import (
@@ -40,20 +39,20 @@ from .credentials import Stops
 from .judge import Foreign, Judge, look
 from .origin import Origin
 from .outgoing import Outgoing
-from .passing import Passing
+from .passing import Passing, Places, nonsense
 from .progress import tokens_of
 from .settings import UpstreamSettings
 from .transport import Answer, Lost, NoRoom, Transport, Unreached
 
 _LISTEN: Final = Kind.LISTEN
 _END: Final = Kind.END
+_UTF_8: Final = (None, "utf-8", "utf8")
 NO_CONTENT: Final = 204
 """No body follows, whatever its fields say (RFC 9110 section 15.3.5)."""
 MAX_REDIRECTS: Final = 3
 NO_ROOM_S: Final = 1.0
 """When to come back where we have no descriptors: connections end all the time."""
 
-_SPLITS_LINES: Final = re.compile(rb"[\x00\r\n]")
 _SAME_METHOD: Final = frozenset({307, 308})
 
 
@@ -98,7 +97,8 @@ class Forward:
         self._catalog.check(permit.principal, call)
         answer = await self.send(call, self._origin.with_query(call.query))
         try:
-            return await self._judged(permit, answer)
+            reply = self._judged(permit, answer)
+            return reply if isinstance(reply, Reply) else await reply
         except BaseException:
             answer.close()
             raise
@@ -164,32 +164,38 @@ class Forward:
             raise nonsense("It redirected to another origin.")
         return within
 
-    async def _judged(self, permit: Permit, answer: Answer) -> Reply:
+    def _judged(self, permit: Permit, answer: Answer) -> Reply | Awaitable[Reply]:
+        """At once where there is nothing to wait for."""
         call = permit.call
-        status = answer.status
-        check_head(answer)
-        kind, charset = media_type(answer.headers.get("content-type"))
-        fields = self.passing(answer, call)
+        places = self.passing.check(answer)
+        pairs = answer.headers.pairs
+        kind, charset = media_type(_text(pairs[places.type][1]) if places.type >= 0 else None)
+        fields = self.passing.passed(answer, places, call)
         judge = Judge(
             call.parts or (call,),
-            any_answer=call.kind is Kind.LISTEN and call.last_event_id is not None,
-            tokens=tokens_of(call),
-            heard=functools.partial(self._catalog.heard, permit.principal),
-            ear=None if self._listen is None else self._listen(permit, _handed_out(call, answer)),
+            any_answer=call.kind is _LISTEN and call.last_event_id is not None,
+            heard=self._catalog.pupil(permit.principal, call),
+            ear=None if self._listen is None else self._listen(permit, _handed_out(call, answer, places)),
         )
         if kind == "text/event-stream" and not _has_no_body(answer):
             return self._streamed(call, answer, fields, judge)
-        if status < 300 and call.wants_answer:
-            if kind not in ("application/json", ""):
+        if answer.status < 300 and call.wants_answer:
+            if kind != "application/json" and kind != "":
                 raise nonsense("It was neither JSON nor a stream of events.")
-            if charset not in (None, "utf-8", "utf8"):
+            if charset not in _UTF_8:
                 raise nonsense("It was not UTF-8.")
-        return await self._whole(call, answer, fields, judge)
+        most = self._settings.max_answer_bytes
+        if places.length >= 0:
+            length = pairs[places.length][1]
+            if length.isdigit() and int(length) > most:
+                raise self._too_long()
+        body = answer.whole
+        if body is None or len(body) > HELD_BYTES or len(body) > most:
+            return self._gathered(call, answer, fields, judge)
+        return self._whole(call, answer, fields, judge, body)
 
-    async def _whole(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
-        length = answer.headers.get("content-length")
-        if length is not None and length.isdecimal() and int(length) > self._settings.max_answer_bytes:
-            raise self._too_long()
+    async def _gathered(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
+        """What is still to come, or large."""
         held = bytearray()
         chunks = aiter(answer.chunks)
         try:
@@ -202,7 +208,9 @@ class Forward:
                     return Reply(answer.status, fields, Stream(rest, answer.close))
         except Lost as error:
             raise lost(call) from error
-        body = bytes(held)
+        return self._whole(call, answer, fields, judge, bytes(held))
+
+    def _whole(self, call: Call, answer: Answer, fields: Headers, judge: Judge, body: bytes) -> Reply:
         self._check_whole(call, answer.status, body, judge)
         if answer.status >= 500:
             for each in judge.waiting.values():
@@ -215,7 +223,7 @@ class Forward:
 
     def _check_whole(self, call: Call, status: int, body: bytes, judge: Judge) -> None:
         try:
-            said = judge.whole(body)
+            judge.whole(body)
         except Malformed:
             # An HTTP error need not be JSON-RPC (Express answers HTML); a success must be.
             if status < 300 and call.wants_answer:
@@ -230,7 +238,7 @@ class Forward:
             raise nonsense("It answered another request.") from None
         if status >= 300 or not call.wants_answer:
             return
-        if judge.waiting or not all(each.is_answer for each in said):
+        if judge.waiting or judge.saw_more:
             raise nonsense("It did not answer the request.")
         if not call.parts and body.lstrip()[:1] == b"[":
             raise nonsense("It was an array although one request was sent.")
@@ -255,10 +263,9 @@ class Forward:
                 yield pending
                 pending = chunk
             if checked and call.wants_answer:
-                said = tail.ended()
-                for each in said:
+                for each in tail.ended():
                     judge.see(each)
-                if judge.waiting or not all(each.is_answer for each in said):
+                if judge.waiting or judge.saw_more:
                     raise Malformed
         except (Malformed, Foreign, Refused):
             call.journey.refused(nonsense("It was too long, not JSON-RPC, or answered another request."))
@@ -271,6 +278,7 @@ class Forward:
     def _streamed(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
         # Open for hours: what the look-ups of its head built is not kept beside it.
         call.headers.forget_index()
+        judge.tokens = tokens_of(call)
         events = Stream(self._events(call, answer.chunks, judge), answer.close)
         reply = Reply(answer.status, without_length(fields), events)
         if judge.ear is not None:
@@ -373,12 +381,17 @@ def _trouble(error: Exception) -> Refused:
     return error if isinstance(error, Refused) else nonsense(_TROUBLE[type(error)])
 
 
-def _handed_out(call: Call, answer: Answer) -> str | None:
+def _handed_out(call: Call, answer: Answer, places: Places) -> str | None:
     """The session this answer gives the caller. What comes with an error, or with a goodbye, is no gift: Python
     servers put a throw-away id on the 400 of a call without a session."""
-    if answer.status >= 300 or call.kind is Kind.END:
+    if places.session < 0 or answer.status >= 300 or call.kind is _END:
         return None
-    return answer.headers.get("mcp-session-id") or None
+    return _text(answer.headers.pairs[places.session][1]) or None
+
+
+def _text(value: bytes) -> str:
+    """As `Headers` reads it."""
+    return value.decode("utf-8", "surrogateescape")
 
 
 def _has_no_body(answer: Answer) -> bool:
@@ -390,26 +403,6 @@ def _has_no_body(answer: Answer) -> bool:
 def without_length(fields: Headers) -> Headers:
     """For a body we may lengthen: a last word would not fit into a length the server announced."""
     return Headers(pair for pair in fields.pairs if pair[0].lower() != b"content-length")
-
-
-def check_head(answer: Answer) -> None:
-    """Raise Refused (upstream_nonsense) unless status and fields may be passed on."""
-    status = answer.status
-    # 206 is a part of something, and nobody asked for a part.
-    if not 200 <= status <= 599 or 300 <= status <= 399 or status == 206:
-        raise nonsense(f"Its HTTP status was {status}.")
-    codings = answer.headers.all("content-encoding")
-    if not {"", "identity"}.issuperset(codings):
-        raise nonsense("It compressed an answer although it was asked not to.")
-    if len(answer.headers.all("content-type")) > 1:
-        # Clients that take another one than we do would read other messages than were judged.
-        raise nonsense("It has several types.")
-    if any(_SPLITS_LINES.search(value) for _, value in answer.headers.pairs):
-        raise nonsense("One of its header fields holds control characters.")
-
-
-def nonsense(why: str) -> Refused:
-    return Refused(Reason.UPSTREAM_NONSENSE, why)
 
 
 def lost(call: Call) -> Refused:

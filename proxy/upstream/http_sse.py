@@ -34,9 +34,10 @@ from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
 from .cancelling import cancellation
-from .forward import Forward, check_head, lost, nonsense, without_length
+from .forward import Forward, lost, without_length
 from .judge import heard_by, messages_of, tell_ear
 from .origin import Origin
+from .passing import nonsense
 from .settings import UpstreamSettings
 from .transport import Answer, Lost
 
@@ -282,7 +283,7 @@ class TwoEndpoints:
         call = permit.call
         answer = await self._forward.send(call, self._origin.with_query(call.query))
         try:
-            check_head(answer)
+            self._forward.passing.check(answer)
             if answer.status >= 400:
                 # A challenge, for example: there is no session yet that an HTTP error could end.
                 return Reply(
@@ -381,7 +382,7 @@ class TwoEndpoints:
 
     async def _acknowledged(self, call: Call, session: Session, answer: Answer) -> Reply:
         body = await _short_body(call, answer)
-        check_head(answer)
+        self._forward.passing.check(answer)
         _check_acknowledgement(call, body)
         fields = self._forward.passing(answer, call)
         session.cancel(call)

@@ -21,6 +21,7 @@ from .progress import DROPPED, Token, is_foreign
 SLICE_BYTES: Final = 16_384
 """Of a large answer looked at before other calls have their turn: 10 ms at the worst, of brackets alone."""
 
+_REQUEST: Final = Kind.REQUEST
 _BLANK_LINE: Final = b"\n"
 
 
@@ -98,21 +99,23 @@ class Judge:
         heard: Callable[[Call, object], None] | None = None,
         ear: Ear | None = None,
     ) -> None:
+        self._calls = calls
         self._heard = heard
         """Learns from results that are ours."""
         self.ear = ear
         """Hears what becomes the caller's; may refuse what is somebody else's."""
-        self._several = len(calls) > 1
-        self.waiting: dict[IdKey, Call] = {
-            id_key(call.id): call for call in calls if call.kind is Kind.REQUEST and call.id is not None
-        }
+        self.waiting: dict[IdKey, Call] = {}
+        for call in calls:
+            if call.kind is _REQUEST and call.id is not None:
+                self.waiting[id_key(call.id)] = call
         self._any_answer = any_answer
         """A resumed stream brings answers to requests that other connections carried."""
-        self._tokens = tokens
+        self.tokens = tokens
         """Whose progress may pass on the stream; None: anybody's."""
-        self._journeys = [call.journey for call in calls]
         self._has_dropped = False
         self._is_at_start = True
+        self.saw_more = False
+        """The server has said something that is no answer."""
         self.saw_event_id = False
         """The client can come back for the rest, where the revision is resumable."""
 
@@ -137,7 +140,7 @@ class Judge:
         is_first, self._is_at_start = self._is_at_start, False
         data = event.data
         said = _read(data) if data is None or len(data) <= HELD_BYTES else await messages_of(event)
-        tokens = self._tokens
+        tokens = self.tokens
         if tokens is not None:
             ours = [each for each in said if each.is_answer or not is_foreign(each, tokens)]
             if len(ours) < len(said):
@@ -168,29 +171,31 @@ class Judge:
     def _tell_dropped(self) -> None:
         if not self._has_dropped:
             self._has_dropped = True  # once: a server could fill the record with the same word
-            for journey in self._journeys:
-                journey.altered(DROPPED)
+            for call in self._calls:
+                call.journey.altered(DROPPED)
 
     def see(self, said: Said) -> None:
         """Judge one message. Raises Foreign, or Refused when it is somebody else's."""
         id = said.id if isinstance(said.id, int | str) else None
         if not said.is_answer:
+            self.saw_more = True
             if self.ear is not None:
                 tell_ear(self.ear, said, id)
             return
-        call = None if id is None else self.waiting.get(id_key(id))
+        key = None if id is None else id_key(id)
+        call = None if key is None else self.waiting.get(key)
         if call is None and not self._any_answer:
             raise Foreign(said)
         if self.ear is not None and said.result is not None:
             self.ear.result(call.method if call is not None else None, said.result)
-        if call is None or id is None:
+        if call is None or key is None:
             return
-        del self.waiting[id_key(id)]
+        del self.waiting[key]
         if said.verdict is not None:
             call.journey.answered(said.verdict, said.code)
         if self._heard is not None and said.result is not None:
             self._heard(call, said.result)
-        if self._several:
+        if len(self._calls) > 1:
             # One of several ends with its own answer, wherever the exchange goes from here.
             call.journey.ended(Ending.COMPLETE)
 

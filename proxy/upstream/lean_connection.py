@@ -77,12 +77,15 @@ class Incoming:
             self._connection.taken()
         return held if isinstance(held, bytes) else bytes(held)
 
-    async def _news(self) -> None:
+    @property
+    def whole(self) -> bytes | None:
+        """The body, where all of it is here."""
+        return bytes(self._held) if self._is_over and self._error is None else None
+
+    def _news(self) -> asyncio.Future[None]:
+        """When something has arrived."""
         waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+        return waiter
 
     def close(self) -> None:
         """Close the connection if the body is under way. May be called twice."""
@@ -111,7 +114,7 @@ class Incoming:
 
     def wake(self) -> None:
         """Something has arrived."""
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 

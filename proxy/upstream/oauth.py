@@ -24,9 +24,9 @@ from ..protocol.answers import Malformed, read_tree
 from ..protocol.headers import end_to_end, media_type
 from .challenge import with_param
 from .credentials import Stops
-from .forward import MAX_REDIRECTS, check_head, nonsense
+from .forward import MAX_REDIRECTS
 from .origin import Origin
-from .passing import Passing
+from .passing import Passing, nonsense
 from .public_view import PublicView, is_about_issuer
 from .transport import Answer, Lost, Transport, Unreached
 
@@ -145,12 +145,12 @@ class ServersOAuth:
         lie at such a path is nobody's business."""
         answer, body = await self._fetched(self._target(request))
         if answer.status >= 300:
-            check_head(answer)
+            self._passing.check(answer)
             return Reply(answer.status, self._challenged(self._passing(answer)), body)
         kind, _ = media_type(answer.headers.get("content-type"))
         if answer.status != 200 or not (kind == "application/json" or kind.endswith("+json")):
             raise Refused(Reason.PATH_UNKNOWN)  # web applications answer every path with their start page
-        check_head(answer)
+        self._passing.check(answer)
         try:
             document = read_tree(body)
         except Malformed:
@@ -215,7 +215,7 @@ class ServersOAuth:
             request.method, target, fields, body, limit=MAX_ANSWER_BYTES, seconds=self._endpoint_timeout_s
         )
         is_redirect = 300 <= answer.status <= 399
-        check_head(structs.replace(answer, status=200) if is_redirect else answer)
+        self._passing.check(structs.replace(answer, status=200) if is_redirect else answer)
         headers = self._passing(answer)
         return Reply(answer.status, self._returning(headers) if is_redirect else headers, said)
 

@@ -48,6 +48,8 @@ class Answer(Struct, kw_only=True, eq=False):
     """The body as it arrives, neither decoded nor decompressed. Raises Lost when it stops short."""
     close: Callable[[], None]
     """Give the connection back when the body has ended, close it otherwise. May be called twice."""
+    whole: bytes | None = None
+    """The body, where it came with the head and whoever asked need not wait for `chunks`."""
 
 
 class Transport(Protocol):

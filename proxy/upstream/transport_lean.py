@@ -14,7 +14,7 @@ from typing import Final
 from ..configuration.values import url_host_and_port
 from .fields import Field, Fields
 from .idle import Idle
-from .lean_connection import Connection, Incoming, Unheard
+from .lean_connection import Connection, Unheard
 from .transport import EXHAUSTED, KEEP_ALIVE_S, Answer, NoRoom, Unreached, always
 
 MAX_IDLE: Final = 1_024
@@ -48,23 +48,31 @@ class LeanTransport:
         if asked != self._last_asked:
             # Nearly every request has the same.
             self._last_line, self._last_asked = _request_line(method, target), asked
-        fields = headers if isinstance(headers, Fields) else Fields(headers)
+        lines = (headers if isinstance(headers, Fields) else Fields(headers)).lines
         if body is None and method == "GET":
-            head = self._last_line + fields.lines + b"\r\n"
+            head = self._last_line + lines + b"\r\n"
             body = b""
         else:
             body = body or b""
-            head = b"%bContent-Length: %d\r\n\r\n" % (self._last_line + fields.lines, len(body))
+            head = b"%bContent-Length: %d\r\n\r\n" % (self._last_line + lines, len(body))
         connection = self._kept()
-        if connection is not None:
-            try:
-                return await _answer(connection.ask(head, body))
-            except Unheard:
-                # The server may have closed it while the request was under way, and nobody knows.
-                if method not in _SAFE_TO_REPEAT:
-                    raise
-        connection = await self._connected()
-        return await _answer(connection.ask(head, body))
+        is_kept = connection is not None
+        incoming = (connection or await self._connected()).ask(head, body)
+        try:
+            said = await incoming.head()
+        except Unheard:
+            # The server may have closed it while the request was under way, and nobody knows.
+            if not is_kept or method not in _SAFE_TO_REPEAT:
+                raise
+            incoming = (await self._connected()).ask(head, body)
+            said = await incoming.head()
+        return Answer(
+            status=incoming.status,
+            headers=said,
+            chunks=incoming,
+            close=incoming.close,
+            whole=incoming.whole,
+        )
 
     def _kept(self) -> Connection | None:
         """The connection that was used last and may be used again."""
@@ -123,11 +131,6 @@ class LeanTransport:
         for connection in list(self._all):
             connection.drop()
         await asyncio.sleep(0)  # they hear of it
-
-
-async def _answer(incoming: Incoming) -> Answer:
-    headers = await incoming.head()
-    return Answer(status=incoming.status, headers=headers, chunks=incoming, close=incoming.close)
 
 
 def _request_line(method: str, target: str) -> bytes:

@@ -164,6 +164,7 @@ async def test_an_answer_is_what_the_server_wrote(
     asked = ask(transport)
     await say(await upstream.next(), text, size)
     answer = await asked.answer()
+    assert answer.whole in (None, body)
     assert (answer.status, answer.headers.pairs, await body_of(answer)) == (status, pairs, body)
 
 
@@ -194,6 +195,16 @@ async def test_what_only_the_lean_transport_refuses(
     """RFC 9112 section 5.2, RFC 9110 section 5.5; and what would never end."""
     transport: Transport = open_transport(LeanTransport)  # type: ignore[operator]
     await lost(transport, upstream, ONLY_LEAN[name], size)
+
+
+async def test_what_came_with_the_head_is_whole_at_once(open_transport: object, upstream: Upstream) -> None:
+    """transport.Answer.whole: nobody waits for what is here, and whoever reads piece by piece gets it all the same."""
+    transport: Transport = open_transport(LeanTransport)  # type: ignore[operator]
+    for end in (LENGTH_3, b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"):
+        asked = ask(transport)
+        (await upstream.next()).write(OK + end)
+        answer = await asked.answer()
+        assert (answer.whole, await body_of(answer)) == (b"abc", b"abc")
 
 
 async def test_an_event_passes_at_once(transport: Transport, upstream: Upstream) -> None:
