@@ -7,9 +7,14 @@ with one call goes out with the next one, too. Source: RFC 9112 section 5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, overload
+from typing import Final, TypeAlias, overload
 
 Field: TypeAlias = tuple[bytes, bytes]
+
+# Numbers: Python looks for them in bytes five times as fast as for bytes.
+_LF: Final = 0x0A
+_CR: Final = 0x0D
+_NUL: Final = 0x00
 
 
 class Fields(Sequence[Field]):
@@ -20,11 +25,7 @@ class Fields(Sequence[Field]):
     def __init__(self, pairs: Iterable[Field] = ()) -> None:
         """Raises ValueError where a field would end its line."""
         self.pairs = tuple(pairs)
-        self.lines = b"".join([b"%b: %b\r\n" % pair for pair in self.pairs])
-        # Readers of requests and of settings refuse such fields; here the last one would become another request.
-        many = len(self.pairs)
-        if self.lines.count(b"\n") != many or self.lines.count(b"\r") != many or b"\0" in self.lines:
-            raise ValueError("a header field holds the end of a line")
+        self.lines = _lines(self.pairs)
         self._without: tuple[bytes, ...] = ()
         self._rest: Fields | None = None
         """What is left without those, where that is not all."""
@@ -38,11 +39,16 @@ class Fields(Sequence[Field]):
         return self if self._rest is None else self._rest
 
     def __add__(self, more: Fields) -> Fields:
-        if not more.pairs:
-            return self
+        return self._with(more.pairs, more.lines) if more.pairs else self
+
+    def and_also(self, more: tuple[Field, ...]) -> Fields:
+        """With fields of this request alone behind them. Raises ValueError where one would end its line."""
+        return self._with(more, _lines(more))
+
+    def _with(self, pairs: tuple[Field, ...], lines: bytes) -> Fields:
         both = Fields.__new__(Fields)
-        both.pairs = self.pairs + more.pairs
-        both.lines = self.lines + more.lines
+        both.pairs = self.pairs + pairs
+        both.lines = self.lines + lines
         both._without, both._rest = (), None
         return both
 
@@ -58,3 +64,14 @@ class Fields(Sequence[Field]):
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.pairs)
+
+
+def _lines(pairs: tuple[Field, ...]) -> bytes:
+    lines: list[bytes] = []
+    for name, value in pairs:
+        line = name + b": " + value
+        # Readers of requests and of settings refuse such fields; here the last one would become another request.
+        if _LF in line or _CR in line or _NUL in line:
+            raise ValueError("a header field holds the end of a line")
+        lines += (line, b"\r\n")
+    return b"".join(lines)

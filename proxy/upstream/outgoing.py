@@ -56,7 +56,7 @@ class Outgoing:
             return onward.fields + self._origin.own.fields
         names = tuple([name for name, _ in carried])
         fields = onward.fields.without(names) + self._origin.own.fields.without(names)
-        return fields + Fields([field for field in carried if field[1]])
+        return fields.and_also(tuple([field for field in carried if field[1]]))
 
     def _onward(self, call: Call) -> _Onward:
         altered = []

@@ -157,7 +157,7 @@ def told_credential() -> None:
     """Whoever forwards a call says with what."""
 
     async def forward(self: Forward, permit: Permit) -> Reply:
-        print(f"sent with {self._origin.own.fields}", file=sys.stderr, flush=True)
+        print(f"sent with {self._origin.own.fields.pairs}", file=sys.stderr, flush=True)
         return await _forward(self, permit)
 
     Forward.__call__ = forward  # type: ignore[method-assign]  # the mistake
