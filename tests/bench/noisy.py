@@ -34,7 +34,7 @@ from tests.integration.keys import Who, let_in
 from .arrivals import PASSED, Ran, Said, calling
 from .load import quantile
 from .messages import answer, id_of
-from .processes import Running, cpu_s, program, raise_open_files, sidecar, term
+from .processes import Running, busy_s, cpu_s, program, raise_open_files, sidecar, term
 from .report import Figure, table, this_machine
 from .wire import body_length, head_end
 
@@ -139,10 +139,10 @@ async def _round(proxy: Running, upstream: Running, tenants: Sequence[Tenant], l
         ]
         await asyncio.sleep(WARM_UP_S)
         before, cpu, begin = await _work(upstream), cpu_s(proxy.pid), time.monotonic()
-        busy = _busy_s()
+        busy = busy_s()
         await asyncio.sleep(ROUND_S)
         after, end = await _work(upstream), time.monotonic()
-        cpu, busy = cpu_s(proxy.pid) - cpu, _busy_s() - busy
+        cpu, busy = cpu_s(proxy.pid) - cpu, busy_s() - busy
         for caller in callers:
             caller.stop()
     ran = [each.ran() for each in callers]
@@ -155,13 +155,6 @@ async def _round(proxy: Running, upstream: Running, tenants: Sequence[Tenant], l
         sidecar_cpu=cpu / (end - begin),
         machine_cpu=busy / (end - begin) / (os.cpu_count() or 1),
     )
-
-
-def _busy_s() -> float:
-    """Processor time of all cores that was not idle, in the kernel's ticks."""
-    first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
-    user, nice, system, _idle, _iowait, *others = map(int, first.split()[1:9])
-    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
 
 
 def _neighbours(alone: list[Round], beside: list[Round], capped: list[Round]) -> list[Figure]:

@@ -50,10 +50,25 @@ def rss_bytes(pid: int) -> int:
     raise ProcessFailed(f"/proc/{pid}/smaps_rollup has no line Rss")
 
 
+def peak_bytes(pid: int) -> int:
+    """The most resident memory a process has ever had."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessFailed(f"/proc/{pid}/status has no line VmHWM")
+
+
 def cpu_s(pid: int) -> float:
     """User and system time a process has used, in the kernel's ticks of usually 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_s() -> float:
+    """Processor time of all cores that was not idle, by whomever, in the kernel's ticks."""
+    first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+    user, nice, system, _idle, _iowait, *others = map(int, first.split()[1:9])
+    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
 
 
 class Running(Struct, frozen=True, kw_only=True):
@@ -63,6 +78,8 @@ class Running(Struct, frozen=True, kw_only=True):
     port: int
     ready_s: float
     """From the start of the process to its being ready: what it says, or for the sidecar a 200 of /readyz."""
+    operations_port: int = 0
+    """Of a sidecar."""
 
 
 @asynccontextmanager
@@ -103,13 +120,16 @@ async def holding(port: int, kind: str, count: int, logs: Path, token: str = "")
 
 
 @asynccontextmanager
-async def sidecar(upstream_port: int, logs: Path, *settings: str) -> AsyncIterator[Running]:
-    """Run the sidecar as a user starts it who has no configuration but `settings`, as `--set` takes them; its log
-    lines go to a file, as in a pod."""
+async def sidecar(
+    upstream_port: int, logs: Path, *settings: str, config: Path | None = None
+) -> AsyncIterator[Running]:
+    """Run the sidecar as a user starts it who has no configuration but `settings`, as `--set` takes them, over those
+    of a file; its log lines go to a file, as in a pod."""
     port, operations_port = free_ports(2)
     log = logs / "sidecar.log"
     command = [
         *(sys.executable, "-m", "proxy", "run"),
+        *(("--config", str(config)) if config is not None else ()),
         *("--upstream", f"http://127.0.0.1:{upstream_port}/mcp"),
         *("--listen", f"127.0.0.1:{port}"),
         *("--set", f"operations.address=127.0.0.1:{operations_port}"),
@@ -128,7 +148,12 @@ async def sidecar(upstream_port: int, logs: Path, *settings: str) -> AsyncIterat
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise ProcessFailed(f"the sidecar did not get ready:\n{tail(log)}") from None
-        yield Running(pid=process.pid, port=port, ready_s=time.perf_counter() - started)
+        yield Running(
+            pid=process.pid,
+            port=port,
+            ready_s=time.perf_counter() - started,
+            operations_port=operations_port,
+        )
 
 
 async def _is_ready(port: int) -> bool:
