@@ -53,11 +53,20 @@ def _allows(measure: Rate | Quota) -> str:
             (each for each in _UNITS if measure.per_s * each[1] >= 1),
             _UNITS[-1],
         )
-        return f"allows {measure.per_s * length_s:.6g} a {unit} and {measure.burst} at once"
+        return f"allows {_count(measure.per_s * length_s)} {_a(unit)} and {measure.burst} at once"
     window = measure.window
     if window.kind == "sliding":
         return f"allows {measure.units} in any {_length(window.sliding_s)}"
-    return f"allows {measure.units} a {window.kind} ({window.timezone})"
+    return f"allows {measure.units} {_a(window.kind)} ({window.timezone})"
+
+
+def _a(unit: str) -> str:
+    return f"an {unit}" if unit == "hour" else f"a {unit}"
+
+
+def _count(number: float) -> str:
+    """Six digits are enough for people, but none is told with an exponent."""
+    return f"{number:.6g}" if number < 999_999 else f"{number:.0f}"
 
 
 def _remains(demand: Demand, denied: Denied) -> str:

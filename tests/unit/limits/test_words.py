@@ -35,6 +35,30 @@ def no(
             "waiting does not help, ask for less.",
         ),
         (
+            no(Rate(0.01, 1), wait_s=100),
+            "Limit daily allows 36 an hour and 1 at once. Nothing is left. Call again in 100 "
+            "seconds, not before.",
+        ),
+        (
+            no(Rate(1_000_000, 1), wait_s=1e-6),
+            "Limit daily allows 1000000 a second and 1 at once. Nothing is left. Call again in 0.1 "
+            "seconds, not before.",
+        ),
+        (
+            no(Rate(999_999.5, 1), wait_s=1e-6),
+            "Limit daily allows 1000000 a second and 1 at once. Nothing is left. Call again in 0.1 "
+            "seconds, not before.",
+        ),
+        (
+            no(Rate(1e-6, 1), wait_s=1e6),
+            "Limit daily allows 0.0864 a day and 1 at once. Nothing is left. Call again in 12 days, not before.",
+        ),
+        (
+            no(Quota(100, Window("hour")), wait_s=60),
+            "Limit daily allows 100 an hour (UTC). Nothing is left. Call again in 60 seconds; until then do without "
+            "it, or tell your user.",
+        ),
+        (
             no(Rate(1 / 7200, 3), left=2, cost=3, wait_s=7200),
             "Limit daily allows 12 a day and 3 at once. 2 are left, and this call costs 3. Call again in 120 minutes, "
             "not before.",
