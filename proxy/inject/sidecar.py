@@ -27,7 +27,7 @@ USER: Final = 65532
 """As in the image. A number, or a kubelet cannot tell that it is not root."""
 
 CPU, MEMORY, MEMORY_LIMIT = "100m", "96Mi", "384Mi"
-"""43 MB when idle, 200 µs of a core for a call, 20 KB for an idle stream; no limit of CPU, which is latency for all."""
+"""For 100 calls a second, as tests/bench/resources.py measures it; no limit of CPU, which is latency for all."""
 
 ENDPOINTS_S: Final = 5
 """Until nobody is sent to a pod any more that is ending: kube-proxy and load balancers hear of it with a delay."""

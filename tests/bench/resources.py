@@ -76,6 +76,9 @@ MB: Final = 1024 * 1024
 BODIES: Final = 32
 """Of the longest kind that settings allow, under way at once."""
 
+QUIET: Final = 0.5
+"""Of all cores, by whomever, at PLANNED_PER_S: above, the figures are true and say more of the others than of us."""
+
 KEY: Final = "bench.secret-of-the-resources-bench"
 PEOPLE: Final[dict[str, Who]] = {KEY: ("acme", "bench", ["editor"])}
 _LIMITS: Final = [
@@ -265,6 +268,10 @@ def advice(idle: Taken, planned: Taken, busy: Taken, streams: Taken) -> str:
         else f"deploy/ says {stands.cpu}, {stands.memory}, {stands.memory_limit}: change proxy/inject/sidecar.py, "
         "deploy/base, deploy/classic, deploy/pod.yaml and deploy/README.md.",
     ]
+    if planned.machine > QUIET:
+        lines.append(
+            f"The machine was {planned.machine:.0%} busy: measure again on a quiet one before you change it."
+        )
     return "\n".join(lines)
 
 

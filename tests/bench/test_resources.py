@@ -14,8 +14,8 @@ from tests.bench.resources import MB, Resources, Taken, advice, request_of, reso
 from tests.conformance.processes import ProcessFailed
 
 
-def taken(name: str = "idle", *, cores: float = 0.01, peak: int = 50 * MB) -> Taken:
-    return Taken(name=name, cores=cores, rss=peak, peak=peak, machine=0.5)
+def taken(name: str = "idle", *, cores: float = 0.01, peak: int = 50 * MB, machine: float = 0.5) -> Taken:
+    return Taken(name=name, cores=cores, rss=peak, peak=peak, machine=machine)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,13 @@ def test_it_says_whether_deploy_says_the_same() -> None:
     assert f"limits: {{memory: {deployed.MEMORY_LIMIT}}}" in same
     assert "requests: {cpu: 900m" in more
     assert "change proxy/inject/sidecar.py" in more
+
+
+def test_it_says_when_others_had_the_machine() -> None:
+    """A crowd of others made a call cost twice as much where this was written."""
+    quiet, loud = (advice(taken(), taken(machine=busy), taken(), taken()) for busy in (0.5, 0.97))
+    assert "quiet" not in quiet
+    assert loud.endswith("The machine was 97% busy: measure again on a quiet one before you change it.")
 
 
 @pytest.mark.parametrize("said", [[], [PASSED, LOST], ["rate_limited"], ["HTTP 503"]])
