@@ -16,6 +16,7 @@ from .batches import merge, without
 from .cache.building import Caching, store_of
 from .capacity.building import Room
 from .configuration.globs import has_wildcard
+from .configuration.socket_urls import as_http, socket_of
 from .configuration.values import url_host_and_port
 from .downstream.listener import Endpoint, Listener, no_pages
 from .downstream.metadata import Metadata
@@ -227,7 +228,7 @@ class Rooms:
         pages = _our_pages(settings)
         if _servers_own_oauth(settings):
             oauth = ServersOAuth(
-                PublicView(settings.upstream.url, settings.identity.resource or ""),
+                PublicView(as_http(settings.upstream.url), settings.identity.resource or ""),
                 transport,
                 origin=origin,
                 stops=stops,
@@ -330,6 +331,7 @@ def _tracing(
 ) -> Tracing | None:
     """Spans go on their way across reloads that say nothing else of them."""
     traces, url = settings.telemetry.traces, settings.upstream.url
+    file = socket_of(url)
     if traces is None:
         return None
 
@@ -344,7 +346,7 @@ def _tracing(
         (traces, url),
         lambda watch: Tracing(
             traces,
-            server=url_host_and_port(url),
+            server=url_host_and_port(url) if file is None else (file, None),
             bits=random.getrandbits,
             wall=time.time,  # noqa: TID251  here time enters
             tell=tell,

@@ -18,6 +18,7 @@ from .configuration.files import SETTINGS_FILE_BYTES, read_bounded
 from .configuration.globs import has_wildcard
 from .configuration.mistakes import Mistake, Position, Report, SettingsError, Unfit, did_you_mean, shown
 from .configuration.overrides import apply_environment, apply_sets
+from .configuration.socket_urls import socket_of
 from .configuration.tree import Entry, Node, Scalar, Table, read_tree
 from .configuration.values import Address, may_meet, url_host_and_port
 from .downstream.settings import ListenSettings
@@ -202,7 +203,7 @@ def _check_across(values: Mapping[str, object], report: Report) -> None:
         why = "it is the address of the data port, and probes never share it"
         report.add(report.place_of(path), path, "is taken", why, "choose another port")
     url = values.get("upstream.url")
-    if isinstance(url, str):
+    if isinstance(url, str) and socket_of(url) is None:
         server = Address(*url_host_and_port(url))
         if is_metadata_host(server.host):
             why = "whoever calls us would read the credentials of the machine"

@@ -16,10 +16,12 @@ import aiohttp
 import msgspec
 
 from ..configuration.mistakes import shown
+from ..configuration.socket_urls import LONGEST, socket_of
 from ..configuration.values import Address, is_loopback, url_host_and_port
 from ..pinning import Way
 from ..policy.server_tools import Silent, listings
 from ..settings import Settings
+from ..upstream import unix_socket
 from ..upstream.origin import Origin
 from ..upstream.transport_aiohttp import AiohttpTransport
 from .asking import Clocks, Dated, connects, get, words_of
@@ -73,10 +75,13 @@ async def upstream(settings: Settings, clocks: Clocks) -> Findings:
     """Is the server there, and does it speak MCP?"""
     section = settings.upstream
     where = shown(section.url.partition("?")[0], 200)
-    host, port = url_host_and_port(section.url)
     try:
         async with asyncio.timeout(section.connect_timeout_s):
-            is_there = await connects(host, port)
+            file = socket_of(section.url)
+            is_there = await (connects(*url_host_and_port(section.url)) if file is None else _opens(file))
+    except PermissionError:
+        remedy = "let the user of the sidecar write to the file, and enter its folder"
+        return [fail("upstream", f"{where} cannot be reached from here: it is not permitted", remedy)]
     except TimeoutError:
         is_there = False
     if not is_there:
@@ -98,8 +103,23 @@ async def upstream(settings: Settings, clocks: Clocks) -> Findings:
     return [ok("upstream", f"{where} speaks MCP {revisions} and lists {tools} tools")]
 
 
+async def _opens(file: str) -> bool:
+    """Whether somebody takes a connection there. Raises PermissionError."""
+    try:
+        await unix_socket.knocks(file)
+    except PermissionError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
 async def exposure(settings: Settings, tables: Iterable[str] = TABLES) -> Findings:
     """Does a server on loopback listen elsewhere too? Seen where its sockets are seen: in its pod or on its machine."""
+    file = socket_of(settings.upstream.url)
+    if file is not None:
+        where = shown(file, LONGEST)
+        return [ok("exposure", f"the server is asked at the file {where}, which no network leads to")]
     host, port = url_host_and_port(settings.upstream.url)
     if not is_loopback(host):
         return [
@@ -151,10 +171,12 @@ async def bypass(settings: Settings | None, address: Address | None) -> Findings
         return [ok("bypass", f"not tried: {remedy}")]
     own = None if settings is None else settings.listen.address
     if own is not None and own.port == address.port and settings is not None:
-        server = url_host_and_port(settings.upstream.url)[1]
+        url = settings.upstream.url
+        server = None if socket_of(url) is not None else url_host_and_port(url)[1]
         if server != address.port:
             what = f"{address} has the port of the sidecar, so nothing was shown"
-            return [warn("bypass", what, f"name the server's port, {server}")]
+            which = "if it listens on one beside its file" if server is None else str(server)
+            return [warn("bypass", what, f"name the server's port, {which}")]
     try:
         async with asyncio.timeout(KNOCK_S):
             is_open = await connects(address.host, address.port)

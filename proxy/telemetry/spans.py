@@ -68,13 +68,13 @@ class Spans:
         exports: Takes,
         *,
         resource: Resource,
-        server: tuple[str, int],
+        server: tuple[str, int | None],
         wall: Callable[[], float],
         redact: Callable[[str], str] = str,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`server` is host and port of the MCP server; `wall` counts seconds from 1970; `redact` takes known secrets
-        out of a text."""
+        """`server` is host and port of the MCP server, or its socket file and None; `wall` counts seconds from 1970;
+        `redact` takes known secrets out of a text."""
         self.exports = exports
         self.resource = resource
         self._server = server
@@ -148,8 +148,9 @@ class Spans:
         attributes: Attributes = {
             **told.attributes,
             "server.address": self._server[0],
-            "server.port": self._server[1],
         }
+        if self._server[1] is not None:
+            attributes["server.port"] = self._server[1]
         if attempt.number > 1:
             attributes["http.request.resend_count"] = attempt.number - 1
         if attempt.status is not None:

@@ -32,7 +32,7 @@ class Tracing:
         self,
         settings: TracesSettings,
         *,
-        server: tuple[str, int],
+        server: tuple[str, int | None],
         bits: Callable[[int], int],
         wall: Callable[[], float],
         tell: Tell,
@@ -41,7 +41,7 @@ class Tracing:
         exporter: SpanExporter | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`server` is host and port of the MCP server; `bits` gives so many random bits, `wall` seconds from 1970;
+        """`server` is as `Spans` has it; `bits` gives so many random bits, `wall` seconds from 1970;
         `tell` hears when spans do not arrive, and when they do; `redact` is as `Spans` has it. `exporter`
         takes spans instead of the one that is
         set."""

@@ -1,6 +1,7 @@
 """Which transport is used? The lean one for plain HTTP on this machine, where its library is installed; else aiohttp.
 
-In: the server's URL. Out: a class that fulfils `Transport`, and its name. Keeps nothing.
+In: the server's URL; a socket file is on this machine. Out: a class that fulfils `Transport`, and its name. Keeps
+nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from ..configuration.socket_urls import socket_of
 from ..configuration.values import url_host_and_port
 from .transport import Transport
 
@@ -46,6 +48,8 @@ def transport_for(url: str) -> Choice:
 
 def is_local(url: str) -> bool:
     """Whether a checked URL is plain HTTP to this machine: the usual place of a sidecar's server."""
+    if socket_of(url) is not None:
+        return True
     if not url.startswith("http://"):
         return False
     host, _ = url_host_and_port(url)

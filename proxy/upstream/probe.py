@@ -1,6 +1,6 @@
 """Does the server answer at all? Asked rarely, remembered for a while.
 
-In: nothing. Out: yes or no. Keeps the last answer and its time. First a TCP connection; where the server speaks
+In: nothing. Out: yes or no. Keeps the last answer and its time. First a connection; where the server speaks
 streamable HTTP, now and then `server/discover`, to which any HTTP answer counts: a legacy server says 400.
 Never `initialize`: it would leave an orphan session behind each time.
 """
@@ -14,9 +14,11 @@ from typing import Final
 
 import msgspec
 
+from ..configuration.socket_urls import socket_of
 from ..configuration.values import url_host_and_port
 from ..protocol.jsonrpc import META_CAPABILITIES, META_PREFIX, META_VERSION
 from ..protocol.revisions import NEWEST
+from . import unix_socket
 from .origin import Origin
 from .settings import UpstreamSettings
 from .transport import EXHAUSTED, Lost, NoRoom, Transport, Unreached
@@ -87,8 +89,12 @@ class Probe:
 
     async def connects(self) -> bool:
         """Whether the server takes a connection now. Sends nothing."""
-        host, port = url_host_and_port(self._settings.url)
+        file = socket_of(self._settings.url)
         try:
+            if file is not None:
+                await unix_socket.knocks(file)
+                return True
+            host, port = url_host_and_port(self._settings.url)
             _, writer = await asyncio.open_connection(host, port)
         except OSError as error:
             # Without descriptors nobody knows: what was so last is not changed by that.

@@ -12,7 +12,8 @@ from msgspec import Meta, Struct, field
 
 from ..configuration.globs import fits
 from ..configuration.mistakes import Unfit
-from ..configuration.values import check_http_url, fit, url_path
+from ..configuration.socket_urls import as_http, check_server_url
+from ..configuration.values import fit, url_path
 from ..protocol.headers import HOP_BY_HOP, TOKEN
 from ..secret import Secret
 
@@ -92,14 +93,15 @@ Headers = Annotated[Mapping[HeaderName, HeaderValue], Meta(extra={"fit": check_h
 class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The one server beside us."""
 
-    url: Annotated[str, fit(check_http_url, pattern="^https?://")]
-    """Absolute URL of the MCP endpoint, without credentials."""
+    url: Annotated[str, fit(check_server_url, pattern="^http[a-z+]*://")]
+    """Absolute URL of the MCP endpoint, without credentials. A server that listens on a unix socket:
+    http+unix://%2Frun%2Fmcp.sock/mcp."""
 
     transport: Literal["auto", "streamable_http", "http_sse"] = "auto"
     """auto: http_sse (2024-11-05) where the URL's path ends in /sse, else streamable_http."""
 
     connect_timeout_s: Annotated[float, Meta(gt=0, le=300)] = 1.0
-    """How long a TCP connection may take; the server is in the same pod."""
+    """How long a connection may take; the server is in the same pod."""
 
     headers: Headers = field(default_factory=lambda: MappingProxyType({}))
     """Added to every request, the proxy's own credential for example. Never shown."""
@@ -120,5 +122,5 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def is_http_sse(self) -> bool:
         """Whether the server speaks 2024-11-05 HTTP+SSE."""
         if self.transport == "auto":
-            return url_path(self.url).endswith("/sse")
+            return url_path(as_http(self.url)).endswith("/sse")
         return self.transport == "http_sse"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -12,7 +13,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ..authorities import system_authorities
+from ..configuration.socket_urls import as_http, socket_of
 from ..model import Headers
+from . import unix_socket
 from .transport import (
     EXHAUSTED,
     HTTP,
@@ -74,8 +77,17 @@ class _Listening(ResponseHandler):
         return not self.awaits_answer
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Makes and takes back `_Listening` connections."""
+class _TakesBack(aiohttp.BaseConnector):
+    """Takes back `_Listening` connections."""
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if isinstance(protocol, _Listening):
+            protocol.awaits_answer = False
+        super()._release(key, protocol, should_close=should_close)
+
+
+class _Connector(_TakesBack, aiohttp.TCPConnector):
+    """Makes connections to a host."""
 
     def __init__(self, may_connect: Callable[[], bool], **params: Any) -> None:
         super().__init__(**params)
@@ -88,10 +100,25 @@ class _Connector(aiohttp.TCPConnector):
             raise NoRoom
         return await super()._create_connection(*params, **named)
 
-    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        if isinstance(protocol, _Listening):
-            protocol.awaits_answer = False
-        super()._release(key, protocol, should_close=should_close)
+
+class _FileConnector(_TakesBack):
+    """Makes connections to a socket file. Not aiohttp's own, which knows nothing of a queue that is full."""
+
+    def __init__(self, may_connect: Callable[[], bool], file: str, **params: Any) -> None:
+        super().__init__(**params)
+        self._may_connect = may_connect
+        self._file = file
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
+        if not self._may_connect():
+            raise NoRoom
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                made = functools.partial(_Listening, loop=self._loop)
+                _, protocol = await unix_socket.connection(made, self._file)
+        except OSError as error:  # also when it took too long
+            raise (NoRoom if error.errno in EXHAUSTED else Unreached) from error
+        return protocol
 
 
 class AiohttpTransport:
@@ -101,12 +128,16 @@ class AiohttpTransport:
         self, url: str, *, connect_timeout_s: float, may_connect: Callable[[], bool] = always
     ) -> None:
         """`may_connect` is asked before each new connection whether there are descriptors for it."""
-        self._origin = URL(url, encoded=True).origin()
+        self._origin = URL(as_http(url), encoded=True).origin()
         self._last_target, self._last_url = "", self._origin
+        file = socket_of(url)
         trusted = system_authorities() if self._origin.scheme == "https" else True
+        # No limit: how many calls may be under way is a question of capacity, not of sockets.
+        pool: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S, "ssl": trusted}
         self._session = aiohttp.ClientSession(
-            # No limit: how many calls may be under way is a question of capacity, not of sockets.
-            connector=_Connector(may_connect, limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=trusted),
+            connector=_Connector(may_connect, **pool)
+            if file is None
+            else _FileConnector(may_connect, file, **pool),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),

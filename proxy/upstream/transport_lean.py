@@ -7,11 +7,14 @@ that comes in one piece is whole before anybody waits for its body. Needs the ex
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..configuration.socket_urls import socket_of
 from ..configuration.values import url_host_and_port
+from . import unix_socket
 from .fields import Field, Fields
 from .idle import Idle
 from .lean_connection import Connection, Unheard
@@ -31,10 +34,15 @@ class LeanTransport:
         self, url: str, *, connect_timeout_s: float, may_connect: Callable[[], bool] = always
     ) -> None:
         """`may_connect` is asked before each new connection whether there are descriptors for it."""
-        self._host, self._port = url_host_and_port(url)
         self._connect_timeout_s = connect_timeout_s
         self._may_connect = may_connect
         self._loop = asyncio.get_running_loop()
+        file = socket_of(url)
+        self._connect = (
+            functools.partial(self._loop.create_connection, self._make, *url_host_and_port(url))
+            if file is None
+            else functools.partial(unix_socket.connection, self._make, file)
+        )
         self._idle: Idle[Connection] = Idle(KEEP_ALIVE_S, MAX_IDLE)
         self._sweep: asyncio.TimerHandle | None = None
         self._all: set[Connection] = set()
@@ -92,7 +100,7 @@ class LeanTransport:
             raise NoRoom
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(self._make, self._host, self._port)
+                _, connection = await self._connect()
         except OSError as error:  # also when it took too long
             raise (NoRoom if error.errno in EXHAUSTED else Unreached) from error
         if self._is_closed or not connection.is_quiet:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, cast
 
+from proxy.configuration.socket_urls import url_of_socket
 from proxy.demo.ports import free_ports
 from tests import ledger
 from tests.integration.waiting import LONGEST_S, within
@@ -124,9 +126,10 @@ class Exchange:
 
 
 class Upstream:
-    """Listens on a port of its own. Without a script every request waits for `next`."""
+    """Listens on a port of its own, or on a socket file. Without a script every request waits for `next`."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
         self.links: list[Link] = []
         self.seen: list[Request] = []
         self._script: Script | None = None
@@ -136,9 +139,13 @@ class Upstream:
         self.port = 0
 
     async def open(self) -> None:
-        """Listen; on the port of the last time, where there was one."""
-        self.port = self.port or free_ports(1)[0]
+        """Listen; where it was the last time, if there was one."""
         loop = asyncio.get_running_loop()
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+            self._server = await loop.create_unix_server(lambda: Link(self), str(self.file))
+            return
+        self.port = self.port or free_ports(1)[0]
         self._server = await loop.create_server(lambda: Link(self), "127.0.0.1", self.port)
 
     async def close(self) -> None:
@@ -156,6 +163,8 @@ class Upstream:
 
     @property
     def url(self) -> str:
+        if self.file is not None:
+            return url_of_socket(str(self.file), "/mcp")
         return f"http://127.0.0.1:{self.port}/mcp"
 
     @property

@@ -232,6 +232,28 @@ def test_everything_beside_it_can_be_added_to_an_overlay(tmp_path: Path) -> None
     assert f"{target['kind']}/{target['name']}" in found
 
 
+def test_a_folder_of_the_two_can_be_added(tmp_path: Path) -> None:
+    """issue 10, 2: a server on a file. The sidecar connects there, and can put nothing in its place."""
+    mount = {"name": "mcp-socket", "mountPath": "/run/mcp"}
+    to_server = [{"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts", "value": [mount]}]
+    found = made(
+        tmp_path,
+        resources=["@/overlays/observe"],
+        components=["@/socket"],
+        patches=[{"patch": yaml.safe_dump(to_server), "target": {"kind": "Deployment"}}],
+    )
+    check(found["Deployment/mcp-server"])
+    the_pod = pod(found)
+    assert [each["name"] for each in the_pod["initContainers"]] == [sidecar.NAME]
+    assert {**mount, "readOnly": True} in ours(the_pod)["volumeMounts"]
+    assert server(the_pod)["volumeMounts"] == [mount]
+    assert {"name": "mcp-socket", "emptyDir": {}} in the_pod["volumes"]
+    plain = ours(pod(overlay("observe")))
+    assert plain["volumeMounts"] == [
+        each for each in ours(the_pod)["volumeMounts"] if each["name"] != "mcp-socket"
+    ]
+
+
 def test_the_autoscaler_asks_for_what_the_adapter_gives() -> None:
     """prometheus-adapter turns the gauge of design section 6 into a metric of pods."""
     text = (DEPLOY / "autoscaling" / "prometheus-adapter.yaml").read_text(encoding="utf-8")

@@ -11,7 +11,8 @@ import proxy
 ROOT = Path(proxy.__file__).parent
 
 SHARED = {"model", "secret", "authorities", "refusals", "protocol", "shelf", "alarm"} | {
-    f"configuration.{name}" for name in ("values", "mistakes", "files", "documents", "globs", "folding")
+    f"configuration.{name}"
+    for name in ("values", "mistakes", "files", "documents", "globs", "folding", "socket_urls")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
 
@@ -29,7 +30,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "check": {"settings", "configuration", "identity.settings", "downstream.tls"},
     "settings": {"configuration", "policy.addresses", "policy.packs", "identity.keys_file"},
     "pinning": {"model", "policy", "upstream"},
-    "inject": {"configuration.files", "configuration.mistakes", "configuration.values"},
+    "inject": {
+        "configuration.files",
+        "configuration.mistakes",
+        "configuration.socket_urls",
+        "configuration.values",
+    },
     "demo": set(),
     # Where everything is put together.
     "assemble": {""},

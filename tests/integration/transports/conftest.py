@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ def make(request: pytest.FixtureRequest) -> Make:
     """The transport under test."""
     chosen: Make = request.param
     return chosen
+
+
+@pytest.fixture(params=["a port", "a file"])
+async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
+    """The scripted server, where transports find it."""
+    server = Upstream(tmp_path / "server.sock" if request.param == "a file" else None)
+    await server.open()
+    yield server
+    await server.close()
 
 
 @pytest.fixture

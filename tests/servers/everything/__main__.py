@@ -1,7 +1,7 @@
 """Start the server; see the package for what it is.
 
-Prints ``ready http://HOST:PORT/mcp`` (``/sse`` with ``--sse``) once it accepts connections, and nothing else
-on standard output. Ends on SIGTERM and SIGINT, open streams or not.
+Prints ``ready http://HOST:PORT/mcp`` (``/sse`` with ``--sse``; ``http+unix://FILE/mcp`` with ``--file``) once it
+accepts connections, and nothing else on standard output. Ends on SIGTERM and SIGINT, open streams or not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import warnings
 
 import uvicorn
 from mcp.shared.exceptions import MCPDeprecationWarning
+
+from proxy.configuration.socket_urls import url_of_socket
 
 from .server import sse_app, streamable_app
 
@@ -47,13 +49,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.servers.everything", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one (default)")
+    parser.add_argument("--file", help="listen on this unix socket, and on no port")
     parser.add_argument("--sse", action="store_true", help="serve 2024-11-05 HTTP+SSE instead")
     options = parser.parse_args()
     # Sampling, logging and roots are deprecated since 2026-07-28 and still part of what is tested here.
     warnings.filterwarnings("ignore", category=MCPDeprecationWarning)
-    listener = _listener(options.host, options.port)
-    shown_host = f"[{options.host}]" if ":" in options.host else options.host
-    url = f"http://{shown_host}:{listener.getsockname()[1]}/{'sse' if options.sse else 'mcp'}"
+    path = "/sse" if options.sse else "/mcp"
+    if options.file:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(options.file)
+        url = url_of_socket(options.file, path)
+    else:
+        listener = _listener(options.host, options.port)
+        shown_host = f"[{options.host}]" if ":" in options.host else options.host
+        url = f"http://{shown_host}:{listener.getsockname()[1]}{path}"
     app = sse_app() if options.sse else streamable_app(options.host)
     # Not whatever is installed: with httptools blanks behind a field's value reach the SDK, which takes none.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S, http="h11")

@@ -59,6 +59,15 @@ async def test_other_sockets_are_not_the_servers(tmp_path: Path) -> None:
     assert one.level == "ok"
 
 
+async def test_no_network_leads_to_a_file(tmp_path: Path) -> None:
+    """issue 10, 2: a socket file closes the way past us; tables of ports say nothing of it."""
+    (one,) = await exposure(settings("http+unix://%2Frun%2Fmcp.sock/mcp"), table(tmp_path, (POD, 80, "0A")))
+    assert (one.level, one.says) == (
+        "ok",
+        "the server is asked at the file /run/mcp.sock, which no network leads to",
+    )
+
+
 async def test_a_server_of_another_host_is_told() -> None:
     (one,) = await exposure(settings("http://10.0.0.9:8000/mcp"))
     assert one.level == "warn"

@@ -17,6 +17,7 @@ from proxy.upstream.choosing import is_local, transport_for
         ("http://[::1]:8000/mcp", True),
         ("http://localhost:8000/mcp", True),
         ("http://LOCALHOST/mcp", True),
+        ("http+unix://%2Frun%2Fmcp.sock/mcp", True),
         ("https://127.0.0.1:8000/mcp", False),
         ("http://10.0.0.1:8000/mcp", False),
         ("http://[::2]/mcp", False),

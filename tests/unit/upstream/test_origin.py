@@ -32,6 +32,26 @@ def test_only_what_stays_within_the_origin_is_a_target(reference: str, target: s
     assert origin().resolve("/deep/mcp", reference) == target
 
 
+@pytest.mark.parametrize(
+    ("reference", "target"),
+    [
+        ("http://localhost/messages?s=1", "/messages?s=1"),
+        ("messages?s=1", "/deep/messages?s=1"),
+        ("http://127.0.0.1/messages", None),
+        ("http://localhost:80/messages", "/messages"),
+        ("http://localhost:81/messages", None),
+        ("https://localhost/messages", None),
+        ("http+unix://%2Frun%2Fmcp.sock/messages", None),
+        ("http+unix://%2Frun%2Fother.sock/messages", None),
+    ],
+)
+def test_a_server_on_a_file_is_called_localhost(reference: str, target: str | None) -> None:
+    """issue 10, 2. The server's references are made of the Host that it was asked by."""
+    where = origin("http+unix://%2Frun%2Fmcp.sock/deep/mcp?b=2")
+    assert (where.host, where.target) == (b"localhost:80", "/deep/mcp?b=2")
+    assert where.resolve("/deep/mcp", reference) == target
+
+
 def test_what_is_no_url_is_told_apart() -> None:
     """RFC 3986: an unclosed bracket is no host."""
     with pytest.raises(ValueError, match="IPv6"):
