@@ -20,6 +20,7 @@ STANDARD_INPUT: Final = "-"
 _TEXTS: Final = {
     "container": ("NAME", "the server's container, where there are several"),
     "port": ("PORT", "the server's port: its number, or its name; the only one unless given"),
+    "socket": ("FILE", "the server listens on this unix socket, in a volume that it mounts, and on no port"),
     "path": ("PATH", "the server's path: /mcp unless given; …/sse for a server of 2024-11-05"),
     "config": ("NAME", "a ConfigMap with settings.yaml; without one everything is passed and observed"),
     "secret": ("NAME", f"a Secret, mounted as files in {sidecar.SECRET_FOLDER}"),

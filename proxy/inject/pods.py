@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from ..configuration.mistakes import Unfit
 from . import sidecar
 from .edits import AddEntry, AddItem, Change, Replace
 from .nodes import Items, Table
-from .server import containers, free_port, name_of, port_of, ports_of, server_of
+from .server import containers, free_port, mount_of, name_of, port_before, port_of, ports_of, server_of
 from .spots import Spot
 from .wishes import PREFIX, Wish, wished
 from .writing import Value
@@ -85,9 +85,11 @@ def plan(thing: Spot, kind: str, way: Iterable[str], wish: Wish, services: tuple
         return Plan((), _known(thing, template, there, spec), ("has a sidecar already, left as it is",))
     _check(spec, kind, wish)
     server = server_of(spec, wish)
-    number, names = port_of(server, wish)
+    number: int | None
+    number, names = port_of(server, wish) if wish.socket is None else port_before(server, wish)
     pod = sidecar.Pod(
         server_port=number,
+        mount=None if wish.socket is None else mount_of(server, wish.socket),
         listen_port=free_port(spec, wish.listen_port, sidecar.LISTEN_PORT, number, "--listen-port"),
         operations_port=free_port(
             spec, wish.operations_port, sidecar.OPERATIONS_PORT, number, "--operations-port"
@@ -99,10 +101,10 @@ def plan(thing: Spot, kind: str, way: Iterable[str], wish: Wish, services: tuple
             "has one port for calls and probes", "they never share one", "choose another --listen-port"
         )
     changes, notes = _changes(spec, server, wish, pod)
-    first = f"sidecar added in front of {name_of(server)}:{number}, listening on {pod.listen_port}"
-    return Plan(
-        tuple(changes), _workload(thing, template, {number, *names}, pod.listen_port), (first, *notes)
-    )
+    where = f":{number}" if wish.socket is None else f" at {wish.socket}"
+    first = f"sidecar added in front of {name_of(server)}{where}, listening on {pod.listen_port}"
+    ports: tuple[int | str, ...] = () if number is None else (number, *names)
+    return Plan(tuple(changes), _workload(thing, template, ports, pod.listen_port), (first, *notes))
 
 
 def services_of(thing: Spot, way: Iterable[str]) -> tuple[str | None, Mapping[str, str]]:
@@ -201,11 +203,24 @@ def _changes(spec: Spot, server: Spot, wish: Wish, pod: sidecar.Pod) -> tuple[li
         notes.append(
             "warning: it shares the network of its node, whose other programs reach the server on 127.0.0.1"
         )
-    notes.append(
-        f"port {pod.server_port} of {name_of(server)} can still be reached past the sidecar: bind it to 127.0.0.1, or "
-        "close it with a NetworkPolicy"
-    )
+    notes += _ways_past(spec, server, pod)
     return changes, notes
+
+
+def _ways_past(spec: Spot, server: Spot, pod: sidecar.Pod) -> Iterator[str]:
+    """What else has to be done, so that nobody gets past the sidecar."""
+    if pod.mount is None:
+        yield (
+            f"port {pod.server_port} of {name_of(server)} can still be reached past the sidecar: bind it to 127.0.0.1, "
+            "or close it with a NetworkPolicy"
+        )
+        return
+    if pod.server_port is None and pod.services:
+        yield "warning: no Service is moved by itself: say with --port which port they led to"
+    yield f"{name_of(server)} must listen on no port beside its file, and let user {sidecar.USER} write to it"
+    for each in spec.listed("volumes"):
+        if each.text_of("name") == pod.mount.volume and each.get("emptyDir") is None:
+            yield f"warning: the volume {pod.mount.volume} is not of this pod alone: who mounts it reaches the server"
 
 
 def _before_term(server: Spot, wish: Wish, changes: list[Change], notes: list[str]) -> None:

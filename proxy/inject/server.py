@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from ..configuration.mistakes import shown
 from .spots import Spot
 from .wishes import PREFIX, Wish
+
+
+class Mount(Struct, frozen=True):
+    """A volume, or a folder in it, and where it is seen."""
+
+    volume: str
+    path: str
+    sub_path: str | None
 
 
 def containers(spec: Spot, *keys: str) -> Iterator[Spot]:
@@ -46,11 +56,7 @@ def server_of(spec: Spot, wish: Wish) -> Spot:
 
 def port_of(server: Spot, wish: Wish) -> tuple[int, list[str]]:
     """The server's port, and the names it has. Raises Refusal where it is not clear which one that is."""
-    found: list[tuple[int, str | None]] = []
-    for each in server.listed("ports"):
-        listens, name, protocol = each.get("containerPort"), each.get("name"), each.get("protocol")
-        if listens is not None and listens.number and (protocol is None or protocol.text == "TCP"):
-            found.append((listens.number, name.text if name else None))
+    found = _named_ports(server)
     if wish.port is not None:
         numbers = {number for number, name in found if wish.port in (number, name)}
         if isinstance(wish.port, str) and not numbers:
@@ -65,15 +71,54 @@ def port_of(server: Spot, wish: Wish) -> tuple[int, list[str]]:
     return number, [name for each, name in found if each == number and name]
 
 
+def port_before(server: Spot, wish: Wish) -> tuple[int | None, list[str]]:
+    """The port that Services led to before the server listened on a file, and the names it has: None where nothing
+    says which one that was. Raises Refusal."""
+    if wish.port is None and len({number for number, _ in _named_ports(server)}) != 1:
+        return None, []
+    return port_of(server, wish)
+
+
+def _named_ports(server: Spot) -> list[tuple[int, str | None]]:
+    found: list[tuple[int, str | None]] = []
+    for each in server.listed("ports"):
+        listens, name, protocol = each.get("containerPort"), each.get("name"), each.get("protocol")
+        if listens is not None and listens.number and (protocol is None or protocol.text == "TCP"):
+            found.append((listens.number, name.text if name else None))
+    return found
+
+
+def mount_of(server: Spot, file: str) -> Mount:
+    """The mount of the server that holds the file. Raises Refusal where none does, or not one that others can have."""
+    best: Spot | None = None
+    folder = ""
+    for each in server.listed("volumeMounts"):
+        path = (each.text_of("mountPath") or "").rstrip("/")
+        # Mounts lie in each other: what is seen is the innermost.
+        if path and file.startswith(f"{path}/") and len(path) > len(folder):
+            best, folder = each, path
+    if best is None:
+        raise server.refused(
+            f"mounts no volume that holds {shown(file)}",
+            "the sidecar reaches the file through a volume that both mount",
+            "give the pod an emptyDir volume, and mount it into the server at the file's folder",
+        )
+    volume = best.text_of("name")
+    if volume is None or best.get("subPathExpr") is not None:
+        why = "which folder of it that is follows from the server's own environment"
+        raise best.refused("cannot be mounted a second time", why, "mount a volume of its own there")
+    return Mount(volume, folder, best.text_of("subPath"))
+
+
 def _in_words(ports: list[tuple[int, str | None]]) -> str:
     return (
         ", ".join(f"{number} ({shown(name)})" if name else str(number) for number, name in ports) or "no port"
     )
 
 
-def free_port(spec: Spot, wanted: int | None, usual: int, server_port: int, option: str) -> int:
+def free_port(spec: Spot, wanted: int | None, usual: int, server_port: int | None, option: str) -> int:
     """A port that nobody in the pod names: the wanted one, or the usual one or the next."""
-    taken = {server_port: "the server"}
+    taken = {} if server_port is None else {server_port: "the server"}
     for each in containers(spec):
         for port in each.listed("ports"):
             number = port.get("containerPort")

@@ -11,6 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from ..configuration.socket_urls import url_of_socket
+from .server import Mount
 from .wishes import Wish
 from .writing import Value
 
@@ -39,7 +41,10 @@ STOP_S: Final = 10
 class Pod(Struct, frozen=True, kw_only=True):
     """What the sidecar has to know of its pod."""
 
-    server_port: int
+    server_port: int | None
+    """None: it listens on a file, and nothing says what its port was."""
+    mount: Mount | None = None
+    """Where the file of `Wish.socket` lies."""
     listen_port: int
     operations_port: int
     services: tuple[str, ...]
@@ -125,6 +130,11 @@ def container(wish: Wish, pod: Pod) -> dict[str, Value]:
         mounts.append({"name": CONFIG_VOLUME, "mountPath": CONFIG_FOLDER, "readOnly": True})
     if wish.secret:
         mounts.append({"name": SECRET_VOLUME, "mountPath": SECRET_FOLDER, "readOnly": True})
+    if pod.mount is not None:
+        # Read-only: enough to connect, and nobody here puts another file in its place.
+        part: dict[str, Value] = {} if pod.mount.sub_path is None else {"subPath": pod.mount.sub_path}
+        where: dict[str, Value] = {"name": pod.mount.volume, "mountPath": pod.mount.path}
+        mounts.append({**where, **part, "readOnly": True})
     if mounts:
         found["volumeMounts"] = mounts
     return found
@@ -138,7 +148,7 @@ def _arguments(wish: Wish, pod: Pod) -> list[str]:
         found += ["--config", f"{CONFIG_FOLDER}/settings.yaml"]
     found += [
         "--upstream",
-        f"http://127.0.0.1:{pod.server_port}{path}",
+        url_of_socket(wish.socket, path) if wish.socket else f"http://127.0.0.1:{pod.server_port}{path}",
         "--listen",
         f"0.0.0.0:{pod.listen_port}",
     ]

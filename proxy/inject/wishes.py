@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from ..configuration.mistakes import Unfit, did_you_mean
+from ..configuration.socket_urls import check_socket_file
 from ..configuration.values import check_host_name, check_path
 
 PREFIX: Final = "mcp-sidecar.dev/"
@@ -36,6 +37,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     """The server's, where there are several."""
     port: int | str | None = None
     """The server's: a number, or the name of one of its ports."""
+    socket: str | None = None
+    """The file that the server listens on instead, in a volume that it mounts."""
     path: str | None = None
     """The server's: /mcp unless said."""
     config: str | None = None
@@ -84,6 +87,11 @@ def _path(text: str) -> str:
     return text
 
 
+def _socket(text: str) -> str:
+    check_socket_file(text)
+    return text
+
+
 def _hosts(text: str) -> tuple[str, ...]:
     names = tuple(each.strip() for each in text.split(",") if each.strip())
     for each in names:
@@ -124,6 +132,7 @@ READ: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     "classic": ("is_classic", _yes_or_no),
     "container": ("container", _name),
     "port": ("port", _port_or_name),
+    "socket": ("socket", _socket),
     "path": ("path", _path),
     "config": ("config", _name),
     "secret": ("secret", _name),

@@ -232,6 +232,51 @@ def test_the_sidecar_has_no_right_it_does_not_need(is_classic: bool) -> None:
     assert "cpu" not in found["resources"]["limits"]
 
 
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        (["{name: run, mountPath: /run}"], {"name": "run", "mountPath": "/run"}),
+        (["{name: mcp, mountPath: /run/mcp/}"], {"name": "mcp", "mountPath": "/run/mcp"}),
+        (
+            ["{name: mcp, mountPath: /run/mcp}", "{name: run, mountPath: /run}"],
+            {"name": "mcp", "mountPath": "/run/mcp"},
+        ),
+        (
+            ["{name: run, mountPath: /run, subPath: of/the/server}"],
+            {"name": "run", "mountPath": "/run", "subPath": "of/the/server"},
+        ),
+    ],
+)
+def test_the_folder_of_a_socket_file_is_mounted_as_the_server_has_it(
+    mounts: list[str], expected: dict[str, str]
+) -> None:
+    """issue 10, 2: the innermost mount is what is seen; read-only, or somebody here could put another file there."""
+    found = inject(mounting(*mounts), Wish(**ON_A_FILE))
+    assert ours(the_pod(found.text))["volumeMounts"] == [{**expected, "readOnly": True}]
+
+
+def test_services_of_a_server_that_went_to_a_file_are_moved_by_the_port_it_had() -> None:
+    """Its container names the port still, or somebody does; where nobody does it is said."""
+    mount = "{name: v, mountPath: /run/mcp}"
+    silent = mounting(mount).replace("        ports:\n        - {containerPort: 8000, name: http}\n", "")
+    by_number = SERVICE.replace("targetPort: http", "targetPort: 8000")
+    for text, port in ((mounting(mount) + SERVICE, None), (silent + by_number, 8000)):
+        found = inject(text, Wish(**ON_A_FILE, port=port))
+        assert list(objects(found.text))[1]["spec"]["ports"] == [{"port": 80, "targetPort": 8080}]
+    found = inject(silent + by_number, Wish(**ON_A_FILE))
+    assert list(objects(found.text))[1]["spec"]["ports"] == [{"port": 80, "targetPort": 8000}]
+    assert "no Service is moved by itself" in "\n".join(found.notes)
+
+
+@pytest.mark.parametrize(("volume", "is_told"), [("emptyDir: {}", False), ("hostPath: {path: /srv}", True)])
+def test_a_volume_that_others_may_mount_is_told(volume: str, is_told: bool) -> None:
+    """Whoever mounts the folder has a way past us."""
+    text = mounting("{name: v, mountPath: /run/mcp}") + f"      volumes: [{{name: v, {volume}}}]\n"
+    notes = "\n".join(inject(text, Wish(**ON_A_FILE)).notes)
+    assert ("the volume v is not of this pod alone" in notes) is is_told
+    assert "must listen on no port beside its file" in notes
+
+
 def test_a_native_sidecar_is_an_init_container_that_stays() -> None:
     """Issue 9: the default; its start-up must ignore the server, which starts only after it (design section 4)."""
     pod = the_pod(inject(SERVER).text)
@@ -415,6 +460,14 @@ TWO = (
         ports: [{containerPort: 1}, {containerPort: 2, name: two}]
 """
 )
+ON_A_FILE: dict[str, Any] = {"socket": "/run/mcp/s.sock"}
+
+
+def mounting(*mounts: str) -> str:
+    """The server with these mounts."""
+    return f"{SERVER}        volumeMounts: [{', '.join(mounts)}]\n"
+
+
 MISSPELT = '"mcp-sidecar.dev/prot": is not known, a misspelt key would change nothing, did you mean "port"?'
 
 
@@ -456,6 +509,28 @@ MISSPELT = '"mcp-sidecar.dev/prot": is not known, a misspelt key would change no
         (annotated(prot="x"), {}, MISSPELT),
         (annotated(inject="'no'"), {}, "is neither true nor false"),
         (annotated(config="NO"), {}, "is not a name of Kubernetes"),
+        (
+            annotated(socket="'@mcp'"),
+            {},
+            "is not the path of a socket file, an abstract socket has no permissions",
+        ),
+        (
+            SERVER,
+            {"socket": "/run/mcp/s.sock"},
+            "mounts no volume that holds /run/mcp/s.sock, the sidecar reaches",
+        ),
+        (
+            mounting("{name: v, mountPath: /run/mcpx}"),
+            ON_A_FILE,
+            "manifest:12:9: spec.template.spec.containers[0]: mou",
+        ),
+        (mounting("{name: v, mountPath: /run/mcp/s.sock}"), ON_A_FILE, "mounts no volume that holds"),
+        (
+            mounting("{name: v, mountPath: /run/mcp, subPathExpr: $(X)}"),
+            ON_A_FILE,
+            "cannot be mounted a second time",
+        ),
+        (mounting("{mountPath: /run/mcp}"), ON_A_FILE, "cannot be mounted a second time"),
     ],
 )
 def test_what_is_not_clear_is_refused_with_its_place_and_a_remedy(
