@@ -17,9 +17,10 @@ import aiohttp
 from ..configuration.documents import read_document
 from ..configuration.files import read_bounded
 from ..configuration.mistakes import SettingsError, Unfit, shown
+from ..configuration.moments import day_or_moment_of
 from ..downstream.tls import MAX_FILE_BYTES, Unusable, context_of, files_of
 from ..identity.key_set import NoKeySet, read_key_set
-from ..identity.keys_file import KeysFile, moment_of
+from ..identity.keys_file import KeysFile
 from ..identity.provider import Provider, Unavailable
 from ..identity.settings import ApiKeySettings, IntrospectionSettings, JwtSettings
 from ..settings import Settings
@@ -96,7 +97,7 @@ def keys(settings: ApiKeySettings, now: float) -> Findings:
     if mode & stat.S_IWOTH:
         what = f"{file} can be written by everybody, who can let themselves in"
         found.append(fail("identity", what, f"chmod o-w {file}"))
-    ends = {each.id: moment_of(each.expires) for each in document.keys if each.expires is not None}
+    ends = {each.id: day_or_moment_of(each.expires) for each in document.keys if each.expires is not None}
     over = [name for name, end in ends.items() if end <= now]
     soon = [name for name, end in ends.items() if now < end <= now + SOON_S]
     if over:

@@ -18,9 +18,10 @@ from typing import Final
 from msgspec import Struct, structs
 
 from ..configuration.documents import read_document
+from ..configuration.moments import day_or_moment_of
 from ..model import Principal
 from .credential import BEARER, Credential, bad
-from .keys_file import HASH_PREFIX, KeysFile, bytes_of, moment_of
+from .keys_file import HASH_PREFIX, KeysFile, bytes_of
 from .settings import ApiKeySettings
 
 ISSUER: Final = "api_key"
@@ -88,7 +89,7 @@ class ApiKeys:
                     client=entry.id,
                     fingerprint=entry.id,
                 ),
-                math.inf if entry.expires is None else moment_of(entry.expires),
+                math.inf if entry.expires is None else day_or_moment_of(entry.expires),
             )
             for entry in file.keys
         }

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from ..configuration.documents import document_of, read_document
 from ..configuration.mistakes import SettingsError, shown
+from ..configuration.moments import day_or_moment_of
 from .api_key import hash_of
-from .keys_file import HASH_PREFIX, LONGEST_ID, KeysFile, bytes_of, moment_of
+from .keys_file import HASH_PREFIX, LONGEST_ID, KeysFile, bytes_of
 
 MADE: Final = 0
 BAD_WISH: Final = 2
@@ -116,7 +117,7 @@ def _mistakes(wish: Wish, id: str, taken: Set[str], text: str, wall_s: float) ->
         return
     if id in taken:
         yield "--id: is there already, a key is found by its id, choose another"
-    if wish.expires is not None and moment_of(wish.expires) <= wall_s:
+    if wish.expires is not None and day_or_moment_of(wish.expires) <= wall_s:
         yield "--expires: has passed, the key would never count, choose a later day"
 
 
@@ -130,7 +131,7 @@ def _advice(wish: Wish) -> Iterator[str]:
         yield "  It counts as soon as the lines on standard output stand below `keys:` in"
         yield f"  {shown(wish.keys_file, 4096)}; a running sidecar reads a changed file within seconds."
     if wish.expires is not None:
-        ends = datetime.fromtimestamp(moment_of(wish.expires), UTC)
+        ends = datetime.fromtimestamp(day_or_moment_of(wish.expires), UTC)
         yield f"  It ends at {ends:%Y-%m-%dT%H:%M:%SZ}."
 
 

@@ -7,12 +7,12 @@ nothing: secrets are 32 random bytes, not words that people choose.
 
 import re
 from base64 import urlsafe_b64decode
-from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from ..configuration.mistakes import Unfit
+from ..configuration.moments import day_or_moment_of
 from ..configuration.values import fit
 from ..secret import Secret
 from .settings import Label, Tenant
@@ -25,9 +25,6 @@ SHORTEST_PEPPER_BYTES: Final = 16
 _ID: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _HASH: Final = re.compile(rf"{HASH_PREFIX}[0-9a-f]{{64}}", re.ASCII)
 _BASE64URL: Final = re.compile(r"([A-Za-z0-9_-]*)(={0,2})", re.ASCII)
-_MOMENT: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d))?", re.ASCII
-)
 
 
 def check_id(text: str) -> None:
@@ -52,26 +49,9 @@ def check_pepper(pepper: Secret) -> None:
         raise Unfit("is too short", f"at least {SHORTEST_PEPPER_BYTES} bytes are needed", remedy)
 
 
-def moment_of(text: str) -> float:
-    """When a date or date-time (RFC 3339 section 5.6) is: seconds since 1970. Raises Unfit.
-
-    A date is the beginning of its day in UTC: in doubt a key ends sooner.
-    """
-    what, remedy = "is no date", 'write for example "2027-06-30" or "2027-06-30T12:00:00Z"'
-    match = _MOMENT.fullmatch(text)
-    if match is None:
-        raise Unfit(what, "RFC 3339 has dates, and dates with time and offset", remedy)
-    day, time, offset = match.groups()
-    offset = "+00:00" if offset in (None, "Z", "z") else offset
-    try:
-        return datetime.fromisoformat(f"{day}T{time or '00:00:00'}{offset}").astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):
-        raise Unfit(what, "no calendar or clock shows it", remedy) from None
-
-
 def check_moment(text: str) -> None:
     """Raise Unfit unless this is a date or date-time."""
-    moment_of(text)
+    day_or_moment_of(text)
 
 
 class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

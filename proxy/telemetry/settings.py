@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
 from ..configuration.mistakes import Unfit
+from ..configuration.moments import moment_of
 from ..configuration.values import fit
 from ..protocol.headers import HOP_BY_HOP, TOKEN
 from ..secret import Secret
@@ -21,25 +21,11 @@ Life: TypeAlias = Literal["auto", "json", "text"]
 LONGEST_WINDOW: Final = timedelta(hours=24)
 MOST_WINDOWS: Final = 16
 SHORTEST_KEY_BYTES: Final = 16
-_MOMENT: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
-
-
-def moment_of(text: str) -> datetime:
-    """A date-time with offset (RFC 3339 section 5.6). Raises Unfit."""
-    what, remedy = "is no moment", 'write for example "2026-11-21T15:00:00Z"'
-    if not _MOMENT.fullmatch(text):
-        raise Unfit(what, "a date, a time and an offset are needed (RFC 3339)", remedy)
-    try:
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Unfit(what, "no calendar or clock shows it", remedy) from None
 
 
 def check_until(text: str) -> None:
     """Raise Unfit unless a debug window may end then: what is forgotten must end by itself, and soon."""
-    if moment_of(text) > datetime.now(UTC) + LONGEST_WINDOW:
+    if moment_of(text) > (datetime.now(UTC) + LONGEST_WINDOW).timestamp():
         raise Unfit("is too far away", "a debug window ends within 24 hours", "choose an earlier moment")
 
 
@@ -80,7 +66,7 @@ class DebugWindow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def until_s(self) -> float:
         """Seconds since 1970."""
-        return moment_of(self.until).timestamp()
+        return moment_of(self.until)
 
 
 class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

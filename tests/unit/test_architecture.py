@@ -12,7 +12,7 @@ ROOT = Path(proxy.__file__).parent
 
 SHARED = {"model", "secret", "authorities", "refusals", "protocol", "shelf", "alarm"} | {
     f"configuration.{name}"
-    for name in ("values", "mistakes", "files", "documents", "globs", "folding", "socket_urls")
+    for name in ("values", "mistakes", "files", "documents", "globs", "folding", "moments", "socket_urls")
 }
 """What every room may know: the words, the table of noes, the wire, value types of settings, and small files."""
 

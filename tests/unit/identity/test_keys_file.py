@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from proxy.configuration.documents import read_document
-from proxy.configuration.mistakes import SettingsError, Unfit
-from proxy.identity.keys_file import KeysFile, bytes_of, moment_of
+from proxy.configuration.mistakes import SettingsError
+from proxy.identity.keys_file import KeysFile, bytes_of
 
 PEPPER = "AAECAwQFBgcICQoLDA0ODw"
 """The bytes 0 to 15."""
@@ -146,53 +146,3 @@ def test_every_id_is_there_once(tmp_path: Path) -> None:
 def test_nothing_of_a_file_is_shown(tmp_path: Path) -> None:
     """The pepper is worth guessing hashes for."""
     assert PEPPER not in repr(read(tmp_path, keys() + " []"))
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("1970-01-01", 0.0),
-        ("1970-01-02T00:00:00Z", 86_400.0),
-        ("1970-01-01t01:00:00z", 3_600.0),
-        ("1970-01-01T01:00:00+01:00", 0.0),
-        ("1970-01-01T00:00:00-00:30", 1_800.0),
-        ("1970-01-01T00:00:01.999Z", 1.0),
-        ("9999-12-31", 253_402_214_400.0),
-    ],
-)
-def test_a_moment_is_read_to_the_second_and_a_date_ends_as_it_begins(text: str, moment: float) -> None:
-    """RFC 3339 section 5.6. In doubt the key ends sooner."""
-    assert moment_of(text) == moment
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "2027-6-30",
-        "2027-06-30 ",
-        "2027-06-30\n",
-        "20270630",
-        "2027-W01-1",
-        "2027-06-31",
-        "0000-01-01",
-        "2027-06-30T12:00:00",
-        "2027-06-30 12:00:00Z",
-        "2027-06-30T12:00Z",
-        "2027-06-30T12Z",
-        "2027-06-30T24:00:00Z",
-        "2027-06-30T12:00:60Z",
-        "2027-06-30T12:00:00+0200",
-        "2027-06-30T12:00:00+25:00",
-        "2027-06-30T12:00:00.Z",
-        "2027-06-30Z",
-        "9999-12-31T23:59:59-01:00",
-        "0001-01-01T00:00:00+01:00",
-        "٢٠٢٧-٠٦-٣٠",
-        "never",
-    ],
-)
-def test_what_could_be_read_two_ways_is_no_moment(text: str) -> None:
-    """A time without offset is another moment in each time zone; a leap second is none of this clock."""
-    with pytest.raises(Unfit, match="is no date"):
-        moment_of(text)
