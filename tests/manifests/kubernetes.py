@@ -1,7 +1,7 @@
 """Does Kubernetes take this object? Judged by the schemas of its own API, one for each version that is supported.
 
 kubernetes-validate brings those of Kubernetes itself. What it has not, objects of the Prometheus operator, is judged by
-monitoring.schema.
+monitoring.schema, which the operator's own definitions vouch for (prometheus_operator.py).
 """
 
 from __future__ import annotations
