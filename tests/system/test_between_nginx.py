@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench.processes import sidecar
 from tests.bench.side import peers, wrk
+from tests.bench.side.calls import Asked
 from tests.conformance.processes import child, tail
 from tests.integration.client import connected
 from tests.integration.waiting import within
@@ -61,7 +62,7 @@ async def test_calls_pass_between_two_nginx_and_forbidden_ones_do_not(
 async def test_wrk_asks_as_the_benchmark_says(tmp_path: Path) -> None:
     """Its Lua program runs, and tells the numbers that are read."""
     script, log = tmp_path / "call.lua", tmp_path / "wrk.log"
-    script.write_text(wrk.script(wrk.Asked()), encoding="utf-8")
+    script.write_text(wrk.script(Asked()), encoding="utf-8")
     async with within(LONGEST_S), peers.server(tmp_path) as server:
         url = f"http://127.0.0.1:{server.port}/mcp"
         command = [tools.path("wrk"), "-t1", "-c2", "-d1s", "-s", str(script), url]
