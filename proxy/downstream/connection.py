@@ -249,6 +249,7 @@ class Connection(RequestHandler):
         if self.is_deaf:
             return
         body = self._body
+        heads = self._request_count
         if body is not None and not body.is_eof():
             before = body.total_bytes
             super().data_received(data)
@@ -258,7 +259,7 @@ class Connection(RequestHandler):
             super().data_received(data)
             body = None
         if len(self._messages):
-            self._heads_arrived(body)
+            self._heads_arrived(body, is_new=self._request_count > heads)
             return
         if body is None and self._head_deadline is None and data and not self._request_in_progress:
             self._await_head()
@@ -267,7 +268,7 @@ class Connection(RequestHandler):
             self._refuse_unparsed(self, Refused(Reason.TOO_LARGE, "The head is too long.", status=431))
             self.force_close()
 
-    def _heads_arrived(self, body: StreamReader | None) -> None:
+    def _heads_arrived(self, body: StreamReader | None, is_new: bool) -> None:
         message, payload = self._messages[-1]
         if isinstance(message, _ErrInfo):
             if body is not None and not body.is_eof():
@@ -276,7 +277,7 @@ class Connection(RequestHandler):
                 self.answered += 1
                 body.set_exception(Refused(Reason.MALFORMED, "The framing of the body is broken."))
             self._deafen()
-        elif payload is not self._body:
+        elif is_new:  # not told by their bodies: where there is none, aiohttp has one object for all
             self._body = payload
             self._framing_bytes = 0
             self._head_bytes = 0

@@ -8,7 +8,7 @@ from tests.integration.conftest import Connect, OpenSidecar
 from tests.integration.house import process, run_words
 from tests.integration.upstream import Exchange, Upstream
 from tests.integration.waiting import within
-from tests.integration.wire import NOTE, event, listen, post, result, tool_call
+from tests.integration.wire import NOTE, event, listen, post, request, result, tool_call
 
 BIG = event(NOTE[:-1] + b" " * 60_000 + b"}")
 
@@ -64,6 +64,24 @@ async def test_a_kept_connection_may_rest_longer_than_a_head_may_take(
     client.send(post(tool_call()))
     (await upstream.next()).answer(result())
     assert (await client.answer()).status == 200
+
+
+async def test_a_kept_connection_may_rest_after_requests_without_a_body(
+    open_sidecar: OpenSidecar, connect: Connect
+) -> None:
+    """Regression: the second head without a body counted as the beginning of a third, and a resting client got 408."""
+    side = await open_sidecar("listen.head_timeout_s=0.1")
+    client = await connect(side.port)
+    asks = request(
+        "OPTIONS", fields=[("Origin", "http://127.0.0.1"), ("Access-Control-Request-Method", "POST")]
+    )
+    for _ in range(2):
+        assert (await client.asked(asks)).status == 204
+    for _ in range(2):
+        assert (
+            await (await connect(side.port)).ended() == b""
+        )  # its time is up: as long has passed for the other
+    assert (await client.asked(asks)).status == 204
 
 
 async def pour(exchange: Exchange, sent: list[int]) -> None:
