@@ -7,7 +7,6 @@ drain can wait for it. Whatever happens, the journey of a request ends, and its 
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -37,7 +36,7 @@ from ..model import (
     Who,
 )
 from ..protocol.reading import read_bodiless, read_post
-from .connection import CLOSE, KEEP, Connection, Done, Incoming
+from .connection import CLOSE, KEEP, MAX_REMEMBERED_BYTES, Connection, Done, Incoming, Known, slim
 from .gate import Gate, Target, too_large
 from .settings import ListenSettings
 
@@ -78,34 +77,33 @@ MAX_STRANGERS_BODY_BYTES: Final = 65_536
 """Read before it is asked who sends it. Most messages are shorter, and those are asked about once."""
 
 
-MAX_REMEMBERED_BYTES: Final = 2_048
-"""Of a head that is known when it comes again. Connections that wait for their next request must stay small."""
-
-
-class Judged(Struct, frozen=True, eq=False):
+class Judged(Known, frozen=True, kw_only=True, eq=False):
     """What a head asks for, and that it may come in: from the head and the settings, and nothing else."""
 
     gate: Gate
     """Who judged: after a reload another one does."""
-    path: str
-    version: tuple[int, int]
     headers: Headers
     target: Target
     served: Endpoint | Page
+    cors: Sequence[tuple[bytes, bytes]]
+    """What the answer carries for the page that asks."""
     length: int | None = None
     """Of the body of what is posted to an endpoint, where it was announced."""
+    is_plain: bool = False
+    """Such a body is taken when it is there: nobody has to be asked or told anything before."""
 
     def is_of(self, message: RawRequestMessage) -> bool:
         """Whether another request has the very same head, but for its method."""
+        own = self.message
         return (
-            message.raw_headers == self.headers.pairs
-            and message.path == self.path
-            and message.version == self.version
+            message.raw_headers == own.raw_headers
+            and message.path == own.path
+            and message.version == own.version
         )
 
     @property
     def size_bytes(self) -> int:
-        return len(self.path) + sum(map(len, chain.from_iterable(self.headers.pairs)))
+        return len(self.message.path) + sum(map(len, chain.from_iterable(self.headers.pairs)))
 
 
 def no_pages(path: str) -> Page | None:
@@ -131,6 +129,7 @@ class Listener:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._max_structure = settings.max_structural_bytes
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         self._pages = pages
         self._who = who
@@ -176,10 +175,10 @@ class Listener:
         known = self._known(incoming)
         headers = Headers(message.raw_headers) if known is None else known.headers
         call: Call | None = None
-        cors = self._gate.cors(headers) if "origin" in headers else []
+        cors = self._gate.cors(headers) if known is None else known.cors
         named = None if self._name_request is None else self._name_request(journey, headers)
         try:
-            judged = known or self._judged(incoming, headers)
+            judged = known or self._judged(incoming, headers, cors)
             read = await self._read(incoming, judged, journey, received)
             if isinstance(read, Call):
                 call = read
@@ -188,7 +187,7 @@ class Listener:
             else:
                 reply = read
                 if message.method == "OPTIONS":
-                    cors = []  # they are among what the preflight is told
+                    cors = ()  # they are among what the preflight is told
                 reply.when_done(journey.ended)
         except Refused as refused:
             journey.refused(refused)
@@ -214,9 +213,14 @@ class Listener:
         judged = incoming.connection.judged
         if not isinstance(judged, Judged) or judged.gate is not self._gate or self._refuses_new:
             return None
-        return judged if judged.is_of(incoming.message) else None
+        message = incoming.message
+        if message is judged.message:
+            return judged
+        if incoming.head and not judged.head:
+            return None  # now its bytes are known, too
+        return judged if judged.is_of(message) else None
 
-    def _judged(self, incoming: Incoming, headers: Headers) -> Judged:
+    def _judged(self, incoming: Incoming, headers: Headers, cors: Sequence[tuple[bytes, bytes]]) -> Judged:
         """What a head asks for. Raises Refused."""
         message = incoming.message
         incoming.connection.judged = None
@@ -230,10 +234,25 @@ class Listener:
             served = endpoint or self._pages(target.path)
             if served is None:
                 raise Refused(Reason.PATH_UNKNOWN)
-            return Judged(self._gate, message.path, message.version, headers, target, served)
+            return Judged(
+                message=message, gate=self._gate, headers=headers, target=target, served=served, cors=cors
+            )
         length = self._gate.body(headers, message.version, self._settings.max_body_bytes)
         self._gate.is_json(headers)
-        judged = Judged(self._gate, message.path, message.version, headers, target, endpoint, length)
+        judged = Judged(
+            message=slim(message),
+            head=incoming.head,
+            whole_bytes=len(incoming.head) + length if incoming.head and length is not None else -1,
+            gate=self._gate,
+            headers=headers,
+            target=target,
+            served=endpoint,
+            cors=cors,
+            length=length,
+            is_plain=length is not None
+            and (self._who is None or length <= MAX_STRANGERS_BODY_BYTES)
+            and "expect" not in headers,
+        )
         if judged.size_bytes <= MAX_REMEMBERED_BYTES:
             incoming.connection.judged = judged
         return judged
@@ -247,29 +266,39 @@ class Listener:
             return self._not_called(served, incoming, headers)
         if isinstance(served, Page):
             return await self._page(served, incoming, headers, judged.target)
-        kind = _KINDS.get(message.method)
+        kind, peer = _KINDS.get(message.method), incoming.connection.peer
         if kind is None:
-            read = functools.partial(
-                read_post,
-                headers,
-                await self._message(incoming, judged),
-                max_structure=self._settings.max_structural_bytes,
-            )
+            body = incoming.at_hand(judged.length) if judged.is_plain else None
+            if body is None:
+                body = await self._message(incoming, judged)
         else:
             self._bodiless(incoming, headers)
-            read = functools.partial(read_bodiless, kind, headers)
+            body = b""
         try:
-            return read(
+            if kind is not None:
+                return read_bodiless(
+                    kind,
+                    headers,
+                    received=received,
+                    journey=journey,
+                    query=judged.target.query,
+                    spoken=served.revision,
+                    peer=peer,
+                )
+            return read_post(
+                headers,
+                body,
                 received=received,
                 journey=journey,
                 query=judged.target.query,
                 spoken=served.revision,
-                peer=incoming.connection.peer,
+                peer=peer,
+                max_structure=self._max_structure,
             )
         except Refused:
             # What the reader thinks of it is for callers; a stranger is told that it is one.
             if self._who is not None:
-                await self._who(headers, incoming.connection.peer)
+                await self._who(headers, peer)
             raise
 
     def _not_called(self, served: Endpoint | Page, incoming: Incoming, headers: Headers) -> Reply:
@@ -313,11 +342,9 @@ class Listener:
         transport = incoming.connection.transport
         if "expect" in headers and incoming.message.version.minor == 1 and transport is not None:
             transport.write(_CONTINUE)
-        reader = incoming.body
-        if reader.is_eof() and reader.total_bytes == length:
-            body = reader.read_nowait(-1)  # it came with the head, as nearly all do
-        else:
-            body = await self._arrived(reader, limit)
+        body = incoming.at_hand(length)
+        if body is None:
+            body = await self._arrived(incoming.body, limit)
         incoming.is_read = True
         return body
 
@@ -337,7 +364,7 @@ class Listener:
         return b"".join(pieces)
 
     async def _write(
-        self, incoming: Incoming, reply: Reply, call: Call | None, cors: list[tuple[bytes, bytes]]
+        self, incoming: Incoming, reply: Reply, call: Call | None, cors: Sequence[tuple[bytes, bytes]]
     ) -> Done:
         """The reply on the wire. Told how it ended, whatever happens."""
         connection = incoming.connection
@@ -378,7 +405,7 @@ class Listener:
         return KEEP if keep and not connection.is_deaf else CLOSE
 
     def _head(
-        self, incoming: Incoming, reply: Reply, cors: list[tuple[bytes, bytes]], keep: bool
+        self, incoming: Incoming, reply: Reply, cors: Sequence[tuple[bytes, bytes]], keep: bool
     ) -> tuple[bytes, bool, bool]:
         """The bytes of the head, whether the body is chunked, and whether the connection may be kept."""
         minor = incoming.message.version.minor
