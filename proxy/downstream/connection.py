@@ -498,6 +498,13 @@ class Connection(RequestHandler):
         """More waits to be written than the client takes."""
         return self._paused
 
+    def send(self, data: bytes) -> None:
+        """Write at once. Raises ConnectionResetError when nobody hears it."""
+        transport = self.transport
+        if transport is None or self.is_gone:
+            raise ConnectionResetError("the client left")
+        transport.write(data)
+
     async def taken(self) -> None:
         """Wait until the client has taken enough of what was written."""
         try:

@@ -41,7 +41,7 @@ from .gate import Gate, Target, too_large
 from .settings import ListenSettings
 
 _STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
 }
 _BODILESS: Final = frozenset({204, 304})
 _NEVER: Final = frozenset({"CONNECT", "TRACE"})
@@ -183,7 +183,7 @@ class Listener:
             if isinstance(read, Call):
                 call = read
                 incoming.connection.must_stay(call.revision.disconnect_cancels)
-                reply = await self._admitted(call)
+                reply = await (self._opened(call) if call.is_open_ended else self._hall(call))
             else:
                 reply = read
                 if message.method == "OPTIONS":
@@ -197,9 +197,8 @@ class Listener:
             reply.headers = _with(reply.headers, named)
         return await self._write(incoming, reply, call, cors)
 
-    async def _admitted(self, call: Call) -> Reply:
-        if not call.is_open_ended:
-            return await self._hall(call)
+    async def _opened(self, call: Call) -> Reply:
+        """The reply to a call whose stream a drain ends, even before it has begun."""
         task = asyncio.current_task()
         assert task is not None
         self._opening.add(task)
@@ -373,18 +372,21 @@ class Listener:
         if incoming.message.method == "HEAD":
             reply.body = b""  # the status is all it asked for
         try:
-            async with reply:
+            try:
                 head, is_chunked, keep = self._head(incoming, reply, cors, keep)
                 if isinstance(reply.body, Stream):
                     self._under_way[reply] = call
                     connection.begin_stream()
-                    self._send(connection, head)
-                    del head  # streams are open for hours
+                connection.send(head)
+                del head  # streams are open for hours
+                if isinstance(reply.body, Stream):
                     await self._stream(connection, reply.body, is_chunked)
-                else:
-                    self._send(connection, head + reply.body)
-                    if connection.is_slow:
-                        await self._taken(connection)
+                elif connection.is_slow:
+                    await self._taken(connection)
+            except BaseException as error:
+                reply.done(Ending.of(error))
+                raise
+            reply.done(Ending.COMPLETE)
         except Broken as broken:
             keep = keep and broken.told  # a last word was said, and the body has ended as it should
         except ConnectionError:
@@ -396,8 +398,9 @@ class Listener:
             self._report(error)
             keep = False
         finally:
-            self._under_way.pop(reply, None)
-            connection.streams = False
+            if connection.streams:
+                self._under_way.pop(reply, None)
+                connection.streams = False
         # What is known to have no body leaves nothing to throw away; broken framing may have anything behind it.
         leaves_rest = not incoming.is_read and (not incoming.body.is_eof() or reply.status == BROKEN)
         if leaves_rest and reply.status != TOO_SLOW:
@@ -407,41 +410,46 @@ class Listener:
     def _head(
         self, incoming: Incoming, reply: Reply, cors: Sequence[tuple[bytes, bytes]], keep: bool
     ) -> tuple[bytes, bool, bool]:
-        """The bytes of the head, whether the body is chunked, and whether the connection may be kept."""
+        """The bytes of the head, with the body where it is whole; whether the body is chunked, and whether the
+        connection may be kept."""
         minor = incoming.message.version.minor
+        body = reply.body if isinstance(reply.body, bytes) else None
         is_chunked = has_length = has_date = False
-        lines = [_STATUS_LINES.get(reply.status) or b"HTTP/1.1 %d \r\n" % reply.status]
-        for name, value in reply.headers.pairs:
-            lower = name.lower()
-            if cors and lower.startswith(b"access-control-"):
+        lines = [_STATUS_LINES.get(reply.status) or b"HTTP/1.1 %d " % reply.status]
+        for field in reply.headers.pairs:
+            lower = field[0].lower()
+            if lower == b"content-length":
+                has_length = True
+            elif lower == b"date":
+                has_date = True
+            elif cors and lower.startswith(b"access-control-"):
                 continue  # two sets of CORS fields cancel each other in browsers
-            has_length = has_length or lower == b"content-length"
-            has_date = has_date or lower == b"date"
-            lines.append(name + b": " + value + b"\r\n")
-        lines += [name + b": " + value + b"\r\n" for name, value in cors]
+            lines.append(b": ".join(field))
+        for field in cors:
+            lines.append(b": ".join(field))
         if not has_date:
-            lines.append(b"Date: " + rfc822_formatted_time().encode() + b"\r\n")
+            lines.append(b"Date: " + rfc822_formatted_time().encode())
         if not has_length and reply.status not in _BODILESS:
-            if not isinstance(reply.body, Stream):
-                lines.append(b"Content-Length: %d\r\n" % len(reply.body))
+            if body is not None:
+                lines.append(b"Content-Length: %d" % len(body))
             elif minor == 1:
                 is_chunked = True
-                lines.append(b"Transfer-Encoding: chunked\r\n")
+                lines.append(b"Transfer-Encoding: chunked")
             else:
                 keep = False  # HTTP/1.0: the end of the connection is the end of the body
         if not keep:
-            lines.append(b"Connection: close\r\n")
+            lines.append(b"Connection: close")
         elif minor == 0:
-            lines.append(b"Connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines), is_chunked, keep
+            lines.append(b"Connection: keep-alive")
+        lines += (b"", body or b"")
+        return b"\r\n".join(lines), is_chunked, keep
 
     async def _stream(self, connection: Connection, body: Stream, is_chunked: bool) -> None:
         """Write a stream as it comes, and end it as it ended."""
 
         def write(chunk: bytes) -> None:
             if chunk:
-                self._send(connection, b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
+                connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
 
         untaken = 0
 
@@ -473,13 +481,7 @@ class Listener:
 
     def _end(self, connection: Connection, is_chunked: bool) -> None:
         if is_chunked:
-            self._send(connection, b"0\r\n\r\n")
-
-    def _send(self, connection: Connection, chunk: bytes) -> None:
-        transport = connection.transport
-        if transport is None or connection.is_gone:
-            raise ConnectionResetError("the client left")
-        transport.write(chunk)
+            connection.send(b"0\r\n\r\n")
 
     async def _taken(self, connection: Connection) -> None:
         """Wait for a slow reader, and so let the server wait; not for one that takes nothing at all."""
@@ -501,7 +503,7 @@ class Listener:
             refused.data = {**refused.data, "requestId": journey.request_id}
         journey.refused(refused)
         reply = self._explain(refused)
-        head = _STATUS_LINES[reply.status]
+        head = _STATUS_LINES[reply.status] + b"\r\n"
         body = reply.body if isinstance(reply.body, bytes) else b""
         headers = reply.headers
         if self._name_request is not None:
