@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -157,8 +158,8 @@ class Connection(RequestHandler):
         "peer",
         "streams",
     )
-    # Woken by itself, or by aiohttp, which has put what it parsed into its queue.
-    _waiter: asyncio.Future[Incoming | None] | None  # type: ignore[assignment]
+    # What the parser said, and in the same order what it was not asked about.
+    _messages: deque[tuple[RawRequestMessage | _ErrInfo | Incoming, StreamReader]]  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -210,12 +211,11 @@ class Connection(RequestHandler):
         """
         try:
             while not self._force_close:
-                if self._messages:
-                    incoming = self._parsed()
-                else:
+                if not self._messages:
                     self._waiter = self._loop.create_future()
-                    incoming = await self._waiter or self._parsed()
+                    await self._waiter
                     self._waiter = None
+                incoming = self._next()
                 if isinstance(incoming, _ErrInfo):
                     self._refuse(_unparsed(incoming.exc))
                     break
@@ -234,9 +234,11 @@ class Connection(RequestHandler):
             if self.transport is not None:
                 self.transport.close()
 
-    def _parsed(self) -> Incoming | _ErrInfo:
-        """Take what the parser has to say, and let it go on."""
+    def _next(self) -> Incoming | _ErrInfo:
+        """What came first. If the parser was asked, it may go on."""
         message, body = self._messages.popleft()
+        if isinstance(message, Incoming):
+            return message
         head, self._head = self._head, b""
         if self._parser is not None:
             self._parser.message_consumed()
@@ -309,9 +311,9 @@ class Connection(RequestHandler):
         if waiter is None or waiter.done() or not self._is_between or self.is_deaf:
             return False
         self._request_count += 1
-        waiter.set_result(
-            Incoming(known.message, EMPTY_PAYLOAD, self, known.head, whole=data[len(known.head) :])
-        )
+        incoming = Incoming(known.message, EMPTY_PAYLOAD, self, known.head, whole=data[len(known.head) :])
+        self._messages.append((incoming, EMPTY_PAYLOAD))
+        waiter.set_result(None)
         return True
 
     def _feed(self, data: bytes) -> None:
@@ -346,7 +348,7 @@ class Connection(RequestHandler):
     def _measure(self, data: bytes) -> None:
         """Is `data` the beginning of one message and nothing else, perhaps all of it? And where does its head end?"""
         message, body = self._messages[-1]
-        if isinstance(message, _ErrInfo) or message.upgrade:
+        if not isinstance(message, RawRequestMessage) or message.upgrade:
             return
         end = data.find(b"\r\n\r\n") + 4
         # The parser found the end there, too, if each line is one field: not where one is folded, or empty lines lead.

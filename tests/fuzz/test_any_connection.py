@@ -176,6 +176,8 @@ async def told(kind: type[Connection], story: list[Step]) -> list[Standing]:
 @example(story=[ONE, "turn", ONE[:-5], "turn", ONE[-5:] + PART, "turn", ONE, "turn"])
 @example(story=[ONE, "turn", SPLIT, "turn", b"\n" + LINES + PART[:11], "turn", ONE, "turn"])
 @example(story=[posted(call(), *ASKS), PREFLIGHT, "turn", PREFLIGHT, "turn"])
+@example(story=[ONE, "turn", ONE, PART, "turn"])
+@example(story=[ONE, "turn", ONE, "FIN", ONE])
 @FUZZ
 def test_any_connection_knows_a_head_as_the_parser_does(loop: Loop, story: list[Step]) -> None:
     """proxy/README.md, "A head that comes again is known": calls, answers and endings are those of the parser."""
