@@ -451,7 +451,7 @@ def _audit(settings: Settings, log: Log, generation: Generation, wall: _Wall) ->
             life=log.life,
             host=socket.gethostname(),
             wall=wall,
-            redact=log.redactor.bytes,
+            redactor=log.redactor,
         ),
     )
     return Audit(chosen, kept, sign)

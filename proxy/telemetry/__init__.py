@@ -20,6 +20,7 @@ beyond the call but counts. A sink is a plain function of the finished journey; 
     audit.py            who did what: which calls leave a record, and what it says
         audit_settings, audit_building   the section, and the key it names
         audit_stage.py      nothing is sent, and no answer released, before it is written down (sync)
+        audit_parts.py      what comes again in records, encoded once
         audit_log.py        the loop's side of the file: who waits; outlives a reload
         audit_scribe.py     the thread that writes: groups, checkpoints, rotation, a disk that fails
         audit_file.py       appending, locking, how a file ended

@@ -18,15 +18,18 @@ from typing import Final
 
 from ..model import Call, Deadline, Outcome, Principal, Reason, Refused, Rule, Stage, Verdict
 from ..refusals import Form
-from .audit_log import AuditLog, Open, session_digest
+from .audit_chain import Beside, Head, of_call
+from .audit_log import AuditLog, Open
 from .audit_scribe import Sign
 from .audit_settings import AuditSettings
 from .audit_stage import LATE, Witnessed
 from .journey import Record
 
 NOBODY: Final = Principal(issuer="", subject="", tenant="")
-_SAID: Final = 3
-"""How much of what became of a call is another thing to say when it differs."""
+_OPEN: Final = "", 0, None, ""
+"""The tail of an intent."""
+_OK: Final = Verdict.OK
+_USUAL: Final = ',"result":"ok","outcome":"ok"'
 _UNRECORDED: Final = "Its answer is withheld, because what became of it could not be recorded."
 
 
@@ -97,7 +100,7 @@ class Audit:
             if record.call is not None and record.permit is not None:
                 head = self._head(record, record.call, record.permit.rule)
                 self._log.open[id] = Open(head)
-                self._log.call("intent", head)
+                self._log.put(of_call("intent", *head, *_OPEN))
 
     def ended(self, record: Record) -> None:
         """An observer: the last word."""
@@ -107,7 +110,8 @@ class Audit:
             # Nearly always, in batch mode; the rest of this file is about the others.
             assert call is not None
             assert record.permit is not None
-            self._log.call("result", (*self._head(record, call, record.permit.rule), *self._tail(record)))
+            head = self._head(record, call, record.permit.rule)
+            self._log.put(of_call("result", *head, *self._tail(record, _said_of(record))))
             return
         opened = self._log.open.pop(id, None)
         if opened is None:
@@ -121,50 +125,31 @@ class Audit:
         if self._is_sync:
             self._log.soon()
 
-    def _head(self, record: Record, call: Call, rule: Rule) -> tuple[object, ...]:
-        """Who, what, where: in the order of `CallLine`."""
-        principal, trace, session, log = record.principal or NOBODY, record.trace, call.session, self._log
-        return (
-            record.request_id,
-            principal.issuer,
-            principal.subject,
-            principal.tenant,
-            principal.client,
-            principal.fingerprint,
-            "tools/call",
-            call.target or "",
-            rule.tool_class,
-            rule.id,
-            call.peer.address,
-            "" if session is None else session_digest(session),
-            log.instance,
-            "" if trace is None else trace.trace_id,
-            log.args_hash(call.arguments),
+    def _head(self, record: Record, call: Call, rule: Rule) -> Head:
+        """Who, what, where."""
+        log, trace = self._log, record.trace
+        trace_id = "" if trace is None else trace.trace_id
+        who, where, trace_id = log.parts.of_call(
+            record.principal or NOBODY, call, rule, log.instance, trace_id
         )
+        return record.request_id, who, where, trace_id, log.args_hash(call.arguments)
 
-    def _tail(self, record: Record) -> tuple[object, ...]:
-        """What became of it: in the order of `CallLine`."""
-        refusal, reported = record.refusal, record.reported
-        is_usual = refusal is None and record.verdict is Verdict.OK
-        return (
-            "ok" if is_usual else result_of(record),
-            "ok" if is_usual else record.outcome,
-            "" if refusal is None else refusal.reason,
-            record.attempts,
-            int((record.duration_s or self._now() - record.received) * 1e6) / 1e6,
-            record.approval_id,
-            record.idempotency_key,
-            "" if reported is None else reported[1],
-        )
+    def _tail(self, record: Record, said: str) -> tuple[str, int, float, str]:
+        """What became of it: what `of_call` writes behind the head."""
+        beside = ""
+        if record.approval_id or record.idempotency_key or record.reported is not None:
+            would_refuse = "" if record.reported is None else record.reported[1]
+            beside = self._log.parts.of(Beside(record.approval_id, record.idempotency_key, would_refuse))
+        duration_s = int((record.duration_s or self._now() - record.received) * 1e6) / 1e6
+        return said, record.attempts, duration_s, beside
 
     def _result(self, opened: Open, record: Record) -> None:
         """The record of what became of a call, as far as is known; once more where it has ended otherwise."""
-        tail = self._tail(record)
-        said = tail[:_SAID]
+        said = _said_of(record)
         if said != opened.said:
             kind = "result" if opened.said is None else "amended"
             opened.said = said
-            opened.number = self._log.call(kind, (*opened.head, *tail))
+            opened.number = self._log.put(of_call(kind, *opened.head, *self._tail(record, said)))
 
     # What calls wait for
 
@@ -188,7 +173,7 @@ class Audit:
     async def intent(self, opened: Sequence[Open], timeout_s: float) -> None:
         """Wait until the disk has what is about to be done. Raises Refused."""
         if self._log.trouble is None:
-            numbers = [self._log.call("intent", each.head) for each in opened]
+            numbers = [self._log.put(of_call("intent", *each.head, *_OPEN)) for each in opened]
             if await self._log.written(numbers, timeout_s, is_patient=timeout_s >= self.timeout_s):
                 return
             if self._log.trouble is None:
@@ -208,6 +193,15 @@ class Audit:
         if not numbers or await self._log.written(numbers, timeout_s, is_patient=is_patient):
             return None
         return Refused(Reason.OUTCOME_UNKNOWN, _UNRECORDED)
+
+
+def _said_of(record: Record) -> str:
+    """What there is to say again where it differs: words of closed sets."""
+    refusal = record.refusal
+    if refusal is None and record.verdict is _OK:
+        return _USUAL
+    reason = "" if refusal is None else f',"reason":"{refusal.reason}"'
+    return f',"result":"{result_of(record)}","outcome":"{record.outcome}"{reason}'
 
 
 def result_of(record: Record) -> str:

@@ -21,7 +21,7 @@ belongs. A clock that goes back leaves the order as it is. `kind` is one of
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -44,19 +44,12 @@ _SEAL_BYTES: Final = len(_MARK) + 64 + len(_END)
 
 
 class Line(Struct, omit_defaults=True, gc=False):
-    """What each line begins with."""
-
-    seq: int
-    chain: str
-    prev: str
-    time: str
-    kind: str
+    """What stands in a line behind its place in the chain and its time: the fields of a record, or some of them."""
 
 
-class CallLine(Line, omit_defaults=True, gc=False):
-    """An intent, a result, or what is amended."""
+class Asked(Line, omit_defaults=True, gc=False):
+    """Who asked for what, and by which rule they may: the same for many calls."""
 
-    request_id: str = ""
     issuer: str = ""
     subject: str = ""
     tenant: str = ""
@@ -66,16 +59,19 @@ class CallLine(Line, omit_defaults=True, gc=False):
     tool: str = ""
     tool_class: str = msgspec.field(default="", name="class")
     rule: str = ""
+
+
+class Place(Line, omit_defaults=True, gc=False):
+    """From where, and through which sidecar: the same for many calls, too."""
+
     peer: str = ""
     session: str = ""
     instance: str = ""
-    trace_id: str = ""
-    args_hash: str = ""
-    result: str = ""
-    outcome: str = ""
-    reason: str = ""
-    attempts: int = 0
-    duration_s: float = 0.0
+
+
+class Beside(Line, omit_defaults=True, gc=False):
+    """What there is to say of few calls."""
+
     approval_id: str = ""
     idempotency_key: str = ""
     would_refuse: str = ""
@@ -84,6 +80,7 @@ class CallLine(Line, omit_defaults=True, gc=False):
 class EventLine(Line, omit_defaults=True, gc=False):
     """Anything but a call."""
 
+    kind: str = ""
     what: str = ""
     fields: dict[str, object] = {}
 
@@ -91,13 +88,14 @@ class EventLine(Line, omit_defaults=True, gc=False):
 class CheckpointLine(Line, omit_defaults=True, gc=False):
     """`signature` is Ed25519 over `signed_text`, in hexadecimal digits; `key` names the key."""
 
+    kind: str = ""
     why: str = ""
     key: str = ""
     signature: str = ""
 
 
-Entry: TypeAlias = tuple[type[Line], float, str, Sequence[object]]
-"""The kind of line, when it happened (seconds from 1970), and what stands behind the fields of `Line`."""
+Entry: TypeAlias = tuple[float, str]
+"""When it happened (seconds from 1970), and the fields of its line, encoded."""
 
 
 class Chain:
@@ -113,12 +111,12 @@ class Chain:
         self.last = last
         """Its hash."""
 
-    def sealed(self, body: bytes) -> bytes:
-        """The line of a JSON object that names `seq + 1` and `last`."""
-        text = body[:-1]
+    def sealed(self, time: str, fields: str) -> bytes:
+        """The next line, of these fields."""
+        self.seq = seq = self.seq + 1
+        text = f'{{"seq":{seq},"chain":"{self.id}","prev":"{self.last}","time":"{time}",{fields}'.encode()
         self.last = hash_ = sha256(text).hexdigest()
-        self.seq += 1
-        return text + _MARK + hash_.encode() + _END
+        return b"".join((text, _MARK, hash_.encode(), _END))
 
 
 def hash_of(line: bytes) -> str | None:
@@ -133,19 +131,49 @@ def signed_text(chain: str, seq: int, prev: str, time: str) -> bytes:
     return f"{FORMAT} checkpoint\n{chain}\n{seq}\n{prev}\n{time}\n".encode()
 
 
+Redact: TypeAlias = Callable[[bytes], bytes]
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(line: Line) -> bytes:
-    """One JSON object in printable ASCII, without a line break, whatever its texts hold: nobody who chooses one can end
-    the line, hide in it, or make it long."""
+def encoded(line: Line, redact: Redact = bytes) -> str:
+    """The members of a JSON object, without its braces, in printable ASCII, whatever its texts hold: nobody who chooses
+    one can end the line, hide in it, or make it long. `redact` takes JSON and gives it back without what must not be in
+    it."""
     try:
         body = _encode(line)
     except (UnicodeEncodeError, TypeError):
-        return _harmless(line)
-    if body.isascii() and len(body) <= LONG_LINE_BYTES and b"\x7f" not in body:
-        return body
-    return _harmless(line)
+        body = _harmless(line)
+    else:
+        if not body.isascii() or len(body) > LONG_LINE_BYTES or b"\x7f" in body:
+            body = _harmless(line)
+    return redact(body)[1:-1].decode()
+
+
+Head: TypeAlias = tuple[str, str, str, str, str]
+"""What all records of a call say: its id, who, where, trace id, and hash of the arguments, as `of_call` has them."""
+
+
+def of_call(
+    kind: str,
+    request_id: str,
+    who: str,
+    where: str,
+    trace_id: str,
+    args_hash: str,
+    said: str,
+    attempts: int,
+    duration_s: float | None,
+    beside: str,
+) -> str:
+    """The fields of an intent, a result, or what is amended. `who`, `where`, `said` and `beside` are parts that are
+    encoded already, each with a comma before it, or empty; ids are printable ASCII without quotes."""
+    trace = f',"trace_id":"{trace_id}"' if trace_id else ""
+    hashed = f',"args_hash":"{args_hash}"' if args_hash else ""
+    tries = f',"attempts":{attempts}' if attempts else ""
+    took = "" if duration_s is None else f',"duration_s":{_encode(duration_s).decode()}'
+    return (
+        f'"kind":"{kind}","request_id":"{request_id}"{who}{where}{trace}{hashed}{said}{tries}{took}{beside}'
+    )
 
 
 def _harmless(line: Line) -> bytes:

@@ -82,13 +82,15 @@ class AuditFile:
         read = read_line(line + b"\n")
         return 1 if read is None else read[0].seq
 
-    def append(self, lines: bytearray) -> None:
+    def append(self, lines: list[bytes]) -> None:
         """Write what is there and take it away, as far as the disk goes."""
-        while lines:
-            with memoryview(lines) as rest:
-                count = os.write(self._descriptor, rest)
-            self.size += count
-            del lines[:count]
+        whole, written = b"".join(lines), 0
+        try:
+            while written < len(whole):
+                written += os.write(self._descriptor, memoryview(whole)[written:])
+        finally:
+            self.size += written
+            lines[:] = [whole[written:]] if written < len(whole) else []
 
     def synced(self) -> None:
         """Wait until the disk has it."""

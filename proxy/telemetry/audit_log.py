@@ -12,17 +12,17 @@ import secrets
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from hashlib import sha256
 from typing import Final, Protocol
 
 from ..configuration.mistakes import Position, Report, SettingsError
 from ..model import Job
 from ..protocol.canonical import written
-from .audit_chain import CallLine, Entry, EventLine
-from .audit_scribe import CLOSE_S, RETRY_S, Redact, Scribe, Sign, Ways
+from .audit_chain import EventLine, Head, encoded
+from .audit_parts import Parts
+from .audit_scribe import CLOSE_S, RETRY_S, Scribe, Sign, Ways
 from .audit_settings import AuditSettings
 from .keyed import Keyed
+from .redaction import Redactor
 
 FLUSH_S: Final = 0.5
 """Between two groups in batch mode: with what a disk takes for one, less than the second that is promised."""
@@ -32,7 +32,6 @@ SOON: Final = 2_048
 """Waiting records that are not let wait for the next group."""
 
 _KEY_NAME_DIGITS: Final = 8
-_SESSION_DIGITS: Final = 16
 
 
 class Life(Protocol):
@@ -54,12 +53,11 @@ class Open:
 
     __slots__ = ("head", "number", "said")
 
-    def __init__(self, head: tuple[object, ...]) -> None:
+    def __init__(self, head: Head) -> None:
         self.head = head
-        """What stands behind the fields of `Line`: who, what, where."""
         self.number: int | None = None
         """The last record of what became of it; None: there is none yet."""
-        self.said: tuple[object, ...] | None = None
+        self.said: str | None = None
         """What that says."""
 
 
@@ -74,13 +72,13 @@ class AuditLog:
         life: Life,
         host: str,
         wall: Callable[[], float],
-        redact: Redact | None = None,
+        redactor: Redactor | None = None,
         sync: Callable[[int], None] = os.fdatasync,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         retry_s: float = RETRY_S,
     ) -> None:
-        """`life` tells people, `host` names this machine, `redact`, `sync` and `retry_s` are as `Scribe` has them.
-        Opens the file: waits for the disk, a few seconds at most. Raises SettingsError."""
+        """`life` tells people, `host` names this machine, `sync` and `retry_s` are as `Scribe` has them. Opens
+        the file: waits for the disk, a few seconds at most. Raises SettingsError."""
         self._life = life
         self._host = host
         self._wall = wall
@@ -101,13 +99,17 @@ class AuditLog:
         self._random_key = secrets.token_bytes(32)
         self._keyed = Keyed(self._random_key)
         self.instance = settings.instance or host
+        redactor = redactor or Redactor()
+        self._redact = redactor.bytes
+        self.parts = Parts(redactor)
+        """Of the records of calls."""
         self._scribe = Scribe(
             settings.file,
             _ways(settings, sign),
             told=self._told,
             token=lambda: secrets.token_hex(16),
             wall=wall,
-            redact=redact,
+            redact=self._redact,
             sync=sync,
             retry_s=retry_s,
         )
@@ -154,14 +156,11 @@ class AuditLog:
 
     def event(self, what: str, **fields: object) -> None:
         """An operator or the process did something. Never a secret; texts are bounded."""
-        self.put((EventLine, self._wall(), "event", (what, fields)))
+        self.put(encoded(EventLine("event", what, fields), self._redact))
         self._scribe.wake()
 
-    def call(self, kind: str, values: Sequence[object]) -> int:
-        """A record of a call. The number by which to wait for it; 0 where it is lost."""
-        return self.put((CallLine, self._wall(), kind, values))
-
-    def put(self, entry: Entry) -> int:
+    def put(self, fields: str) -> int:
+        """A record: its fields, encoded. The number by which to wait for it; 0 where it is lost."""
         queue = self._queue
         if len(queue) >= SOON:
             self._scribe.wake()
@@ -169,7 +168,7 @@ class AuditLog:
                 return self._lost()
         if self._is_closed:
             return self._lost()
-        queue.append(entry)
+        queue.append((self._wall(), fields))
         self._put += 1
         return self._put
 
@@ -298,10 +297,4 @@ def _mistake(file: str, error: OSError) -> SettingsError:
     return SettingsError(report.mistakes)
 
 
-@lru_cache(1_024)
-def session_digest(session: str) -> str:
-    """Tells sessions apart without naming them: who knows one speaks in it."""
-    return sha256(session.encode("utf-8", "surrogateescape")).hexdigest()[:_SESSION_DIGITS]
-
-
-__all__ = ["AuditLog", "Open", "session_digest"]
+__all__ = ["AuditLog", "Open"]

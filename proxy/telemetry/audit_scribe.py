@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from .audit_chain import Chain, CheckpointLine, Entry, EventLine, encoded, signed_text
+from .audit_chain import Chain, CheckpointLine, Entry, EventLine, Redact, encoded, signed_text
 from .audit_file import AuditFile, NotOurs, Sync
 from .audit_settings import STDOUT
 from .audit_verifier import CLOSE, ROTATION, WRITTEN_AGAIN
@@ -39,7 +39,6 @@ CLOSE_S: Final = 5.0
 ROTATE_AGAIN_S: Final = 60.0
 """After another file could not be begun."""
 
-Redact = Callable[[bytes], bytes]
 Told = Callable[[int, str | None], None]
 """(records that were handed over and are on the disk, or are not; why not). Called in the thread."""
 
@@ -74,13 +73,13 @@ class Scribe:
         told: Told,
         token: Callable[[], str],
         wall: Callable[[], float],
-        redact: Redact | None = None,
+        redact: Redact = bytes,
         sync: Sync = os.fdatasync,
         now: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,
     ) -> None:
-        """`told` hears of each group. `token` gives 128 random bits in 32 hexadecimal digits. `redact` takes the JSON
-        of a record and gives it back without what must not be in it, as JSON."""
+        """`told` hears of each group. `token` gives 128 random bits in 32 hexadecimal digits. `redact` is as
+        `encoded` has it."""
         self.ways = ways
         """Others may take their place at any time."""
         self.lost: Counted = Counted()
@@ -107,8 +106,8 @@ class Scribe:
         self._clock = _Clock()
         self._file: AuditFile
         self._chain: Chain
-        self._lines = bytearray()
-        """What the disk has not taken."""
+        self._lines: list[bytes] = []
+        """What the disk has not taken; the first may be the rest of a line."""
         self._first = 0
         """The number of the first record of this file."""
         self._taken = 0
@@ -198,7 +197,7 @@ class Scribe:
                 self._chain = Chain(last.chain, last.seq, hash_)
             if found.left:
                 # It stays where it is, as evidence; it only gets an end, so that the next line begins a line.
-                self._lines += b"" if found.left.endswith(b"\n") else b"\n"
+                self._lines.append(b"" if found.left.endswith(b"\n") else b"\n")
                 left = {"bytes": len(found.left), "sha256": sha256(found.left).hexdigest()}
                 self._event("torn", "what a crash left", left)
             self._first = 1
@@ -224,7 +223,7 @@ class Scribe:
         take, add = self.queue.popleft, self._add
         for _ in range(count):
             self._taken += 1
-            add(take())
+            add(*take())
         self._since_checkpoint += count
         is_due = self._since_checkpoint >= ways.checkpoint_records or (
             self._since_checkpoint and self._now() >= self._checkpoint_at
@@ -242,17 +241,11 @@ class Scribe:
         self._file.synced()
         self._unsynced_from = self._chain.seq + 1
 
-    def _add(self, entry: Entry) -> None:
-        make, at, kind, values = entry
-        chain = self._chain
-        body = encoded(make(chain.seq + 1, chain.id, chain.last, self._clock.text(at), kind, *values))
-        if self._redact is not None:
-            # The one place where what is known to be secret is taken out of whatever is written.
-            body = self._redact(body)
-        self._lines += chain.sealed(body)
+    def _add(self, at: float, fields: str) -> None:
+        self._lines.append(self._chain.sealed(self._clock.text(at), fields))
 
     def _event(self, kind: str, what: str, fields: Mapping[str, object]) -> None:
-        self._add((EventLine, self._wall(), kind, (what, dict(fields))))
+        self._add(self._wall(), encoded(EventLine(kind, what, dict(fields)), self._redact))
 
     def _begin(self, *, is_new: bool = False) -> None:
         """The first line of a file."""
@@ -265,9 +258,8 @@ class Scribe:
         if sign is not None:
             key = sign.name
             signature = sign(signed_text(chain.id, chain.seq + 1, chain.last, at)).hex()
-        line = CheckpointLine(chain.seq + 1, chain.id, chain.last, at, "checkpoint", why, key, signature)
-        self._to_anchor = chain.sealed(encoded(line))
-        self._lines += self._to_anchor
+        self._to_anchor = chain.sealed(at, encoded(CheckpointLine("checkpoint", why, key, signature)))
+        self._lines.append(self._to_anchor)
         self._since_checkpoint = 0
         self._checkpoint_at = self._now() + self.ways.checkpoint_s
 
@@ -386,11 +378,12 @@ class _Clock:
         self._text = ""
 
     def text(self, at: float) -> str:
-        second, micros = divmod(int(at * 1_000_000 + 0.5), 1_000_000)
+        micros = int(at * 1_000_000 + 0.5)
+        second = micros // 1_000_000
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._text}{micros:06d}Z"
+        return f"{self._text}{str(micros % 1_000_000 + 1_000_000)[1:]}Z"
 
 
-__all__ = ["Counted", "Redact", "Scribe", "Sign", "Ways"]
+__all__ = ["Counted", "Scribe", "Sign", "Ways"]

@@ -41,6 +41,7 @@ class Redactor:
         """What `made` was when the secrets were looked at."""
         self._texts: tuple[str, ...] = ()
         self._bytes: tuple[bytes, ...] = ()
+        self._has_digits = False
 
     def is_news(self) -> bool:
         """Whether there are secrets that nobody looked for until now."""
@@ -61,6 +62,11 @@ class Redactor:
             if form in data:
                 data = data.replace(form, HIDDEN.encode())
         return _USERINFO_BYTES.sub(rb"\1" + HIDDEN.encode() + b"@", data) if b"://" in data else data
+
+    @property
+    def knows_digits(self) -> bool:
+        """Whether a secret can be among hexadecimal digits in lower case: if not, they need not be looked through."""
+        return self._has_digits
 
     def value(self, value: object, depth: int = MAX_DEPTH) -> object:
         """The same of a JSON value: texts without secrets, nothing under a name of credentials, at any depth."""
@@ -87,6 +93,7 @@ class Redactor:
         # A form that holds another one goes first: or the other would be taken out of its middle.
         self._texts = tuple(sorted(found, key=lambda form: (-len(form), form)))
         self._bytes = tuple(form.encode("utf-8", "surrogatepass") for form in self._texts)
+        self._has_digits = any(not form.strip("0123456789abcdef") for form in self._texts)
         self.learnt = now
 
 

@@ -86,8 +86,8 @@ def thread_part(path: str, audit: Audit, log: AuditLog) -> float:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     began = time.perf_counter()
     for entry in entries:
-        scribe._add(entry)
-    os.write(descriptor, scribe._lines)
+        scribe._add(*entry)
+    os.write(descriptor, b"".join(scribe._lines))
     took = time.perf_counter() - began
     os.ftruncate(descriptor, 0)
     os.close(descriptor)

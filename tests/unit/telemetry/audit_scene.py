@@ -12,10 +12,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from proxy.telemetry.audit_chain import Asked, encoded
 from proxy.telemetry.audit_command import verify
 from proxy.telemetry.audit_log import AuditLog
-from proxy.telemetry.audit_scribe import Redact, Sign
+from proxy.telemetry.audit_scribe import Sign
 from proxy.telemetry.audit_settings import AuditSettings
+from proxy.telemetry.redaction import Redactor
 
 LONGEST_S = 5.0
 Line = dict[str, Any]
@@ -59,7 +61,8 @@ class Scene:
         return await self.log.written([number], timeout_s)
 
     def call(self, tool: str = "drop_table", kind: str = "result") -> int:
-        return self.log.call(kind, ("r-1", "issuer", "ann", "acme", "", "", "tools/call", tool))
+        asked = Asked("issuer", "ann", "acme", "", "", "tools/call", tool)
+        return self.log.put(f'"kind":"{kind}",{encoded(asked)}')
 
 
 def lines_of(path: Path) -> list[Line]:
@@ -84,7 +87,7 @@ async def audit(
     path: Path,
     *,
     sign: Sign | None = None,
-    redact: Redact | None = None,
+    redactor: Redactor | None = None,
     wall: Callable[[], float] = lambda: 1_767_323_045.000006,
     retry_s: float = 0.01,
     **settings: Any,
@@ -102,7 +105,7 @@ async def audit(
         life=tell,
         host="here",
         wall=wall,
-        redact=redact,
+        redactor=redactor,
         sync=disk,
         retry_s=retry_s,
     )

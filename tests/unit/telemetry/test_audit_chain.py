@@ -12,13 +12,14 @@ from hypothesis import strategies as some
 
 from proxy.telemetry.audit_chain import (
     LONGEST_LINE_BYTES,
-    CallLine,
+    Asked,
     Chain,
     CheckpointLine,
     EventLine,
     Line,
     encoded,
     hash_of,
+    of_call,
     signed_text,
 )
 from proxy.telemetry.audit_verifier import Anchors, IsSigned, Kind, Verifier
@@ -38,8 +39,10 @@ class Book:
         self.begin()
 
     def add(self, make: type[Line], kind: str, *values: object) -> bytes:
-        chain = self.chain
-        line = chain.sealed(encoded(make(chain.seq + 1, chain.id, chain.last, TIME, kind, *values)))
+        return self.put(encoded(make(kind, *values)))
+
+    def put(self, fields: str) -> bytes:
+        line = self.chain.sealed(TIME, fields)
         self.files[-1].append(line)
         return line
 
@@ -48,7 +51,8 @@ class Book:
         self.add(EventLine, "file", "begins", {"format": "1"})
 
     def call(self, tool: str = "drop_table") -> bytes:
-        return self.add(CallLine, "result", "r-1", "issuer", "ann", "acme", "", "f00", "tools/call", tool)
+        who = encoded(Asked("issuer", "ann", "acme", "", "f00", "tools/call", tool))
+        return self.put(of_call("result", "r-1", f",{who}", "", "", "", "", 0, None, ""))
 
     def checkpoint(self, why: str = "interval") -> bytes:
         chain = self.chain
@@ -293,16 +297,14 @@ _TEXTS = some.text(some.characters(codec=None), max_size=400)
 
 @given(some.lists(_TEXTS, min_size=8, max_size=8), some.dictionaries(_TEXTS, _TEXTS, max_size=4))
 def test_nobody_who_chooses_a_text_ends_a_line_or_hides_in_it(
-    texts: list[str], fields: dict[str, str]
+    texts: list[str], given: dict[str, str]
 ) -> None:
     """Issue 8: injection-proof. Control characters, line separators, bidi, lone surrogates, quotes, any length."""
-    call = CallLine(1, "c", "p", TIME, "intent", *texts)  # type: ignore[arg-type]  # eight are all texts
-    for line in (call, EventLine(1, "c", "p", TIME, "event", "x", dict(fields))):
-        body = encoded(line)
-        assert body.isascii()
-        assert all(0x20 <= byte < 0x7F for byte in body)
-        assert len(body) < LONGEST_LINE_BYTES
-        assert json.loads(body)["seq"] == 1
+    for fields in (Asked("i", *texts), EventLine("event", "x", dict(given))):
+        line = Chain("c").sealed(TIME, encoded(fields))
+        assert all(0x20 <= byte < 0x7F for byte in line[:-1])
+        assert len(line) < LONGEST_LINE_BYTES
+        assert json.loads(line)["seq"] == 1
 
 
 @pytest.mark.parametrize(

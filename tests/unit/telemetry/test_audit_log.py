@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from proxy.configuration.mistakes import SettingsError
+from proxy.secret import Secret
 from proxy.telemetry import audit_log, audit_scribe
 from proxy.telemetry.audit_signing import make_key, read_signer
 from tests.unit.telemetry.audit_scene import audit, checked, kinds_of, lines_of, until
@@ -329,9 +330,11 @@ async def test_many_calls_share_one_sync(file: Path) -> None:
 
 async def test_what_is_known_to_be_secret_is_taken_out_before_it_is_hashed(file: Path) -> None:
     """Issue 8, logs: redaction by value of every known secret, in this sink too."""
-    async with audit(file, redact=lambda line: line.replace(b"hunter2", b"***")) as scene:
-        scene.call("hunter2")
+    secret = Secret("hunter2-hunter2")
+    async with audit(file) as scene:
+        scene.log.event("mode set", by="hunter2-hunter2")
     assert b"hunter2" not in file.read_bytes()
+    assert secret.reveal()
     assert checked(file)[0] == 0
 
 
