@@ -6,6 +6,7 @@ beyond the call but counts. A sink is a plain function of the finished journey; 
     building.py         settings → the room
     journey.py          the record of one call, its attempts, and who hears of them (`Observers`)
     logs.py             one JSON line a call, and lines about the life of the process
+        call_lines.py       what the line of a call says
         lines.py            how a line looks, whatever strangers wrote into it
         output.py           lines to standard error, for which nobody waits
         channels.py         what Python and its libraries would print, as lines

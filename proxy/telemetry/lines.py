@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, field
+from msgspec import Raw
 
 from .redaction import Redactor
 
@@ -27,38 +27,6 @@ _OBEYED: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2
 _PLAIN: Final = re.compile(r"[\w./:@+,;%~()\[\]-]+", re.ASCII)
 
 
-class CallLine(Struct, kw_only=True):
-    """One message. What is not set is not there; texts are `Raw`, from `Words`."""
-
-    time: object = UNSET
-    level: object = UNSET
-    msg: object = UNSET
-    request_id: object = UNSET
-    client_request_id: object = UNSET
-    trace_id: object = UNSET
-    tenant: object = UNSET
-    principal: object = UNSET
-    revision: object = UNSET
-    kind: object = UNSET
-    method: object = UNSET
-    tool: object = UNSET
-    tool_class: object = field(name="class", default=UNSET)
-    rule: object = UNSET
-    outcome: object = UNSET
-    reason: object = UNSET
-    why: object = UNSET
-    error: object = UNSET
-    ending: object = UNSET
-    duration_s: object = UNSET
-    attempts: object = UNSET
-    waited_s: object = UNSET
-    cache: object = UNSET
-    args_hash: object = UNSET
-    would_refuse: object = UNSET
-    altered: object = UNSET
-    unsaid: object = UNSET
-
-
 class Words:
     """Texts → what stands in a line for them, encoded."""
 
@@ -67,14 +35,16 @@ class Words:
         self._known: dict[str, Raw] = {}
 
     def renewed(self) -> dict[str, Raw]:
-        """What is encoded already, to look at before a call of this; without what was before there was another
-        secret. For one line."""
+        """What is encoded already; without what was before there was another secret. To be called for each line."""
         if self._redactor.is_news():
             self._known.clear()
             self._redactor.text("")
         return self._known
 
     def __call__(self, text: str) -> Raw:
+        known = self._known.get(text)
+        if known is not None:
+            return known
         cut = whole(self._redactor.text(text[:LONGEST_LOOKED_THROUGH]))
         encoded = Raw(harmless(msgspec.json.encode(short(cut))))
         if len(text) <= LONGEST_TEXT:

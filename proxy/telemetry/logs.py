@@ -1,8 +1,8 @@
 """One JSON line for each call, and lines about the life of the process, to standard error.
 
 In: finished journeys and a few words. Out: lines, which nobody waits for. Never a payload, a header value or a
-credential: what is logged of calls is listed in `lines.py` field by field, and known secrets are taken out of whatever
-a stranger chose.
+credential: what is logged of calls is listed in `call_lines.py` field by field, and known secrets are taken out of
+whatever a stranger chose.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from ..model import Reason
+from .call_lines import CallLines
 from .journey import Record
-from .lines import CallLine, Words, as_json, as_text
+from .lines import as_json, as_text
 from .output import CLOSING_S, Output, standard_error
 from .redaction import Redactor
 from .settings import Level, Life
-from .trace_context import trace_id_of
 
 _RANKS: Final = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _WARNED: Final = frozenset({"upstream_error", "outcome_unknown", "timeout", "circuit_open"})
@@ -46,8 +44,7 @@ class Log:
         self._is_terminal = fd is not None and os.isatty(fd)
         self._as_line = as_text if self._is_terminal else as_json
         self.redactor = redactor or Redactor()
-        self._words = Words(self.redactor)
-        self._encode = msgspec.json.Encoder().encode  # words of closed sets as their values
+        self._calls = CallLines(self.redactor)
         self._now = _Clock(wall).now
         self._next_s = 0.0
         self._unsaid = 0
@@ -74,70 +71,16 @@ class Log:
 
     def call(self, record: Record) -> None:
         """A sink for journeys."""
-        call, refusal = record.call, record.refusal
-        outcome = record.outcome
+        refusal, outcome = record.refusal, record.outcome
         level = _level_of(record, outcome)
-        rank = _RANKS[level]
-        if rank < self._lowest:
+        if _RANKS[level] < self._lowest:
             return
-        if refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES and not self._may_say(record):
-            return
-        words = self._words
-        known = words.renewed()
-        line = CallLine(
-            time=self._now(),
-            level=level,
-            msg="message",
-            request_id=record.request_id,
-            outcome=outcome,
-            duration_s=int(record.duration_s * 1e6 + 0.5) / 1e6,  # a third of what `round` costs
-            attempts=record.attempts,
-        )
-        if record.client_request_id is not None:
-            line.client_request_id = words(record.client_request_id)
-        if record.trace is not None:
-            line.trace_id = record.trace.trace_id
-        elif rank >= _RANKS["warning"] and call is not None and (trace_id := trace_id_of(call)) is not None:
-            line.trace_id = trace_id
-        if (principal := record.principal) is not None:
-            line.tenant = known.get(principal.tenant) or words(principal.tenant)
-            line.principal = known.get(principal.subject) or words(principal.subject)
-        if call is not None:
-            line.revision = call.revision.name
-            line.kind = call.kind
-            if call.method:
-                line.method = known.get(call.method) or words(call.method)
-            if call.method == "tools/call":
-                line.msg = "tool call"
-                line.tool = None if call.target is None else known.get(call.target) or words(call.target)
-        if (permit := record.permit) is not None:
-            line.tool_class = permit.rule.tool_class
-            line.rule = known.get(permit.rule.id) or words(permit.rule.id)
-        elif record.denied_by is not None:
-            line.tool_class = record.denied_by.tool_class
-        if refusal is not None:
-            line.reason = refusal.reason
-            if refusal.why:
-                line.why = known.get(refusal.why) or words(refusal.why)
-            if refusal.__cause__ is not None:
-                # The type only: the text of a foreign exception may quote what it choked on.
-                line.error = type(refusal.__cause__).__name__
-        if record.ending is not None:
-            line.ending = record.ending
-        if record.waited_s:
-            line.waited_s = round(record.waited_s, 6)
-        if record.cache is not None:
-            line.cache = record.cache
-        if record.args_hash is not None:
-            line.args_hash = record.args_hash
-        if record.reported is not None:
-            rule, reason = record.reported
-            line.would_refuse = {"rule": words(rule), "reason": reason}
-        if record.altered_by:
-            line.altered = record.altered_by
-        if self._unsaid and refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES:
-            line.unsaid, self._unsaid = self._unsaid, 0
-        self._write(self._encode(line) + b"\n")
+        unsaid = 0
+        if refusal is not None and refusal.reason is Reason.TOO_MANY_FAILURES:
+            if not self._may_say(record):
+                return
+            unsaid, self._unsaid = self._unsaid, 0
+        self._write(self._calls.line(record, outcome, level, self._now(), unsaid))
 
     def _may_say(self, record: Record) -> bool:
         """Whoever tries credentials must not fill a disk: one line a second, which counts those before it."""
