@@ -50,8 +50,6 @@ class Telemetry:
         permitted: list[Sink] = []
         attempt_ended: list[Callable[[Try], None]] = []
         ended: list[Sink] = []
-        if traces is not None:
-            ended.append(traces.unread)
         if hash_args is not None:
             permitted.append(hash_args)
             ended.append(hash_args)
@@ -70,6 +68,7 @@ class Telemetry:
             ended.append(debugging.ended)
         observers = Observers(
             trace=None if traces is None else traces.opened,
+            unread=None if traces is None else traces.unread,
             permitted=permitted,
             attempt_ended=attempt_ended,
             ended=ended,

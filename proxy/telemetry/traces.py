@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from ..model import Call
 from .journey import Fields, Record, Trace, Try
 from .trace_context import NOTHING, RANDOM, SAMPLED, Received, Remote, received, write_traceparent
@@ -90,20 +92,20 @@ class Traces:
         return self._begun(said, _others(call, said))
 
     def unread(self, record: Record) -> None:
-        """A request has ended; was it one that could not be read?"""
-        if record.call is None and record.trace is None and record.refusal is not None:
+        """A request has ended that never was a call: could it not be read?"""
+        if record.refusal is not None:
             trace = record.trace = self._begun(NOTHING, ())
             trace.ended(record)
 
     def _begun(self, said: Received, others: Fields) -> Trace:
         """It begins a trace."""
         ids = self._bits(192)
-        text = f"{ids:048x}"
+        text = ids.to_bytes(24, "big").hex()  # a third of what a format takes
         trace_id = text[:32]
         is_sampled = ids >> 64 & _LOWER_64 < self._bound
         if is_sampled and self._spans is not None:
             return self._spans.opened(trace_id, SAMPLED | RANDOM, said, others, self._bits)
-        head = (b"traceparent", f"00-{trace_id}-{text[32:]}-0{RANDOM | is_sampled}".encode())
+        head = b"traceparent", f"00-{trace_id}-{text[32:]}-0{RANDOM | is_sampled}".encode()
         return Passed(trace_id, (head, *others) if others else (head,))
 
     def _joined(self, said: Received, parent: Remote, others: Fields) -> Trace:
@@ -119,15 +121,12 @@ class Traces:
         )
 
 
-class Passed:
+class Passed(Struct, gc=False):
     """A call that is not recorded: its context goes on. Fulfils `Trace`."""
 
-    __slots__ = ("_fields", "trace_id")
-    is_recorded: Final = False
-
-    def __init__(self, trace_id: str, fields: Fields) -> None:
-        self.trace_id = trace_id
-        self._fields = fields
+    trace_id: str
+    _fields: Fields
+    is_recorded: bool = False
 
     def attempted(self, attempt: Try) -> Fields:
         return self._fields

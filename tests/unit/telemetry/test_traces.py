@@ -47,7 +47,7 @@ class Scene:
             now=self.clock,
         )
         self.traces = Traces(chosen, spans if records else None, bits=self.bits, now=self.clock)
-        observers = Observers(trace=self.traces.opened, ended=(self.traces.unread,))
+        observers = Observers(trace=self.traces.opened, unread=self.traces.unread)
         self.failures: list[Exception] = []
         self._journeys = Journeys(observers, self.clock, self.failures.append)
 
