@@ -28,7 +28,9 @@ class Parts:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._is_news = redactor.is_news
+        self._made = redactor.made
+        self._learnt = -1
+        """What that was when there was nothing remembered."""
         self._asked: dict[_Who, str] = {}
         self._places: dict[_Where, str] = {}
         self._has_digits = False
@@ -37,7 +39,7 @@ class Parts:
         self, principal: Principal, call: Call, rule: Rule, instance: str, trace_id: str
     ) -> tuple[str, str, str]:
         """Who asked for what, and from where; and the trace id, which the caller may have chosen."""
-        if self._is_news():
+        if self._made() != self._learnt:
             self._forget()
         if self._has_digits:
             trace_id = self._redactor.text(trace_id)
@@ -74,10 +76,11 @@ class Parts:
         return _remembered(self._places, where, self.of(Place(address, digest, instance)), len(session or ""))
 
     def _forget(self) -> None:
+        """There is a secret that nobody looked for."""
+        self._learnt = self._made()
         self._asked.clear()
         self._places.clear()
-        self._redactor.text("")  # which learns the news
-        self._has_digits = self._redactor.knows_digits
+        self._has_digits = self._redactor.knows_digits()
 
 
 def _remembered(known: dict[_Key, str], key: _Key, part: str, size: int) -> str:

@@ -72,15 +72,16 @@ class CallLines:
     """Of one log."""
 
     def __init__(self, redactor: Redactor) -> None:
-        self._is_news = redactor.is_news
+        self._made = redactor.made
+        self._learnt = -1
+        """What that was when there was nothing remembered."""
         self._words = Words(redactor)
         self._asked: dict[_Key, str] = {}
 
     def line(self, record: Record, outcome: str, level: Level, now: str, unsaid: int) -> bytes:
         """`now` is the time; `unsaid`: how many such lines were left out before this one."""
-        if self._is_news():
-            self._words.renewed()
-            self._asked.clear()
+        if self._made() != self._learnt:
+            self._forget()
         call, refusal = record.call, record.refusal
         is_tool_call = call is not None and call.method == "tools/call"
         own_id = trace = why = ended = rest = ""
@@ -145,6 +146,12 @@ class CallLines:
         elif record.denied_by is not None:
             asked.tool_class = record.denied_by.tool_class
         return part(asked)
+
+    def _forget(self) -> None:
+        """There is a secret that nobody looked for."""
+        self._learnt = self._made()
+        self._words.known.clear()
+        self._asked.clear()
 
     def _why(self, refused: Refused) -> str:
         why = Why(reason=refused.reason)

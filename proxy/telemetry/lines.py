@@ -32,25 +32,19 @@ class Words:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._known: dict[str, Raw] = {}
-
-    def renewed(self) -> dict[str, Raw]:
-        """What is encoded already; without what was before there was another secret. To be called for each line."""
-        if self._redactor.is_news():
-            self._known.clear()
-            self._redactor.text("")
-        return self._known
+        self.known: dict[str, Raw] = {}
+        """To be cleared when there is another secret."""
 
     def __call__(self, text: str) -> Raw:
-        known = self._known.get(text)
+        known = self.known.get(text)
         if known is not None:
             return known
         cut = whole(self._redactor.text(text[:LONGEST_LOOKED_THROUGH]))
         encoded = Raw(harmless(msgspec.json.encode(short(cut))))
         if len(text) <= LONGEST_TEXT:
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()  # somebody makes names up
-            self._known[text] = encoded
+            if len(self.known) >= MOST_REMEMBERED:
+                self.known.clear()  # somebody makes names up
+            self.known[text] = encoded
         return encoded
 
 

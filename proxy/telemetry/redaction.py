@@ -36,16 +36,12 @@ class Redactor:
     ) -> None:
         """`secrets` are those there are, `made` a number that changes when there is a new one."""
         self._secrets = secrets
-        self._made = made
-        self.learnt = -1
-        """What `made` was when the secrets were looked at."""
+        self.made = made
+        """For whoever remembers what was looked through: when this has changed, it was not."""
+        self._learnt = -1
         self._texts: tuple[str, ...] = ()
         self._bytes: tuple[bytes, ...] = ()
         self._has_digits = False
-
-    def is_news(self) -> bool:
-        """Whether there are secrets that nobody looked for until now."""
-        return self._made() != self.learnt
 
     def text(self, text: str) -> str:
         """Without secrets, and without the password of any URL."""
@@ -63,9 +59,9 @@ class Redactor:
                 data = data.replace(form, HIDDEN.encode())
         return _USERINFO_BYTES.sub(rb"\1" + HIDDEN.encode() + b"@", data) if b"://" in data else data
 
-    @property
     def knows_digits(self) -> bool:
         """Whether a secret can be among hexadecimal digits in lower case: if not, they need not be looked through."""
+        self._learn()
         return self._has_digits
 
     def value(self, value: object, depth: int = MAX_DEPTH) -> object:
@@ -86,15 +82,15 @@ class Redactor:
         return value
 
     def _learn(self) -> None:
-        now = self._made()
-        if now == self.learnt:
+        now = self.made()
+        if now == self._learnt:
             return
         found = {form for secret in self._secrets() for form in forms(secret.reveal())}
         # A form that holds another one goes first: or the other would be taken out of its middle.
         self._texts = tuple(sorted(found, key=lambda form: (-len(form), form)))
         self._bytes = tuple(form.encode("utf-8", "surrogatepass") for form in self._texts)
         self._has_digits = any(not form.strip("0123456789abcdef") for form in self._texts)
-        self.learnt = now
+        self._learnt = now
 
 
 def hides(name: str) -> bool:

@@ -202,8 +202,8 @@ def test_names_that_nobody_has_twice_take_no_memory() -> None:
     for number in range(3 * MOST_REMEMBERED):
         words(f"tool-{number}")
         words("n" * 1_000 + str(number))
-    assert 0 < len(words.renewed()) <= MOST_REMEMBERED
-    assert max(map(len, words.renewed())) <= LONGEST_TEXT
+    assert 0 < len(words.known) <= MOST_REMEMBERED
+    assert max(map(len, words.known)) <= LONGEST_TEXT
 
 
 def test_a_known_secret_is_in_no_line_not_even_as_a_name() -> None:
@@ -217,6 +217,18 @@ def test_a_known_secret_is_in_no_line_not_even_as_a_name() -> None:
     log.life("said", why="it is hunter2-hunter2", beside={"hunter2-hunter2": [b"hunter2-hunter2"]})
     assert b"hunter2-hunter2" not in lines[1] + lines[2]
     assert json.loads(lines[1])["tool"] == HIDDEN
+    assert secret.reveal()
+
+
+def test_a_secret_that_another_sink_has_met_first_is_in_no_line() -> None:
+    """Issue 8, 4: what was remembered is forgotten by each who remembers, whoever looks for the secret first."""
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    log.call(record_of("hunter3-hunter3"))
+    secret = Secret("hunter3-hunter3")
+    assert log.redactor.text("hunter3-hunter3") == HIDDEN
+    log.call(record_of("hunter3-hunter3"))
+    assert b"hunter3-hunter3" not in lines[1]
     assert secret.reveal()
 
 
