@@ -374,16 +374,16 @@ class _Clock:
     """The time of a record: UTC, microseconds."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._second = ""
         self._text = ""
 
     def text(self, at: float) -> str:
-        micros = int(at * 1_000_000 + 0.5)
-        second = micros // 1_000_000
+        micros = str(int(at * 1_000_000 + 0.5)).zfill(7)
+        second = micros[:-6]
         if second != self._second:
             self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._text}{str(micros % 1_000_000 + 1_000_000)[1:]}Z"
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(int(second)))
+        return f"{self._text}{micros[-6:]}Z"
 
 
 __all__ = ["Counted", "Scribe", "Sign", "Ways"]

@@ -73,14 +73,11 @@ class Telemetry:
             attempt_ended=attempt_ended,
             ended=ended,
         )
-        self._journeys = Journeys(observers, failed=report)
+        self.open: Callable[[float], Record] = Journeys(observers, failed=report).open
+        """The journey of a request whose first byte came at that moment (seconds, monotonic)."""
         header = settings.request_id_header
         self.name_request = None if header is None else RequestIds(header)
         """How clients know the replies to their requests; None: they need not."""
-
-    def open(self, received: float) -> Record:
-        """The journey of a request whose first byte came at `received` (seconds, monotonic)."""
-        return self._journeys.open(received)
 
     def enter(self) -> None:
         """Calls pass by these settings from now on."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from ..model import Reason
+from ..model import Reason, Refused
 from .call_lines import CallLines
 from .journey import Record
 from .lines import as_json, as_text
@@ -38,9 +38,13 @@ class Log:
         redactor: Redactor | None = None,
     ) -> None:
         """Without `write` lines go to standard error as it is now."""
-        fd = None if write is not None else standard_error()
-        self._output = None if write is not None else Output(fd, lost=self._lost)
-        self._write: Callable[[bytes], object] = write or self._to_output
+        fd = None
+        self._output: Output | None = None
+        if write is None:
+            fd = standard_error()
+            self._output = Output(fd, lost=self._lost)
+            write = self._output.write
+        self._write = write
         self._is_terminal = fd is not None and os.isatty(fd)
         self._as_line = as_text if self._is_terminal else as_json
         self.redactor = redactor or Redactor()
@@ -72,7 +76,7 @@ class Log:
     def call(self, record: Record) -> None:
         """A sink for journeys."""
         refusal, outcome = record.refusal, record.outcome
-        level = _level_of(record, outcome)
+        level: Level = "info" if refusal is None and outcome not in _WARNED else _level_of(refusal, outcome)
         if _RANKS[level] < self._lowest:
             return
         unsaid = 0
@@ -111,13 +115,9 @@ class Log:
     def _lost(self, count: int) -> bytes:
         return self._life("lines were dropped: nobody took them", "warning", {"dropped": count})
 
-    def _to_output(self, line: bytes) -> None:
-        if self._output is not None:
-            self._output.write(line)
 
-
-def _level_of(record: Record, outcome: str) -> Level:
-    if record.refusal is not None and record.refusal.__cause__ is not None:
+def _level_of(refusal: Refused | None, outcome: str) -> Level:
+    if refusal is not None and refusal.__cause__ is not None:
         return "error"
     return "warning" if outcome in _WARNED else "info"
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from ..model import Call, Kind, Reason, Refused, Verdict
 from .families import ALL, BY_NAME, METHODS, POLICY, Family
-from .journey import Record, Trace, Try
+from .journey import Record, Try
 from .labels import MOST_TOOLS, OTHER, Names, Series, is_fit
 from .windows import (
     NO_LABELS,
@@ -151,8 +151,10 @@ class Metrics:
             ways.count[0] += 1
             if ways.latency is not None:
                 bucket = ways.latency.observe(record.duration_s)
-                if record.trace is not None:
-                    self._exemplify(ways.latency, bucket, record.trace, record.duration_s)
+                # Whoever follows an exemplar wants to find the trace: one that nobody collects is none.
+                if record.trace is not None and record.trace.is_recorded:
+                    shown = Exemplar(record.trace.trace_id, record.duration_s, self._wall())
+                    ways.latency.exemplars[bucket] = shown
             permit = record.permit
             rule = record.denied_by if permit is None else permit.rule
             if rule is not None and rule.tool_class == "dangerous":
@@ -297,11 +299,6 @@ class Metrics:
         if tool == target:
             self._dangers[target] = cell
         return cell
-
-    def _exemplify(self, latency: Cells, bucket: int, trace: Trace, seconds: float) -> None:
-        # Whoever follows an exemplar wants to find the trace: one that nobody collects is none.
-        if trace.is_recorded:
-            latency.exemplars[bucket] = Exemplar(trace.trace_id, seconds, self._wall())
 
     def _refused(self, record: Record, refused: Refused, tenant: str) -> None:
         reason = refused.reason

@@ -61,6 +61,8 @@ class Output:
         """The last one that ran."""
         self._soon: asyncio.AbstractEventLoop | None = None
         """The one in which the next flush is due."""
+        self._thread: int | None = None
+        """The thread of that loop, where it is known."""
         # Warnings and the collector of cycles may write while we do: the same thread must not wait for itself.
         self._lock = threading.RLock()
         self._at_once, self._poll = _kind_of(fd)
@@ -81,14 +83,9 @@ class Output:
                 return
             self._lines.append(line)
             self._waiting_bytes = size
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                self._write_outside()
-                return
-            if loop is not self._soon:
-                self._soon = self._loop = loop
-                loop.call_soon(self._turn, loop)
+            # Nearly always. To ask for the running loop takes a system call, to ask this one whether it runs does not.
+            if self._soon is None or self._thread != threading.get_ident() or not self._soon.is_running():
+                self._make_due()
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Write what can be written in that time."""
@@ -98,13 +95,24 @@ class Output:
                 if self._poll is not None:
                     self._poll.poll(min(left_s, LONGEST_LOOK_S) * 1000)
 
+    def _make_due(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write_outside()
+            return
+        if loop is not self._soon:
+            self._soon = self._loop = loop
+            loop.call_soon(self._turn, loop)
+        self._thread = threading.get_ident()
+
     def _write_outside(self) -> None:
         """In a thread, before the loop runs or after: at once, because the loop may be blocked. What cannot be written
         is left to it."""
         if self._flush() and self._soon is None and self._loop is not None:
             with suppress(RuntimeError):  # it is closed: `close` does the rest
                 self._loop.call_soon_threadsafe(self._turn, self._loop)
-                self._soon = self._loop
+                self._soon, self._thread = self._loop, None
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
