@@ -149,33 +149,6 @@ def encoded(line: Line, redact: Redact = bytes) -> str:
     return redact(body)[1:-1].decode()
 
 
-Head: TypeAlias = tuple[str, str, str, str, str]
-"""What all records of a call say: its id, who, where, trace id, and hash of the arguments, as `of_call` has them."""
-
-
-def of_call(
-    kind: str,
-    request_id: str,
-    who: str,
-    where: str,
-    trace_id: str,
-    args_hash: str,
-    said: str,
-    attempts: int,
-    duration_s: float | None,
-    beside: str,
-) -> str:
-    """The fields of an intent, a result, or what is amended. `who`, `where`, `said` and `beside` are parts that are
-    encoded already, each with a comma before it, or empty; ids are printable ASCII without quotes."""
-    trace = f',"trace_id":"{trace_id}"' if trace_id else ""
-    hashed = f',"args_hash":"{args_hash}"' if args_hash else ""
-    tries = f',"attempts":{attempts}' if attempts else ""
-    took = "" if duration_s is None else f',"duration_s":{_encode(duration_s).decode()}'
-    return (
-        f'"kind":"{kind}","request_id":"{request_id}"{who}{where}{trace}{hashed}{said}{tries}{took}{beside}'
-    )
-
-
 def _harmless(line: Line) -> bytes:
     """The same for texts that are long or odd: cut, and escaped."""
     names = {each.name: each.encode_name for each in msgspec.structs.fields(line)}

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from ..configuration.mistakes import Position, Report, SettingsError
 from ..model import Job
 from ..protocol.canonical import written
-from .audit_chain import EventLine, Head, encoded
+from .audit_chain import EventLine, encoded
 from .audit_parts import Parts
 from .audit_scribe import CLOSE_S, RETRY_S, Scribe, Sign, Ways
 from .audit_settings import AuditSettings
@@ -53,8 +53,9 @@ class Open:
 
     __slots__ = ("head", "number", "said")
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: str) -> None:
         self.head = head
+        """Who, what, where: the fields that all its records have."""
         self.number: int | None = None
         """The last record of what became of it; None: there is none yet."""
         self.said: str | None = None

@@ -220,10 +220,11 @@ class Scribe:
         if self._file.size >= ways.max_file_bytes and self._now() >= self._rotate_at:
             self._rotate()
         count = min(len(self.queue), MOST_AT_ONCE)
-        take, add = self.queue.popleft, self._add
+        take, time_of, sealed, lines = self.queue.popleft, self._clock.text, self._chain.sealed, self._lines
         for _ in range(count):
             self._taken += 1
-            add(*take())
+            at, fields = take()
+            lines.append(sealed(time_of(at), fields))
         self._since_checkpoint += count
         is_due = self._since_checkpoint >= ways.checkpoint_records or (
             self._since_checkpoint and self._now() >= self._checkpoint_at

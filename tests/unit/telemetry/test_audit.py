@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -151,6 +152,34 @@ async def test_a_record_says_who_did_what_when_where_and_what_became_of_it(tmp_p
     assert (len(result["session"]), intent["args_hash"]) == (16, hash_)
     assert (amended["result"], amended["duration_s"]) == ("ok", 0.25)
     assert b"s-secret" not in it.scene.path.read_bytes()
+
+
+GOLDEN = (
+    b'{"seq":4,"chain":"<chain>","prev":"<prev>","time":"2026-01-02T03:04:05.000006Z","kind":"result",'
+    b'"request_id":"<request_id>","issuer":"https://login","subject":"ann","tenant":"acme","client":"agent",'
+    b'"credential":"jwt:0a1b2c3d","method":"tools/call","tool":"delete_all","class":"dangerous","rule":"delete_*",'
+    b'"peer":"192.0.2.7","session":"6a840baf5d8c3ff2","instance":"pod-1","args_hash":"<args_hash>",'
+    b'"result":"refused","outcome":"denied","reason":"mode","attempts":1,"duration_s":5e-6,"approval_id":"c-1",'
+    b'"would_refuse":"rate_limited","hash":"<hash>"}'
+)
+"""What the first version wrote, but for what is another one each time."""
+
+
+async def test_the_line_of_a_call_looks_like_this(tmp_path: Path) -> None:
+    """Files that are written on hold lines that look alike, byte for byte, whichever version wrote them."""
+    async with room(tmp_path, instance="pod-1") as it:
+        _, record, _ = it.call(session="s-1")
+        record.attempted().unreached()
+        record.refused(Refused(Reason.MODE))
+        record.known_as(approval="c-1")
+        record.would_refuse(Rule(id="other"), Reason.RATE_LIMITED)
+        it.now += 0.000_005
+        record.ended(Ending.COMPLETE)
+    raw = it.scene.path.read_bytes().splitlines()[3]
+    line = json.loads(raw)
+    for name in ("chain", "prev", "request_id", "args_hash", "hash"):
+        raw = raw.replace(f'"{name}":"{line[name]}"'.encode(), f'"{name}":"<{name}>"'.encode())
+    assert raw.split(b",") == GOLDEN.split(b",")
 
 
 async def test_the_intent_is_on_the_disk_before_the_server_hears_of_it(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from proxy.telemetry.audit_chain import (
     Line,
     encoded,
     hash_of,
-    of_call,
     signed_text,
 )
 from proxy.telemetry.audit_verifier import Anchors, IsSigned, Kind, Verifier
@@ -51,8 +50,8 @@ class Book:
         self.add(EventLine, "file", "begins", {"format": "1"})
 
     def call(self, tool: str = "drop_table") -> bytes:
-        who = encoded(Asked("issuer", "ann", "acme", "", "f00", "tools/call", tool))
-        return self.put(of_call("result", "r-1", f",{who}", "", "", "", "", 0, None, ""))
+        asked = encoded(Asked("issuer", "ann", "acme", "", "f00", "tools/call", tool))
+        return self.put(f'"kind":"result","request_id":"r-1",{asked}')
 
     def checkpoint(self, why: str = "interval") -> bytes:
         chain = self.chain

@@ -10,12 +10,10 @@ from hypothesis import strategies as some
 
 from proxy.model import Peer, Principal, Rule
 from proxy.secret import Secret
-from proxy.telemetry.audit_chain import Chain, of_call
 from proxy.telemetry.audit_parts import LONGEST, MOST, Parts, session_digest
 from proxy.telemetry.redaction import HIDDEN, Redactor
 from tests.fakes import make_call
 
-TIME = "2026-01-02T03:04:05.000006Z"
 ANN = Principal(issuer="https://login", subject="ann", tenant="acme", client="agent", fingerprint="jwt:0a1b")
 RULE = Rule(id="delete_*", tool_class="dangerous")
 
@@ -36,31 +34,10 @@ def said(
 ) -> dict[str, Any]:
     call = make_call(target=tool, peer=Peer(address), session=session)
     who, where, trace_id = made.of_call(principal, call, rule, instance, trace_id)
-    line = json.loads("{" + of_call("result", "0a-1", who, where, trace_id, "", "", 0, None, "") + "}")
+    line = json.loads("{" + f"{who}{where}".removeprefix(",") + "}")
     assert isinstance(line, dict)
-    return line
+    return line | {"trace_id": trace_id}
 
-
-def test_the_line_of_a_call_looks_like_this() -> None:
-    """Files that are written on must look alike, byte for byte: this is a line of the version before."""
-    call = make_call(target="delete_all", peer=Peer("192.0.2.7"), session="s-1")
-    common = parts().of_call(ANN, call, RULE, "pod-1", "4b" * 16)
-    said = ',"result":"refused","outcome":"denied","reason":"mode"'
-    fields = of_call("result", "0a-1", *common, "5c" * 32, said, 1, 0.000_005, "")
-    assert Chain("7d" * 16).sealed(TIME, fields).split(b",") == GOLDEN.split(b",")
-
-
-GOLDEN = (
-    b'{"seq":1,"chain":"7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d",'
-    b'"prev":"0000000000000000000000000000000000000000000000000000000000000000",'
-    b'"time":"2026-01-02T03:04:05.000006Z","kind":"result","request_id":"0a-1","issuer":"https://login",'
-    b'"subject":"ann","tenant":"acme","client":"agent","credential":"jwt:0a1b","method":"tools/call",'
-    b'"tool":"delete_all","class":"dangerous","rule":"delete_*","peer":"192.0.2.7","session":"6a840baf5d8c3ff2",'
-    b'"instance":"pod-1","trace_id":"4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b",'
-    b'"args_hash":"5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c",'
-    b'"result":"refused","outcome":"denied","reason":"mode","attempts":1,"duration_s":5e-6,'
-    b'"hash":"37c8dd5deae048a01a807023c09b7d1a93376665ca7a1d6985b57120f8f83eb3"}\n'
-)
 
 _NAMES = some.text(some.characters(codec=None), max_size=12)
 _PRINCIPALS = some.builds(
