@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, Struct, field
 
-from ..model import Call, Ending, Kind, Refused
+from ..model import Ending, Kind, Refused
 from .journey import Record
 from .lines import Words
 from .redaction import Redactor
@@ -82,8 +82,21 @@ class CallLines:
         """`now` is the time; `unsaid`: how many such lines were left out before this one."""
         if self._made() != self._learnt:
             self._forget()
-        call, refusal = record.call, record.refusal
-        is_tool_call = call is not None and call.method == "tools/call"
+        call, principal, permit, refusal = record.call, record.principal, record.permit, record.refusal
+        msg, asked = "message", None
+        if call is not None and call.method == "tools/call":
+            msg = "tool call"
+            if principal is not None and permit is not None and call.kind is _REQUEST:
+                rule = permit.rule
+                key = (
+                    principal.tenant,
+                    principal.subject,
+                    call.revision.name,
+                    call.target,
+                    rule.tool_class,
+                    rule.id,
+                )
+                asked = self._asked.get(key) or self._remembered(key, self._asked_by(record))
         own_id = trace = why = ended = rest = ""
         if record.client_request_id is not None:
             own_id = part(ClientId(client_request_id=self._words(record.client_request_id)))
@@ -100,36 +113,22 @@ class CallLines:
             rest = self._rest(record, unsaid)
         duration_s = int(record.duration_s * 1e6 + 0.5) / 1e6  # a third of what `round` costs
         return (
-            f'{{"time":"{now}","level":"{level}","msg":"{"tool call" if is_tool_call else "message"}"'
-            f',"request_id":"{record.request_id}"{own_id}{trace}{self._asked_by(record, call, is_tool_call)}'
-            f',"outcome":"{outcome}"{why}{ended},"duration_s":{_encode(duration_s).decode()}'
-            f',"attempts":{record.attempts}{rest}}}\n'
+            f'{{"time":"{now}","level":"{level}","msg":"{msg}","request_id":"{record.request_id}"{own_id}{trace}'
+            f'{asked or self._asked_by(record)},"outcome":"{outcome}"{why}{ended}'
+            f',"duration_s":{_encode(duration_s).decode()},"attempts":{record.attempts}{rest}}}\n'
         ).encode()
 
-    def _asked_by(self, record: Record, call: Call | None, is_tool_call: bool) -> str:
-        """Who asked for what: the same for many calls of a tool that policy lets pass."""
-        principal, permit = record.principal, record.permit
-        if (
-            not is_tool_call
-            or call is None
-            or principal is None
-            or permit is None
-            or call.kind is not _REQUEST
-        ):
-            return self._asked_anew(record, call)
-        rule, target = permit.rule, call.target
-        key = principal.tenant, principal.subject, call.revision.name, target, rule.tool_class, rule.id
-        found = self._asked.get(key)
-        if found is None:
-            found = self._asked_anew(record, call)
-            if len(principal.tenant) + len(principal.subject) + len(target or "") <= LONGEST:
-                if len(self._asked) >= MOST:
-                    self._asked.clear()  # somebody makes names up
-                self._asked[key] = found
-        return found
+    def _remembered(self, key: _Key, asked: str) -> str:
+        tenant, subject, _, target, _, _ = key
+        if len(tenant) + len(subject) + len(target or "") <= LONGEST:
+            if len(self._asked) >= MOST:
+                self._asked.clear()  # somebody makes names up
+            self._asked[key] = asked
+        return asked
 
-    def _asked_anew(self, record: Record, call: Call | None) -> str:
-        asked, words = Asked(), self._words
+    def _asked_by(self, record: Record) -> str:
+        """Who asked for what."""
+        asked, words, call = Asked(), self._words, record.call
         if (principal := record.principal) is not None:
             asked.tenant = words(principal.tenant)
             asked.principal = words(principal.subject)

@@ -112,20 +112,23 @@ class Journeys:
         return Record(f"{self._prefix}-{next(self._count):x}", received, self, self._observers, self._now)
 
 
-class Try(Struct, eq=False):
+class Try:
     """One attempt. Fulfils `model.Attempt`; observers read its fields."""
 
-    record: Record
-    number: int
-    """1 for the first."""
-    began: float
-    """Seconds, monotonic."""
-    carries: Fields = ()
-    status: int | None = None
-    """HTTP status of its answer; None: none came."""
-    refused: Refused | None = None
-    duration_s: float | None = None
-    """None until it has ended."""
+    __slots__ = ("began", "carries", "duration_s", "number", "record", "refused", "status")
+
+    def __init__(self, record: Record, number: int, began: float) -> None:
+        self.record = record
+        self.number = number
+        """1 for the first."""
+        self.began = began
+        """Seconds, monotonic."""
+        self.carries: Fields = ()
+        self.status: int | None = None
+        """HTTP status of its answer; None: none came."""
+        self.refused: Refused | None = None
+        self.duration_s: float | None = None
+        """None until it has ended."""
 
     def unreached(self) -> None:
         self.record.unreached()
@@ -139,40 +142,77 @@ class Try(Struct, eq=False):
             self.record.attempt_ended(self)
 
 
-class Record(Struct, eq=False):
+class Record:
     """One journey. Fulfils `model.Journey`; observers read its fields."""
 
-    request_id: str
-    received: float
-    _house: Journeys
-    _observers: Observers
-    _now: Callable[[], float]
-    call: Call | None = None
-    principal: Principal | None = None
-    permit: Permit | None = None
-    refusal: Refused | None = None
-    verdict: Verdict | None = None
-    code: int | None = None
-    """Of the JSON-RPC error that it was answered with."""
-    ending: Ending | None = None
-    attempts: int = 0
-    cache: Cached | None = None
-    altered_by: list[str] = []
-    reported: tuple[str, Reason] | None = None
-    denied_by: Rule | None = None
-    """The rule by which policy said no."""
-    approval_id: str = ""
-    idempotency_key: str = ""
-    trace: Trace | None = None
-    client_request_id: str | None = None
-    args_hash: str | None = None
-    """Where somebody computes it."""
-    notes: list[dict[str, object]] | None = None
-    """Of whoever looks at this call closely; nobody does by default."""
-    waited_s: float = 0.0
-    """In the queue for a place at the server."""
-    duration_s: float = 0.0
-    _sent: int = 0
+    __slots__ = (
+        "_house",
+        "_now",
+        "_observers",
+        "_sent",
+        "altered_by",
+        "approval_id",
+        "args_hash",
+        "attempts",
+        "cache",
+        "call",
+        "client_request_id",
+        "code",
+        "denied_by",
+        "duration_s",
+        "ending",
+        "idempotency_key",
+        "notes",
+        "permit",
+        "principal",
+        "received",
+        "refusal",
+        "reported",
+        "request_id",
+        "trace",
+        "verdict",
+        "waited_s",
+    )
+
+    def __init__(
+        self,
+        request_id: str,
+        received: float,
+        house: Journeys,
+        observers: Observers,
+        now: Callable[[], float],
+    ) -> None:
+        self.request_id = request_id
+        self.received = received
+        self.call: Call | None = None
+        self.principal: Principal | None = None
+        self.permit: Permit | None = None
+        self.refusal: Refused | None = None
+        self.verdict: Verdict | None = None
+        self.code: int | None = None
+        """Of the JSON-RPC error that it was answered with."""
+        self.ending: Ending | None = None
+        self.attempts = 0
+        self.cache: Cached | None = None
+        self.altered_by: list[str] = []
+        self.reported: tuple[str, Reason] | None = None
+        self.denied_by: Rule | None = None
+        """The rule by which policy said no."""
+        self.approval_id = ""
+        self.idempotency_key = ""
+        self.trace: Trace | None = None
+        self.client_request_id: str | None = None
+        self.args_hash: str | None = None
+        """Where somebody computes it."""
+        self.notes: list[dict[str, object]] | None = None
+        """Of whoever looks at this call closely; nobody does by default."""
+        self.waited_s = 0.0
+        """In the queue for a place at the server."""
+        self.duration_s = 0.0
+        self._sent = 0
+        self._house = house
+        self._observers = observers
+        self._now = now
 
     def sibling(self) -> Record:
         """The journey of another message that came in the same request."""

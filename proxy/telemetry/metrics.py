@@ -136,7 +136,9 @@ class Metrics:
 
     def attempt_ended(self, attempt: Try) -> None:
         call = attempt.record.call
-        if attempt.duration_s is not None and (call is None or not call.is_open_ended):
+        if attempt.duration_s is None:
+            return
+        if call is None or call.method == "tools/call" or not call.is_open_ended:
             self._upstream.observe(attempt.duration_s)
 
     def ended(self, record: Record) -> None:

@@ -105,7 +105,8 @@ class Traces:
         is_sampled = ids >> 64 & _LOWER_64 < self._bound
         if is_sampled and self._spans is not None:
             return self._spans.opened(trace_id, SAMPLED | RANDOM, said, others, self._bits)
-        head = b"traceparent", f"00-{trace_id}-{text[32:]}-0{RANDOM | is_sampled}".encode()
+        flags = "03" if is_sampled else "02"  # RANDOM, and SAMPLED
+        head = b"traceparent", f"00-{trace_id}-{text[32:]}-{flags}".encode()
         return Passed(trace_id, (head, *others) if others else (head,))
 
     def _joined(self, said: Received, parent: Remote, others: Fields) -> Trace:

@@ -67,6 +67,18 @@ ANN: Final = Principal(
     fingerprint="jwt:0123456789abcdef",
 )
 RULE: Final = Rule(id="search_*", tool_class="read")
+HEADERS: Final = Headers(
+    [
+        (b"Host", b"mcp.example.com"),
+        (b"Accept", b"application/json, text/event-stream"),
+        (b"Content-Type", b"application/json"),
+        (b"Content-Length", b"211"),
+        (b"Mcp-Session-Id", b"0123456789abcdef0123456789abcdef"),
+        (b"Mcp-Protocol-Version", b"2025-11-25"),
+        (b"User-Agent", b"python-httpx/0.28.1"),
+    ]
+)
+"""A head that comes again is known: its names were looked at before."""
 ARGUMENTS: Final = {"query": "reports of the last quarter", "limit": 10, "tags": ["one", "two"]}
 
 
@@ -80,7 +92,7 @@ def _call(journeys: Journeys | Telemetry) -> None:
         method="tools/call",
         target="search_documents",
         params={"arguments": ARGUMENTS},
-        headers=Headers(),
+        headers=HEADERS,
         received=record.received,
         peer=Peer("10.1.2.3"),
         session="0123456789abcdef0123456789abcdef",
