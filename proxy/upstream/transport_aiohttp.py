@@ -133,9 +133,9 @@ class AiohttpTransport:
         file = socket_of(url)
         trusted = system_authorities() if self._origin.scheme == "https" else True
         # No limit: how many calls may be under way is a question of capacity, not of sockets.
-        pool: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S, "ssl": trusted}
+        pool: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S}
         self._session = aiohttp.ClientSession(
-            connector=_Connector(may_connect, **pool)
+            connector=_Connector(may_connect, ssl=trusted, **pool)
             if file is None
             else _FileConnector(may_connect, file, **pool),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -24,7 +24,7 @@ async def test_a_stage_may_raise_what_nobody_expects(tmp_path: Path) -> None:
 
 
 async def test_a_place_that_is_not_given_back_is_found(tmp_path: Path) -> None:
-    """Between taking a place and holding it nothing may raise; where it does all the same, that is seen."""
-    stages = ("proxy.capacity.stage:Roomy._held",)
+    """What gives a place back may not raise; where it does all the same, that is seen."""
+    stages = ("proxy.capacity.stage:Roomy._give_back",)
     report = await raised(tmp_path, Random(1), stages=stages, patience_s=0.2)
     assert any("at rest" in each for each in report.broken)

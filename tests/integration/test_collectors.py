@@ -210,8 +210,8 @@ async def test_what_comes_beyond_the_queue_is_dropped_and_told(
     (line,) = told(side, "traces are not exported")
     assert (line["why"], line["lost_spans"]) == (QUEUE_FULL, 1)
     await collector.next()  # a connection that is being made would outlive it
-    await collector.close()
     await exports_of(side).close()
+    await collector.close()  # last: who tries again could meet somebody else on its port
     await ended_threads()
 
 

@@ -22,14 +22,15 @@ Read = Callable[[str], float]
         ("1970-01-01T00:00:00-00:30", 1_800.0),
         ("1970-01-01T00:00:00-00:00", 0.0),
         ("1970-01-01T23:59:00+23:59", 0.0),
-        ("1970-01-01T00:00:01.9Z", 1.0),
-        ("1970-01-01T00:00:01.999999Z", 1.0),
-        ("1970-01-01T00:00:01.9999999999Z", 1.0),
+        ("1970-01-01T00:00:01.9Z", 1.9),
+        ("1970-01-01T00:00:01.05Z", 1.05),
+        ("1970-01-01T00:00:01.999999Z", 1.999999),
+        ("1970-01-01T00:00:01.9999999999Z", 1.999999),
         ("9999-12-31T23:59:59Z", 253_402_300_799.0),
     ],
 )
-def test_a_moment_is_read_to_the_second(read: Read, text: str, moment: float) -> None:
-    """RFC 3339 section 5.6: a fraction has any number of digits. In doubt what ends then ends sooner."""
+def test_a_moment_is_read_to_the_microsecond(read: Read, text: str, moment: float) -> None:
+    """RFC 3339 section 5.6: a fraction has any number of digits; beyond microseconds what ends then ends sooner."""
     assert read(text) == moment
 
 
