@@ -561,7 +561,10 @@ class Lease(Protocol):
 
 
 class Identify(Protocol):
-    async def __call__(self, call: Call) -> Principal: ...
+    def __call__(self, call: Call) -> Principal | Awaitable[Principal]:
+        """At once where the caller is known: a coroutine less for each call. Raises Refused, at once or when it is
+        awaited."""
+        ...
 
 
 Who: TypeAlias = Callable[[Headers, Peer], Awaitable[Principal]]
@@ -573,8 +576,9 @@ class Authorise(Protocol):
 
 
 class Limit(Protocol):
-    async def __call__(self, permit: Permit) -> Lease | None:
-        """None where nothing comes back. Raises Refused."""
+    def __call__(self, permit: Permit) -> Lease | Awaitable[Lease | None] | None:
+        """None where nothing comes back. At once where nobody else is asked. Raises Refused, at once or when it is
+        awaited."""
         ...
 
     async def denied(self, call: Call, principal: Principal) -> None:

@@ -67,7 +67,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
             if call.kind is _BATCH:
                 reply = await self._admit_batch(call)
             else:
-                principal = await self.identify(call)
+                known = self.identify(call)
+                principal = known if isinstance(known, Principal) else await known
                 call.journey.identified(principal)
                 reply = await self._judged(call, principal)
         except Exception as error:
@@ -97,10 +98,11 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     def _limited(self, permit: Permit, counted: Permit) -> Awaitable[Reply]:
         """`counted` is what limits see of what is served."""
         limit = self.limit
-        return self.serve(permit) if limit is None else self._leased(permit, limit(counted))
+        lease = None if limit is None else limit(counted)
+        return self.serve(permit) if lease is None else self._leased(permit, lease)
 
-    async def _leased(self, permit: Permit, granted: Awaitable[Lease | None]) -> Reply:
-        lease = await granted
+    async def _leased(self, permit: Permit, granted: Lease | Awaitable[Lease | None]) -> Reply:
+        lease = await granted if isinstance(granted, Awaitable) else granted
         if lease is None:
             return await self.serve(permit)
         try:
@@ -129,7 +131,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
 
     async def _admit_batch(self, batch: Call) -> Reply:
         """Each message is judged, leased and journalled by itself; what may pass is forwarded together."""
-        principal = await self.identify(batch)
+        known = self.identify(batch)
+        principal = known if isinstance(known, Principal) else await known
         refusals: list[tuple[Call, Refused]] = []
         allowed: list[Call] = []
         leases: list[Lease] = []
@@ -177,7 +180,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
             await self._count_denied(call, principal)
             raise
         call.journey.permitted(permit)
-        if self.limit is not None and (lease := await self.limit(permit)) is not None:
+        granted = None if self.limit is None else self.limit(permit)
+        lease = await granted if isinstance(granted, Awaitable) else granted
+        if lease is not None:
             leases.append(lease)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
@@ -34,9 +34,15 @@ from proxy.model import (
 from proxy.protocol.revisions import UNNAMED
 
 Diary: TypeAlias = list[tuple[object, ...]]
+_Said = TypeVar("_Said")
 
 PRINCIPAL = Principal(issuer="test", subject="ann", tenant="acme")
 RULE = Rule(id="r-1")
+
+
+async def awaited(said: _Said | Awaitable[_Said]) -> _Said:
+    """What a room says, at once or when it is awaited."""
+    return await said if isinstance(said, Awaitable) else said
 
 
 class FakeAttempt:
@@ -139,11 +145,18 @@ class FakeLease:
 class FakeIdentify:
     """Fulfils `Identify`: names the caller, or raises what it was given."""
 
-    def __init__(self, diary: Diary, error: BaseException | None = None) -> None:
+    def __init__(self, diary: Diary, error: BaseException | None = None, *, at_once: bool = False) -> None:
         self._diary = diary
         self._error = error
+        self._at_once = at_once
 
-    async def __call__(self, call: Call) -> Principal:
+    def __call__(self, call: Call) -> Principal | Awaitable[Principal]:
+        return self._said(call) if self._at_once else self._asked(call)
+
+    async def _asked(self, call: Call) -> Principal:
+        return self._said(call)
+
+    def _said(self, call: Call) -> Principal:
         self._diary.append(("identify", call.id))
         if self._error is not None:
             raise self._error
@@ -168,13 +181,25 @@ class FakeLimit:
     """Fulfils `Limit`: hands out leases, if any, or raises what it was given for the id of a call."""
 
     def __init__(
-        self, diary: Diary, errors: Mapping[object, BaseException] | None = None, *, leases: bool = True
+        self,
+        diary: Diary,
+        errors: Mapping[object, BaseException] | None = None,
+        *,
+        leases: bool = True,
+        at_once: bool = False,
     ) -> None:
         self._diary = diary
         self._errors = errors or {}
         self._leases = leases
+        self._at_once = at_once
 
-    async def __call__(self, permit: Permit) -> FakeLease | None:
+    def __call__(self, permit: Permit) -> FakeLease | Awaitable[FakeLease | None] | None:
+        return self._said(permit) if self._at_once else self._asked(permit)
+
+    async def _asked(self, permit: Permit) -> FakeLease | None:
+        return self._said(permit)
+
+    def _said(self, permit: Permit) -> FakeLease | None:
         id = permit.call.id
         self._diary.append(("limit", id))
         if id in self._errors:

@@ -17,5 +17,5 @@ class Anonymous:
             roles=frozenset(settings.roles),
         )
 
-    async def __call__(self, call: Call) -> Principal:
+    def __call__(self, call: Call) -> Principal:
         return self.principal

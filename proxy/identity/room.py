@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -91,17 +91,24 @@ class Room:
         self._now = now
         self._note = object()
 
-    async def __call__(self, call: Call) -> Principal:
+    def __call__(self, call: Call) -> Principal | Awaitable[Principal]:
         presented = self._presented(call.headers, call.peer, call.query)
-        principal = presented.known() or await self._principal(call.peer, presented.credentials)
-        if self._owns is not None:
-            self._owns.check(call, principal)
-        return principal
+        principal = presented.known()
+        return self._proves(call, presented) if principal is None else self._owning(call, principal)
 
     async def who(self, headers: Headers, peer: Peer, query: str = "") -> Principal:
         """Who sent this, whatever it says. Raises Refused."""
         presented = self._presented(headers, peer, query)
         return presented.known() or await self._principal(peer, presented.credentials)
+
+    async def _proves(self, call: Call, presented: Presented) -> Principal:
+        return self._owning(call, await self._principal(call.peer, presented.credentials))
+
+    def _owning(self, call: Call, principal: Principal) -> Principal:
+        """Whoever calls, when what the call names is theirs. Raises Refused."""
+        if self._owns is not None:
+            self._owns.check(call, principal)
+        return principal
 
     def _presented(self, headers: Headers, peer: Peer, query: str) -> Presented:
         """What the caller presented. Raises Refused for what nobody is asked about."""

@@ -8,7 +8,7 @@ is given back at the end of a call that never reached the server.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from ..model import Call, Ending, Journey, Lease, Outcome, Permit, Principal, Reason, Refused, Rule
@@ -50,11 +50,11 @@ class Limits:
         self._now = now
         self._wall = wall
 
-    async def __call__(self, permit: Permit) -> Lease | None:
+    def __call__(self, permit: Permit) -> Lease | Awaitable[Lease | None] | None:
         asked = self._rules.of(permit)
         may_ease = asked.eased is not None and says_continues(permit.call)
         if may_ease or asked.reported or self._shared is not None:
-            return await self._held(permit, asked)
+            return self._held(permit, asked)
         # The same for nearly every call, in half the time.
         wall = self._wall()
         answer = self._local.take(asked.demands, now=self._now(), wall=wall)

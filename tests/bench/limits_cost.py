@@ -22,7 +22,7 @@ from proxy.limits.local import MOST_PLACES, Local
 from proxy.limits.settings import LimitSettings, LocalStateSettings
 from proxy.limits.state_file import StateFile
 from proxy.model import Ending, Outcome, Permit, Principal, Refused, Rule
-from tests.fakes import FakeJourney, make_call
+from tests.fakes import FakeJourney, awaited, make_call
 
 from .report import Figure, table, this_machine
 
@@ -122,7 +122,7 @@ def _per_call(name: str, room: Limiting, permits: list[Permit], at_most: float |
         limit = room.limit
         for permit in permits * (CALLS // len(permits)):
             try:
-                lease = await limit(permit)
+                lease = await awaited(limit(permit))
             except Refused:
                 continue
             if lease is not None:

@@ -43,6 +43,9 @@ COMPLETE, GONE, BROKE, FAILED = (
 class House:
     """A hall with rooms that do as they are told, and one diary for all."""
 
+    at_once = False
+    """Whether identity and limits say at once what they have to say."""
+
     def __init__(
         self,
         *,
@@ -61,9 +64,9 @@ class House:
         self.refusal = Reply(499, Headers(), b"refusal")
         self.merging = Reply(298, Headers(), b"merged")
         self.hall = Pipeline(
-            identify=FakeIdentify(self.diary, identify),
+            identify=FakeIdentify(self.diary, identify, at_once=self.at_once),
             authorise=FakeAuthorise(self.diary, authorise),
-            limit=FakeLimit(self.diary, limit) if limited else None,
+            limit=FakeLimit(self.diary, limit, at_once=self.at_once) if limited else None,
             serve=FakeStage(self.diary, self.answer if serve is None else serve),
             explain=self._explain,
             merge=self._merge,
@@ -92,6 +95,12 @@ class House:
 
     def batch(self, *ids: int) -> Call:
         return make_batch(*(self.call(id) for id in ids))
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["at once", "awaited"])
+def when_rooms_answer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every story is the same whether a room waits for somebody or not."""
+    monkeypatch.setattr(House, "at_once", request.param)
 
 
 ALL_THE_WAY: Diary = [
@@ -126,7 +135,7 @@ async def test_a_room_that_is_off_is_not_in_the_chain() -> None:
 async def test_a_limit_that_wants_nothing_back_is_told_nothing(ids: tuple[int, ...]) -> None:
     """`model.Limit`: rates come back by themselves."""
     house = House()
-    hall = structs.replace(house.hall, limit=FakeLimit(house.diary, leases=False))
+    hall = structs.replace(house.hall, limit=FakeLimit(house.diary, leases=False, at_once=House.at_once))
     reply = await hall(house.call() if len(ids) == 1 else house.batch(*ids))
     reply.done(COMPLETE)
     assert [each for each in house.diary if each[0] == "limit"] == [("limit", id) for id in ids]
@@ -139,20 +148,21 @@ NO = Refused(Reason.NOT_ALLOWED, "why")
 
 
 @pytest.mark.parametrize(
-    ("house", "steps", "more"),
+    ("built", "steps", "more"),
     [
-        (House(identify=NO), 1, []),
-        (House(authorise={1: NO}), 3, [("denied", 1)]),
-        (House(limit={1: NO}), 5, []),
-        (House(serve=NO), 6, [("lease", 1, FAILED)]),
+        (lambda: House(identify=NO), 1, []),
+        (lambda: House(authorise={1: NO}), 3, [("denied", 1)]),
+        (lambda: House(limit={1: NO}), 5, []),
+        (lambda: House(serve=NO), 6, [("lease", 1, FAILED)]),
     ],
     ids=["identify", "authorise", "limit", "serve"],
 )
 async def test_a_no_stops_the_call_where_it_was_said(
-    house: House, steps: int, more: list[tuple[object, ...]]
+    built: Callable[[], House], steps: int, more: list[tuple[object, ...]]
 ) -> None:
     """Style guide 3: only the hall catches it; the rooms behind never hear of the call but that it was denied, and the
     lease is given back."""
+    house = built()
     reply = await house.hall(house.call())
     reply.done(COMPLETE)
     assert reply is house.refusal
@@ -210,18 +220,21 @@ SECRET = "hunter2"
 
 
 @pytest.mark.parametrize(
-    "house",
+    "built",
     [
-        House(identify=KeyError(SECRET)),
-        House(authorise={1: ValueError(SECRET)}),
-        House(limit={1: OSError(SECRET)}),
-        House(serve=RuntimeError(SECRET)),
-        House(serve=TimeoutError(SECRET)),
+        lambda: House(identify=KeyError(SECRET)),
+        lambda: House(authorise={1: ValueError(SECRET)}),
+        lambda: House(limit={1: OSError(SECRET)}),
+        lambda: House(serve=RuntimeError(SECRET)),
+        lambda: House(serve=TimeoutError(SECRET)),
     ],
     ids=["identify", "authorise", "limit", "serve", "timeout"],
 )
-async def test_an_unexpected_exception_is_a_no_that_does_not_say_what_it_was(house: House) -> None:
+async def test_an_unexpected_exception_is_a_no_that_does_not_say_what_it_was(
+    built: Callable[[], House],
+) -> None:
     """design section 4: what fails on a deciding path refuses; the text of the exception stays with us."""
+    house = built()
     reply = await house.hall(house.call())
     [refused] = house.explained
     assert reply is house.refusal

@@ -19,7 +19,7 @@ from proxy.identity.room import Room, Way
 from proxy.identity.settings import ApiKeySettings
 from proxy.lifecycle.watch import Watch
 from proxy.model import Headers, Peer, Principal, Reason, Refused
-from tests.fakes import make_call
+from tests.fakes import awaited, make_call
 
 SECRET = "c2VjcmV0LW9mLWFsaWNlLTMyLWJ5dGVzLWxvbmctMTIz"
 KEY = f"alice.{SECRET}"
@@ -318,7 +318,7 @@ def room(ways: Sequence[Way], most: int = 100) -> Room:
 def say(room: Room, fields: Sequence[tuple[bytes, bytes]], query: str = "") -> Principal | tuple[object, ...]:
     call = make_call(headers=Headers(fields), peer=Peer("192.0.2.1"))
     try:
-        return asyncio.run(room(structs.replace(call, query=query)))
+        return asyncio.run(awaited(room(structs.replace(call, query=query))))
     except Refused as refused:
         return refused.reason, refused.why, dict(refused.data)
 

@@ -12,7 +12,7 @@ from proxy.identity.attempts import Attempts
 from proxy.identity.credential import BEARER, Credential, bad, unavailable
 from proxy.identity.room import CERTIFICATE, Room, Way
 from proxy.model import Call, Headers, Peer, Principal, Reason, Refused
-from tests.fakes import make_call
+from tests.fakes import awaited, make_call
 
 BOB = Principal(issuer="i", subject="bob", tenant="t")
 ANN = Principal(issuer="i", subject="ann", tenant="t")
@@ -56,7 +56,7 @@ def bearer(token: str = "tok") -> Call:
 
 def refused(room: Room, call: Call) -> Refused:
     with pytest.raises(Refused) as caught:
-        asyncio.run(room(call))
+        asyncio.run(awaited(room(call)))
     return caught.value
 
 
@@ -64,7 +64,7 @@ def test_the_first_that_knows_the_credential_decides() -> None:
     """Design 3: tried in order."""
     first, second, third = Fake(None), Fake(BOB), Fake(ANN)
     ways = [Way(BEARER, each) for each in (first, second, third)]
-    assert asyncio.run(room(*ways)(bearer())) is BOB
+    assert asyncio.run(awaited(room(*ways)(bearer()))) is BOB
     assert (first.asked, second.asked, third.asked) == (["tok"], ["tok"], [])
 
 
@@ -80,7 +80,7 @@ def test_a_credential_nobody_knows_is_not_anonymous() -> None:
     """Only whoever presents nothing is anonymous."""
     mixed = room(Way(BEARER, Fake(None)), anonymous=ANYBODY)
     assert refused(mixed, bearer()).reason is Reason.BAD_CREDENTIAL
-    assert asyncio.run(mixed(calling())) is ANYBODY
+    assert asyncio.run(awaited(mixed(calling()))) is ANYBODY
 
 
 def test_nothing_presented_is_no_credential() -> None:
@@ -101,7 +101,7 @@ def test_a_header_that_no_authenticator_reads_is_no_credential() -> None:
     """It is the server's business, or nobody's."""
     keys = room(Way("x-api-key", Fake(ANN)))
     two = calling(("Authorization", "Basic eDp5"), ("X-API-Key", "a.b"))
-    assert asyncio.run(keys(two)) is ANN
+    assert asyncio.run(awaited(keys(two))) is ANN
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_is_no_bearer_token_is_refused_unseen(value: str) -> None:
 def test_the_scheme_has_no_case(value: str) -> None:
     """RFC 9110 section 11.1."""
     asked = Fake(BOB)
-    assert asyncio.run(room(Way(BEARER, asked))(calling(("Authorization", value)))) is BOB
+    assert asyncio.run(awaited(room(Way(BEARER, asked))(calling(("Authorization", value))))) is BOB
     assert asked.asked == ["tok"]
 
 
@@ -159,7 +159,7 @@ def test_a_credential_in_the_query_too_would_go_upstream(query: str) -> None:
     call = msgspec.structs.replace(bearer(), query=query)
     assert refused(room(Way(BEARER, Fake(BOB))), call).reason is Reason.BAD_CREDENTIAL
     other = msgspec.structs.replace(bearer(), query="sessionId=1")
-    assert asyncio.run(room(Way(BEARER, Fake(BOB)))(other)) is BOB
+    assert asyncio.run(awaited(room(Way(BEARER, Fake(BOB)))(other))) is BOB
 
 
 def test_an_exception_is_never_a_default_identity() -> None:
@@ -188,7 +188,7 @@ def test_whoever_was_proven_a_moment_ago_is_heard_all_the_same() -> None:
     limited = room(Way(BEARER, asked), most=1)
     refused(limited, bearer())
     asked.remembers = BOB
-    assert asyncio.run(limited(bearer())) is BOB
+    assert asyncio.run(awaited(limited(bearer()))) is BOB
 
 
 class Fickle(Fake):
@@ -210,18 +210,18 @@ def test_guesses_do_not_shut_out_who_was_proven_before_at_the_same_address() -> 
     everybody as soon as their last proof was forgotten, which is after a minute."""
     fickle = Fickle("tok")
     strict = room(Way(BEARER, fickle), most=2)
-    assert asyncio.run(strict(bearer())) is BOB
+    assert asyncio.run(awaited(strict(bearer()))) is BOB
     for guess in ("g1", "g2"):
         assert refused(strict, bearer(guess)).reason is Reason.BAD_CREDENTIAL
     assert refused(strict, bearer("g3")).reason is Reason.TOO_MANY_FAILURES
-    assert asyncio.run(strict(bearer())) is BOB
+    assert asyncio.run(awaited(strict(bearer()))) is BOB
 
 
 def test_what_was_proven_once_and_is_bad_now_is_a_guess_like_others() -> None:
     """One look at what was withdrawn, and no more of them while the address is not listened to."""
     fickle = Fickle("tok")
     strict = room(Way(BEARER, fickle), most=2)
-    assert asyncio.run(strict(bearer())) is BOB
+    assert asyncio.run(awaited(strict(bearer()))) is BOB
     for guess in ("g1", "g2"):
         refused(strict, bearer(guess))
     fickle.good.clear()
@@ -236,7 +236,7 @@ def test_a_valid_credential_starts_anew() -> None:
     limited = room(Way(BEARER, asked), most=2)
     refused(limited, bearer())
     asked.answer = BOB
-    asyncio.run(limited(bearer()))
+    asyncio.run(awaited(limited(bearer())))
     asked.answer = bad("no")
     refused(limited, bearer())
     assert refused(limited, bearer()).reason is Reason.BAD_CREDENTIAL
@@ -258,27 +258,27 @@ def test_a_known_certificate_does_not_cover_a_bad_token() -> None:
     both = calling(("Authorization", "Bearer tok"), certificate=b"der")
     ordered = room(Way(BEARER, tokens), Way(CERTIFICATE, certificates))
     assert refused(ordered, both).reason is Reason.BAD_CREDENTIAL
-    assert asyncio.run(ordered(calling(certificate=b"der"))) is ANN
+    assert asyncio.run(awaited(ordered(calling(certificate=b"der")))) is ANN
     turned = room(Way(CERTIFICATE, certificates), Way(BEARER, tokens))
-    assert asyncio.run(turned(both)) is ANN
+    assert asyncio.run(awaited(turned(both))) is ANN
 
 
 def test_a_head_that_comes_again_proves_nothing_by_having_been_good() -> None:
     """README "A head that comes again is known": never who calls. Credentials end, and are withdrawn."""
     ann = Fake(ANN, remembers=ANN)
     asking, same = room(Way(BEARER, ann)), bearer()
-    assert asyncio.run(asking(same)) is ANN
+    assert asyncio.run(awaited(asking(same))) is ANN
     ann.remembers, ann.answer = None, bad("withdrawn")
     assert refused(asking, same).reason is Reason.BAD_CREDENTIAL
     ann.remembers = BOB
-    assert asyncio.run(asking(same)) is BOB
+    assert asyncio.run(awaited(asking(same))) is BOB
 
 
 def test_a_head_that_comes_again_after_a_reload_is_read_by_the_settings_of_now() -> None:
     """Other headers may hold credentials then."""
     before, after = room(Way(BEARER, Fake(ANN))), room(Way("x-key", Fake(BOB)), anonymous=ANYBODY)
     same = calling(("Authorization", "Bearer tok"), ("X-Key", "id.secret"))
-    assert [asyncio.run(each(same)) for each in (before, after, before)] == [ANN, BOB, ANN]
+    assert [asyncio.run(awaited(each(same))) for each in (before, after, before)] == [ANN, BOB, ANN]
 
 
 def test_a_certificate_belongs_to_its_connection_whatever_the_head() -> None:
@@ -286,7 +286,7 @@ def test_a_certificate_belongs_to_its_connection_whatever_the_head() -> None:
     certificates = room(Way(CERTIFICATE, Fake(ANN, remembers=ANN)))
     with_one = calling(certificate=b"der")
     without = make_call(headers=with_one.headers)
-    assert asyncio.run(certificates(with_one)) is ANN
+    assert asyncio.run(awaited(certificates(with_one))) is ANN
     assert refused(certificates, without).reason is Reason.NO_CREDENTIAL
 
 

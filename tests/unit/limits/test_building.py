@@ -12,7 +12,7 @@ from proxy.limits.demand import Demand, Granted
 from proxy.limits.rules import Tally
 from proxy.limits.settings import LimitSettings, LocalStateSettings
 from proxy.model import Ending, Outcome, Permit, Refused, Rule
-from tests.fakes import PRINCIPAL, FakeJourney, make_call
+from tests.fakes import PRINCIPAL, FakeJourney, awaited, make_call
 
 NOON = 1_770_724_800.0
 QUOTA = LimitSettings(name="daily", key=("tenant",), quota=2, window="day")
@@ -37,9 +37,8 @@ def limiting(*limits: LimitSettings, **others: object) -> Limiting:
 async def call(room: Limiting) -> None:
     assert room.limit is not None
     journey = FakeJourney()
-    lease = await room.limit(
-        Permit(call=make_call(target="t", journey=journey), principal=PRINCIPAL, rule=Rule(id="r"))
-    )
+    permit = Permit(call=make_call(target="t", journey=journey), principal=PRINCIPAL, rule=Rule(id="r"))
+    lease = await awaited(room.limit(permit))
     journey.outcome_at_server = Outcome.ANSWERED
     if lease is not None:
         lease.release(Ending.COMPLETE)

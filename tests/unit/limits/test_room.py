@@ -15,7 +15,7 @@ from proxy.limits.rules import Rules, Tally
 from proxy.limits.settings import LimitSettings
 from proxy.model import Ending, Kind, Lease, Outcome, Permit, Principal, Reason, Refused, Rule
 from proxy.protocol.revisions import BY_NAME
-from tests.fakes import PRINCIPAL, FakeJourney, make_call
+from tests.fakes import PRINCIPAL, FakeJourney, awaited, make_call
 
 NOON = 1_770_724_800.0
 RATE = LimitSettings(name="rate", key=("tenant",), rate_per_s=1.0, burst=5)
@@ -62,13 +62,13 @@ class Room:
         return Permit(call=call, principal=principal, rule=rule)
 
     async def leases(self, permit: Permit | None = None) -> Lease:
-        lease = await self._limits(permit or self.permit())
+        lease = await awaited(self._limits(permit or self.permit()))
         assert lease is not None
         return lease
 
     async def passes(self, **fields: object) -> bool:
         try:
-            lease = await self._limits(self.permit(**fields))
+            lease = await awaited(self._limits(self.permit(**fields)))
         except Refused:
             return False
         self.journey.outcome_at_server = Outcome.ANSWERED
@@ -78,7 +78,7 @@ class Room:
 
     async def refusal(self, **fields: object) -> Refused:
         with pytest.raises(Refused) as caught:
-            await self._limits(self.permit(**fields))
+            await awaited(self._limits(self.permit(**fields)))
         return caught.value
 
     async def how_many(self, **fields: object) -> int:
