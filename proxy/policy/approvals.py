@@ -138,6 +138,11 @@ class Approvals:
         found = self.override_of(tenant, tool, now) if self._overrides else None
         return rule if found is None else found.approval
 
+    @property
+    def has_overrides(self) -> bool:
+        """Whether operators set anything."""
+        return bool(self._overrides)
+
     def override_of(self, tenant: str, tool: str, now: float) -> Override | None:
         """What an operator set last for a tool of a tenant."""
         for pattern, override in self._overrides.get(tenant, ()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ..model import Call, Kind, Permit, Principal, Reason, Reply, Rule, Stage
 from . import approvals as approving
@@ -21,6 +21,9 @@ from .repetition import Repetition
 RuleOf: TypeAlias = Callable[[Call, Principal], Rule]
 """The rule that decides a message of a batch, whose permit names no rule for each."""
 Asked: TypeAlias = Sequence[tuple[Call, Rule]]
+
+
+_REQUEST: Final = Kind.REQUEST
 
 
 def _untold(call: Call, challenge: Challenge) -> None:
@@ -54,12 +57,21 @@ class Guarded:
         self._now = now
 
     def __call__(self, permit: Permit) -> Awaitable[Reply]:
-        call, principal = permit.call, permit.principal
-        parts = [(call, permit.rule)]
+        call, principal, rule = permit.call, permit.principal, permit.rule
         if call.parts:
-            parts = [(part, self._rule_of(part, principal)) for part in call.parts]
-        self._let_pass(parts, principal)
+            self._let_pass([(part, self._rule_of(part, principal)) for part in call.parts], principal)
+        elif not self._is_quiet or rule.approval != "auto":
+            self._let_pass([(call, rule)], principal)
         return self._serve(permit)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether nothing is set, here or by operators, and only a rule could ask for something."""
+        return (
+            self._repetition is None
+            and (self._modes is None or self._modes.is_normal)
+            and (self._approvals is None or not self._approvals.has_overrides)
+        )
 
     def _let_pass(self, asked: Asked, principal: Principal) -> None:
         """Raises Refused. No await in here: what is looked up is still true when it is spent."""
@@ -97,7 +109,7 @@ class Guarded:
                 continue
             if approval == "denied":
                 raise approving.denied()
-            if call.kind is not Kind.REQUEST:
+            if call.kind is not _REQUEST:
                 raise approving.unheard()
             gated.append((call, wanted(call, principal)))
         if len(gated) > 1 and len({each.digest for _, each in gated}) < len(gated):

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from ..model import Call, Ear, Ending, Kind, Permit, Principal, RequestId
 
+_LISTEN: Final = Kind.LISTEN
 LIST: Final = "tools/list"
 CHANGED: Final = "notifications/tools/list_changed"
 INTRODUCTIONS: Final = frozenset({"initialize", "server/discover"})
@@ -45,19 +46,19 @@ class Learning:
 
     def __init__(self, lessons: Lessons) -> None:
         self._lessons = lessons
+        self._hears_all = bool(lessons.changed)
+        """Any stream may say that the tools have changed."""
         introductions = INTRODUCTIONS if lessons.instructions else frozenset()
         self._methods = frozenset({LIST, *introductions})
 
     def __call__(self, permit: Permit, handed_out: str | None) -> Ear | None:
         call = permit.call
-        # A stream of server messages may bring the answer to a request that another connection carried; and any
-        # stream may say that the tools have changed.
-        listens = (
-            call.kind is Kind.LISTEN
-            or bool(self._lessons.changed)
-            or any(each.method in self._methods for each in call.parts or (call,))
-        )
-        return _Pupil(self._lessons, permit.principal, call) if listens else None
+        if call.parts:
+            may_teach = any(each.method in self._methods for each in call.parts)
+        else:
+            # A stream of server messages may bring the answer to a request that another connection carried.
+            may_teach = call.method in self._methods or call.kind is _LISTEN
+        return _Pupil(self._lessons, permit.principal, call) if may_teach or self._hears_all else None
 
 
 class _Pupil:

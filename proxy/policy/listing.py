@@ -57,6 +57,7 @@ resources/read."""
 MayUseTemplate: TypeAlias = Callable[[str, Principal], bool]
 """Whether a caller may read some URI of this template."""
 
+_LISTEN: Final = Kind.LISTEN
 FILTERED: Final = "list filtered"
 """What a journey is told when entries were taken out."""
 CLEANED: Final = "texts cleaned"
@@ -97,7 +98,7 @@ class Listing:
     def listen(self, permit: Permit, handed_out: str | None) -> ListEar | None:
         """An ear for one exchange; None where no list can come."""
         call = permit.call
-        if call.kind is Kind.LISTEN:
+        if call.kind is _LISTEN:
             may_hear = call.revision.answers_elsewhere or call.last_event_id is not None
         else:
             may_hear = self.concerns(call)

@@ -73,7 +73,8 @@ class Modes:
     def begin(self, settings: ModeSettings) -> None:
         """Other settings are in force. What operators set stays."""
         self._settings = settings
-        self._is_normal = self._all_normal()
+        self.is_normal = self._all_normal()
+        """Whether no mode is in force, for anybody."""
 
     def set(self, mode: Mode, now: float, *, tenant: str | None = None, until: float = math.inf) -> None:
         """Set the mode of a tenant, or of the process; normal takes back what was set. Raises ValueError where
@@ -91,14 +92,14 @@ class Modes:
                     )
                 tenants[tenant] = InForce(mode, until)
             self._tenants = tenants
-        self._is_normal = self._all_normal()
+        self.is_normal = self._all_normal()
         # How long is a length: moments of our own clock say nothing to whoever reads it later.
         lasts_s = None if until == math.inf else round(until - now, 3)
         self.lever("mode set", mode=mode, tenant=tenant, lasts_s=lasts_s)
 
     def in_force(self, tenant: str, now: float) -> InForce:
         """The strictest that holds for a tenant, until it ends."""
-        if self._is_normal:
+        if self.is_normal:
             return NORMAL
         settings = self._settings
         strictest = NORMAL
@@ -119,7 +120,7 @@ class Modes:
 
     def refusal(self, call: Call, tool_class: str, tenant: str, now: float) -> Refused | None:
         """Why the call is switched off at the moment, if it is. `tool_class` is that of a tools/call."""
-        if self._is_normal:
+        if self.is_normal:
             return None
         force = self.in_force(tenant, now)
         if passes(force.mode, call, tool_class):

@@ -18,14 +18,17 @@ def listening(*rooms: Listen | None) -> Listen | None:
         return listens[0] if listens else None
 
     def listen(permit: Permit, handed_out: str | None) -> Ear | None:
-        ears: list[Ear] = []
+        first: Ear | None = None
+        several: list[Ear] = []
         for each in listens:
             ear = each(permit, handed_out)
-            if ear is not None:
-                ears.append(ear)
-        if len(ears) < 2:
-            return ears[0] if ears else None
-        return _Several(ears)
+            if ear is None:
+                continue
+            if first is None:
+                first = ear  # most exchanges have one
+            else:
+                several = [*several, ear] if several else [first, ear]
+        return _Several(several) if several else first
 
     return listen
 
