@@ -314,6 +314,17 @@ async def test_modes_are_asked_first() -> None:
     assert await house.ask(tool("gated")) is None
 
 
+@pytest.mark.parametrize("tenant", ["acme", None])
+async def test_a_mode_holds_where_nothing_else_is_set(tenant: str | None) -> None:
+    """design, policy: modes at run time hold for every call, also where a rule asks for nothing."""
+    house = House()
+    assert await house.ask(tool("free")) is None
+    house.modes.set("maintenance", 0.0, tenant=tenant)
+    assert reason(await house.ask(tool("free"))) is Reason.MODE
+    house.modes.set("normal", 0.0, tenant=tenant)
+    assert await house.ask(tool("free")) is None
+
+
 async def test_the_class_is_that_of_the_rule() -> None:
     """Modes ask the rule that decided the call, in batches that of each part."""
     house = House()
