@@ -207,35 +207,38 @@ _PLAIN_MS: Final = re.compile(rb"[0-9]{1,15}")
 _OLDEST_S: Final = 1e9
 """What an age is told as at most: infinity is no number of JSON."""
 _HEAD: Final = b'{"jsonrpc":"2.0","id":'
+_RESULT: Final = b',"result":'
+_STATES: Final[dict[State, bytes]] = {"fresh": b"fresh", "stale": b"stale"}
+_FEW_BYTES: Final = 8_192
 
 
-def served(entry: Entry, id: RequestId, *, wall: float, state: State) -> bytes:
-    """The whole answer to the request with this id. Errors are not marked: their `data` is the server's.
+def served(entry: Entry, id: RequestId, age_s: float, state: State) -> bytes:
+    """The whole answer to the request with this id, by an entry of this `age`. Errors are not marked: their `data` is
+    the server's.
 
     Raises ValueError where the result is no JSON object, which is never stored.
     """
-    head = b"%b%b," % (_HEAD, written(id))
+    result = entry.result
     if entry.is_error:
-        return b'%b"error":%b}' % (head, entry.result)
-    old = min(age(entry, wall), _OLDEST_S)
-    places = entry.places or places_in(entry.result)
-    changes: list[tuple[tuple[int, int], bytes]] = []
+        return b'%b%b,"error":%b}' % (_HEAD, written(id), result)
+    places = entry.places or places_in(result)
+    old = age_s if age_s < _OLDEST_S else _OLDEST_S
+    # Slices of a view are no copies; of few bytes a copy costs less.
+    text = result if len(result) <= _FEW_BYTES else memoryview(result)
+    begin = end = 0
+    mark = b""
     if places.mark is not None:
-        said = b'%b{"age_s":%d,"state":"%b"}%b' % (places.before, old, state.encode(), places.after)
-        changes.append((places.mark, said))
-    if places.ttl is not None:
-        start, stop = places.ttl
-        changes.append(
-            (places.ttl, _lowered(entry.result[start:stop], old if state == "fresh" else math.inf))
-        )
-        changes.sort()
-    text = memoryview(entry.result)  # whose slices are no copies
-    pieces: list[bytes | memoryview] = [head, b'"result":']
-    at = 0
-    for (start, stop), piece in changes:
-        pieces += (text[at:start], piece)
-        at = stop
-    return b"".join((*pieces, text[at:], b"}"))
+        begin, end = places.mark
+        mark = b'%b{"age_s":%d,"state":"%b"}%b' % (places.before, old, _STATES[state], places.after)
+    if places.ttl is None:
+        return b"".join((_HEAD, written(id), _RESULT, text[:begin], mark, text[end:], b"}"))
+    start, stop = places.ttl
+    ttl = _lowered(result[start:stop], old if state == "fresh" else math.inf)
+    if places.ttl < (begin, end):
+        pieces = text[:start], ttl, text[stop:begin], mark, text[end:]
+    else:
+        pieces = text[:begin], mark, text[end:start], ttl, text[stop:]
+    return b"".join((_HEAD, written(id), _RESULT, *pieces, b"}"))
 
 
 def places_in(result: bytes) -> Places:

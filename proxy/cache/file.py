@@ -111,6 +111,9 @@ class File:
     def mark(self) -> Mark:
         return self.memory.mark()
 
+    def look(self, digest: bytes) -> Entry | None:
+        return self.memory.look(digest)
+
     async def get(self, digest: bytes) -> Entry | None:
         return self.memory.look(digest)
 

@@ -9,7 +9,7 @@ forgotten meanwhile.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ..model import Job
@@ -53,9 +53,15 @@ class Layered:
         there = self._second.mark()
         return Mark(own=self.memory.mark().own, shared=there.shared, era=there.era)
 
+    def look(self, digest: bytes) -> Entry | Awaitable[Entry | None]:
+        known = self.memory.look(digest) if self._second.is_current else None
+        return self._asked(digest) if known is None else known
+
     async def get(self, digest: bytes) -> Entry | None:
-        if self._second.is_current and (known := self.memory.look(digest)) is not None:
-            return known
+        found = self.look(digest)
+        return found if isinstance(found, Entry) else await found
+
+    async def _asked(self, digest: bytes) -> Entry | None:
         asked = self.memory.mark()
         found = await self._second.get(digest)
         if found is not None:

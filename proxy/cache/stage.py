@@ -11,6 +11,7 @@ same; if the server says something else first, the stream passes as it is, becau
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,7 +41,7 @@ from ..model import (
 from ..protocol.headers import media_type
 from ..protocol.sse import Splitter, TooLong
 from ..refusals import META_KEY
-from .entry import Entry, State, age, is_fresh, is_over, may_follow_error, may_revalidate, served
+from .entry import Entry, age, is_fresh, is_over, may_follow_error, may_revalidate, served
 from .flight import Flights
 from .key import Key, Keys
 from .store import Mark, Store
@@ -112,57 +113,60 @@ class Cache:
         self._now = now
         self._flights: Flights[Name, Landed] = Flights(Landed.left)
 
-    async def __call__(self, permit: Permit) -> Reply:
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
         asked = self._worth.asked(permit)
         keys = None if asked is None else self._worth.keys(permit, asked, self._definition(permit))
         if asked is None or keys is None:
-            return await self._serve(permit)
-        permit.call.journey.cached(_MISS)
-        if not asked.may_look:
-            return (await self._fetch(permit, asked, keys)).take()
-        old = await self._find(keys)
-        if old is not None:
-            wall = self._wall()
-            if is_fresh(old, wall):
-                return self._told(permit, old, _HIT)
-            if may_revalidate(old, wall):
-                if not self._flights.has((_flight(asked, keys), self._store.mark())):
-                    self._refresh(permit, lambda again: self._renew(again, asked, keys))
-                return self._told(permit, old, Cached.STALE)
-        return await self._or_stale(permit, asked, keys, old)
+            return self._serve(permit)
+        return self._answered(permit, asked, keys)
 
     @property
     def under_way(self) -> int:
         """Keys that somebody asks the server for at the moment."""
         return len(self._flights)
 
-    async def _find(self, keys: Keys) -> Entry | None:
-        """What is kept of such a call, however old. What lies under another name by a chance of 2^-256, or by
-        somebody's hand, is nothing."""
-        wall = self._wall()
-        best: Entry | None = None
-        for key in (keys.own,) if keys.shared is None else (keys.own, keys.shared):
-            found = await self._store.get(key.digest)
+    async def _answered(self, permit: Permit, asked: Asked, keys: Keys) -> Reply:
+        """What is kept of such a call, however old, or what the server says. What lies under another name by a chance
+        of 2^-256, or by somebody's hand, is nothing. One coroutine, in which nothing waits where the store has it at
+        hand."""
+        permit.call.journey.cached(_MISS)
+        if not asked.may_look:
+            return (await self._fetch(permit, asked, keys)).take()
+        old: Entry | None = None
+        for key in (keys.own, keys.shared):
+            if key is None:
+                continue
+            found = self._store.look(key.digest)
+            if found is None:
+                continue
+            if not isinstance(found, Entry):
+                found = await found
             if found is None or found.material != key.material:
                 continue
+            wall = self._wall()
             if is_fresh(found, wall):
-                return found
-            if not is_over(found, wall):
-                best = best or found
-        return best
+                return self._told(permit, found, _HIT, wall)
+            if old is None and not is_over(found, wall):
+                old = found
+        if old is not None and may_revalidate(old, wall := self._wall()):
+            if not self._flights.has((_flight(asked, keys), self._store.mark())):
+                self._refresh(permit, lambda again: self._renew(again, asked, keys))
+            return self._told(permit, old, _STALE, wall)
+        return await self._or_stale(permit, asked, keys, old)
 
     async def _or_stale(self, permit: Permit, asked: Asked, keys: Keys, old: Entry | None) -> Reply:
         """The server's answer; where the server fails, an old one that the rule allows."""
         try:
             reply, has_failed = await self._one_of_several(permit, asked, keys)
         except Refused as refused:
-            if old is None or refused.reason not in FAILURES or not may_follow_error(old, self._wall()):
+            wall = self._wall()
+            if old is None or refused.reason not in FAILURES or not may_follow_error(old, wall):
                 raise
-            return self._told(permit, old, Cached.STALE)
-        if old is None or not has_failed or not may_follow_error(old, self._wall()):
+            return self._told(permit, old, _STALE, wall)
+        if old is None or not has_failed or not may_follow_error(old, wall := self._wall()):
             return reply
         reply.done(Ending.COMPLETE)
-        return self._told(permit, old, Cached.STALE)
+        return self._told(permit, old, _STALE, wall)
 
     async def _one_of_several(self, permit: Permit, asked: Asked, keys: Keys) -> tuple[Reply, bool]:
         """Wait for whoever asks the same, or ask for all who come meanwhile. Where that one failed, one of those who
@@ -187,7 +191,7 @@ class Cache:
                     continue
                 kept = _meant(landed.kept, keys)
                 if kept is not None:
-                    return self._told(permit, kept, Cached.JOINED), False
+                    return self._told(permit, kept, Cached.JOINED, self._wall()), False
                 if not landed.has_failed:
                     break  # it came, and is for nobody else under this name
                 if is_last:
@@ -244,19 +248,24 @@ class Cache:
             raise
         return Landed(reply, made, has_failed=is_broken or reply.status >= 500)
 
-    def _told(self, permit: Permit, entry: Entry, how: Cached) -> Reply:
-        """A kept answer to this caller. Raises Refused where another room does not let it pass."""
+    def _told(self, permit: Permit, entry: Entry, how: Cached, wall: float) -> Reply:
+        """A kept answer to this caller, at this moment. Raises Refused where another room does not let it pass."""
         call = permit.call
         assert call.id is not None
         if call.method in TAUGHT:
             self._teach(permit, entry.result)
-        wall = self._wall()
-        state: State = "stale" if how is _STALE else "fresh"
-        body = served(entry, call.id, wall=wall, state=state)
-        call.journey.cached(how)
-        call.journey.answered(_RPC_ERROR if entry.is_error else _OK)
-        seconds = b"%d" % min(age(entry, wall), _OLDEST_S)
-        return Reply(entry.status, Headers((_JSON, (b"Age", seconds))), body)
+        passed = age(entry, wall)
+        body = served(entry, call.id, passed, "stale" if how is _STALE else "fresh")
+        journey = call.journey
+        journey.cached(how)
+        journey.answered(_RPC_ERROR if entry.is_error else _OK)
+        return Reply(entry.status, _fields(int(passed) if passed < _OLDEST_S else _OLDEST_S), body)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _fields(age_s: int) -> Headers:
+    """Those of a kept answer of this age. The same object for the same age: what others note on it is found once."""
+    return Headers((_JSON, (b"Age", b"%d" % age_s)))
 
 
 _JSON: Final = (b"Content-Type", b"application/json")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hmac
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -77,6 +77,10 @@ class Store(Protocol):
 
     def mark(self) -> Mark:
         """To be taken before the server is asked."""
+        ...
+
+    def look(self, digest: bytes) -> Entry | Awaitable[Entry | None] | None:
+        """What `get` gives: at once where nobody has to wait for it."""
         ...
 
     async def get(self, digest: bytes) -> Entry | None:

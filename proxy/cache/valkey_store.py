@@ -196,6 +196,9 @@ class ValkeyStore:
     def mark(self) -> Mark:
         return Mark(shared=self._forgotten.last, era=self._era)
 
+    def look(self, digest: bytes) -> Awaitable[Entry | None]:
+        return self.get(digest)
+
     async def get(self, digest: bytes) -> Entry | None:
         key = self._entries + digest.hex().encode()
         # The news behind the entry: what was forgotten before we looked is among them.

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from proxy.cache.entry import Entry, decode, encode, is_fresh, places_in, served
+from proxy.cache.entry import Entry, age, decode, encode, is_fresh, places_in, served
 from proxy.cache.key import Key, Keys
 from proxy.cache.settings import CacheSettings
 from proxy.cache.worth import Asked, Overheard, Worth
@@ -108,7 +108,7 @@ class _Case:
         return self.answer()
 
     def answer(self) -> bytes:
-        return served(self.entry, 7, wall=NOON + 5, state="fresh")
+        return served(self.entry, 7, age(self.entry, NOON + 5), "fresh")
 
     def store(self) -> tuple[Key, Entry]:
         """All that a miss decides when its answer has come; its keys are known."""

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
-from proxy.cache.entry import MARK, Entry, State, decode, encode, places_in, served
+from proxy.cache.entry import MARK, Entry, State, age, decode, encode, places_in, served
 from proxy.cache.key import META_NOT_COUNTED, Keying, Keys, Share
 from proxy.cache.settings import CacheSettings
 from proxy.cache.worth import Overheard, Worth
@@ -325,7 +325,7 @@ def test_what_is_told_again_is_what_was_said(
         generation="g",
         places=chance.choice([None, places_in(text)]),
     )
-    answer = served(entry, id, wall=NOON + later_s, state=state)
+    answer = served(entry, id, age(entry, NOON + later_s), state)
     again = decode(encode(entry))
     assert again == entry
     (said,) = read_answers(answer)  # strict: no member twice

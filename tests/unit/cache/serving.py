@@ -202,6 +202,9 @@ class SlowStore:
     def mark(self) -> Mark:
         return self.memory.mark()
 
+    def look(self, digest: bytes) -> Awaitable[Entry | None]:
+        return self.get(digest)
+
     async def get(self, digest: bytes) -> Entry | None:
         await asyncio.sleep(0)
         return await self.memory.get(digest)

@@ -51,7 +51,7 @@ def kept(result: bytes | str = b'{"content":[]}', *, fresh_s: float = 60, with_p
 
 
 def told(entry: Entry, *, id: RequestId = 1, later_s: float = 0, state: State = "fresh") -> bytes:
-    return served(entry, id, wall=NOON + later_s, state=state)
+    return served(entry, id, age(entry, NOON + later_s), state)
 
 
 # At rest

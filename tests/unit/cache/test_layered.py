@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -38,6 +38,9 @@ class FakeSecond:
 
     def mark(self) -> Mark:
         return Mark(own=99, shared=7, era="e")
+
+    def look(self, digest: bytes) -> Awaitable[Entry | None]:
+        return self.get(digest)
 
     async def get(self, digest: bytes) -> Entry | None:
         self.asked += 1
