@@ -8,10 +8,10 @@ another call than the one that runs.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 import jiter
@@ -177,13 +177,13 @@ def _read_id(value: Mapping[str, object]) -> RequestId | None:
         return None
     id = value["id"]
     # bool is an int in Python and is not one on the wire.
+    if type(id) is int:
+        if id.bit_length() > 256:
+            raise _invalid("`id` is a number of more than 256 bits.")
+        return id
     if isinstance(id, str):
         if len(id) > MAX_ID_CHARACTERS:
             raise _invalid(f"`id` has more than {MAX_ID_CHARACTERS} characters.")
-        return id
-    if isinstance(id, int) and not isinstance(id, bool):
-        if id.bit_length() > 256:
-            raise _invalid("`id` is a number of more than 256 bits.")
         return id
     raise _invalid("`id` must be a string or an integer.")
 
@@ -204,11 +204,8 @@ def _read_target(member: str, params: Mapping[str, object]) -> str:
         raise _invalid(
             f"`params.{member}` must be a string with at least one character.", code=INVALID_PARAMS
         )
-    if len(target) > MAX_TARGET_CHARACTERS[member]:
-        raise _invalid(
-            f"`params.{member}` has more than {MAX_TARGET_CHARACTERS[member]} characters.",
-            code=INVALID_PARAMS,
-        )
+    if len(target) > (most := MAX_TARGET_CHARACTERS[member]):
+        raise _invalid(f"`params.{member}` has more than {most} characters.", code=INVALID_PARAMS)
     if not target.isprintable() and _CONTROL.search(target):
         # A reader in C stops at NUL, a log line at a newline: nobody names a tool so in good faith.
         raise _invalid(f"`params.{member}` has control characters.", code=INVALID_PARAMS)
@@ -272,6 +269,24 @@ def _structure(body: bytes) -> int:
 def check_tree(value: object, max_depth: int) -> None:
     """One walk, without recursion: no nesting beyond `max_depth`, no number that overflowed to infinity. `value` is
     what a parser made: its types are the built-in ones."""
+    if type(value) is dict:
+        # No more containers than levels cannot be too deep, and so few are most messages: their levels do not count.
+        few: list[Iterable[Any]] = [value.values()]
+        for container in few:
+            for item in container:
+                kind = type(item)
+                if kind is str or kind is int:
+                    continue
+                if kind is dict:
+                    few.append(item.values())
+                elif kind is list:
+                    few.append(item)
+                elif kind is float and not isfinite(item):
+                    raise _invalid("A number is too large to be represented.")
+            if len(few) > max_depth:
+                break
+        else:
+            return
     level: list[Iterable[Any]] = [(value,)]
     room = max_depth
     while level:
@@ -286,7 +301,7 @@ def check_tree(value: object, max_depth: int) -> None:
                     below.append(item.values())
                 elif kind is list:
                     below.append(item)
-                elif kind is float and not math.isfinite(item):
+                elif kind is float and not isfinite(item):
                     raise _invalid("A number is too large to be represented.")
         if below and room == 0:
             raise _invalid(f"The JSON text is nested more than {max_depth} deep.")

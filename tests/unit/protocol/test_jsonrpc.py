@@ -1,6 +1,7 @@
 """Strict JSON and the envelope: what two readers could read differently is not read at all."""
 
 import json
+import math
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from proxy.protocol.jsonrpc import (
     PARSE_ERROR,
     Message,
     can_be_named,
+    check_tree,
     read_json,
     read_message,
 )
@@ -138,6 +140,43 @@ def test_nesting_stops_at_the_limit_exactly(opening: str, beyond: int) -> None:
     refused = no(lambda: read_json(nested(MAX_DEPTH + beyond), max_structure=10**6))
     assert refused.reason is Reason.MALFORMED
     assert "deep" in refused.why
+
+
+trees = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(0, 9)
+    | st.text(max_size=2)
+    | st.sampled_from([0.5, -1e300, math.inf]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(tree=trees, most=st.integers(1, 6))
+@example(tree={"a": [[], math.inf]}, most=3)
+@example(tree={"a": [[], [], [], math.inf]}, most=3)
+@example(tree={"a": [[], [], [], [[]]]}, most=3)
+@example(tree={"a": [[], [], [], []]}, most=3)
+@example(tree={"a": [{"b": []}]}, most=3)
+def test_a_tree_of_any_shape_is_checked_to_its_end(tree: object, most: int) -> None:
+    """Issue 10: few containers are walked without counting levels. Compared with what depth means."""
+
+    def says(value: object, depth: int) -> set[str]:
+        if isinstance(value, float):
+            return set() if math.isfinite(value) else {"large"}
+        if not isinstance(value, list | dict):
+            return set()
+        inner = value.values() if isinstance(value, dict) else value
+        here = {"deep"} if depth >= most else set[str]()
+        return here.union(*(says(each, depth + 1) for each in inner))
+
+    expected = says(tree, 0)
+    if not expected:
+        check_tree(tree, most)
+    else:
+        why = no(lambda: check_tree(tree, most)).why
+        assert [word for word in expected if word in why], why
 
 
 @pytest.mark.parametrize(
