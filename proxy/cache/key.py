@@ -13,7 +13,7 @@ Source: server/utilities/caching of 2026-07-28; protocol facts of the revisions 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias
 import jiter
 from msgspec import Struct
 
-from ..model import TIMEOUT_HEADER, TIMEOUT_META_KEY, Call, Headers, Keep, Permit, Principal
+from ..model import TIMEOUT_HEADER, TIMEOUT_META_KEY, Headers, Keep, Permit, Principal
 from ..protocol.canonical import written
 from ..protocol.headers import HOP_BY_HOP
 from ..protocol.jsonrpc import META_PREFIX, META_VERSION
@@ -70,6 +70,11 @@ _HEADERS_NOT_COUNTED: Final = frozenset(
 _HEADERS_NOT_COUNTED_BEFORE: Final = ("sec-", "x-b3-", "x-datadog-", "x-envoy-")
 
 
+_NOTHING: Final[Mapping[str, object]] = {}
+_NONE: Final[Sequence[str]] = ()
+_ALL: Final = _NONE, None
+"""What `_counting` says of a rule by which everything counts."""
+
 MOST_CALLERS: Final = 1_024
 LONGEST_CALLER: Final = 1_024
 """Callers whose part of the material is remembered, and the bytes of one; issuers choose what is in a token."""
@@ -111,7 +116,7 @@ class Keying:
     ) -> None:
         """`upstream` is the server's identity, its URL; `generation` names the policy. `stops` tells which headers
         (lower case) do not reach the server; without it none stops."""
-        self._begin = [FORMAT, upstream, generation]
+        self._begin = FORMAT, upstream, generation
         self._stops = stops
         self._ignored = _HEADERS_NOT_COUNTED | {name.lower() for name in ignore_headers}
         self._note = object()
@@ -122,34 +127,46 @@ class Keying:
     ) -> Keys | None:
         """The names of a call. `definition` is the hash of the tool's definition. None where it cannot be written
         down, or would hold up other calls: such a call is not kept."""
-        call, rule = permit.call, permit.rule
-        if _is_dear(call.body):
+        call, principal = permit.call, permit.principal
+        body, params = call.body, call.params
+        if len(body) > MAX_CHEAP_BYTES and _has_long_integers(body):
             return None
-        params, is_counted = _params(call.params, keep)
-        any_session = keep is not None and keep.any_session
+        meta: Mapping[str, object] = _NOTHING
+        is_counted, any_session = True, False
+        counting: tuple[Sequence[str], Sequence[str] | None] = _ALL
+        if "_meta" in params:
+            params, meta = _without_meta(params), _meta(params)
+        if keep is not None:
+            any_session = keep.any_session
+            if keep.ignore or keep.only is not None:
+                params, is_counted = _params(params, keep)
+                counting = _counting(keep)
         headers: str | None = call.headers.notes.get(self._note)
+        begin = self._begin
         try:
             if headers is None:
                 headers = self._headers(call.headers)
                 call.headers.note(self._note, headers)
             common = written(
-                [
-                    *self._begin,
+                (
+                    begin[0],
+                    begin[1],
+                    begin[2],
                     call.revision.name,
                     call.method,
                     params,
-                    _exactly(call, keep, params),
-                    _meta(call.params),
+                    _NONE if _is_exact(body) else _exactly(body, keep, params),
+                    meta,
                     definition,
                     None if any_session else call.session,
                     call.query,
                     headers,
                     # Two rules may count other arguments of one tool.
-                    [rule.id, any_session, *_counting(keep)],
-                ]
+                    (permit.rule.id, any_session, *counting),
+                )
             )
-            own = self._caller(permit.principal)
-            tenant = permit.principal.tenant
+            own = self._caller(principal)
+            tenant = principal.tenant
             if share == "caller":
                 return Keys(_key(common + own, tenant), None, is_counted)
             owner = tenant if share == "tenant" else ""
@@ -191,20 +208,19 @@ def _key(material: bytes, tenant: str) -> Key:
     return Key(material, sha256(material).digest(), tenant)
 
 
-def _exactly(call: Call, keep: Keep | None, params: Mapping[str, object]) -> list[str]:
+def _exactly(body: bytes, keep: Keep | None, params: Mapping[str, object]) -> list[str]:
     """The numbers with a fraction or an exponent, digit for digit, in the order in which the material names them, where
     the floats in `params` do not say all of them: 0.1 with 40 digits may be another number to the server. Raises
     ValueError where the body does not say."""
-    if not call.body or _is_exact(call.body):
-        return []
     floats = _numbers(params)
     if not floats:
         return []
-    tree = jiter.from_json(call.body, float_mode="decimal")
+    tree = jiter.from_json(body, float_mode="decimal")
     read = tree.get("params") if isinstance(tree, dict) else None
     if not isinstance(read, Mapping):
         raise ValueError("this is no request")
-    exact = _numbers(_params(read, keep)[0])
+    read = _without_meta(read)
+    exact = _numbers(read if keep is None else _params(read, keep)[0])
     return [] if exact == floats else exact
 
 
@@ -213,9 +229,9 @@ MAX_CHEAP_DIGITS: Final = 500
 """Of an integer in a larger body. To write one down takes the square of its digits: 4 MiB of 4,200 each are 0.25 s."""
 
 
-def _is_dear(body: bytes) -> bool:
+def _has_long_integers(body: bytes) -> bool:
     """Whether integers that long may stand in a body. Digits in texts count, too: rather no than a second look."""
-    return len(body) > MAX_CHEAP_BYTES and b"0" * MAX_CHEAP_DIGITS in body.translate(_AS_NUMERALS)
+    return b"0" * MAX_CHEAP_DIGITS in body.translate(_AS_NUMERALS)
 
 
 _AS_NUMERALS: Final = bytes.maketrans(b"123456789.E", b"0000000000e")
@@ -255,31 +271,31 @@ def _digits(number: Decimal) -> str:
     return f"{'-' if sign else ''}{kept}e{exponent + len(text) - len(kept)}"
 
 
-def _params(params: Mapping[str, object], keep: Keep | None) -> tuple[Mapping[str, object], bool]:
-    """What counts of the params, but for `_meta`; and whether that is all of it."""
-    counted = params
-    if "_meta" in params:
-        counted = {name: value for name, value in params.items() if name != "_meta"}
+def _without_meta(params: Mapping[str, object]) -> Mapping[str, object]:
+    """The params, but for `_meta`."""
+    return {name: value for name, value in params.items() if name != "_meta"}
+
+
+def _params(params: Mapping[str, object], keep: Keep) -> tuple[Mapping[str, object], bool]:
+    """What a rule counts of the params; and whether that is all of it."""
     arguments = params.get("arguments")
-    if keep is None or not isinstance(arguments, dict) or (not keep.ignore and keep.only is None):
-        return counted, True
+    if not isinstance(arguments, dict):
+        return params, True
     left = {
         name: value
         for name, value in arguments.items()
         if name not in keep.ignore and (keep.only is None or name in keep.only)
     }
-    return {**counted, "arguments": left}, len(left) == len(arguments)
+    return {**params, "arguments": left}, len(left) == len(arguments)
 
 
 def _meta(params: Mapping[str, object]) -> Mapping[str, object]:
     meta = params.get("_meta")
     if not isinstance(meta, dict):
-        return {}
+        return _NOTHING
     return {name: value for name, value in meta.items() if name not in META_NOT_COUNTED}
 
 
-def _counting(keep: Keep | None) -> tuple[list[str], list[str] | None]:
+def _counting(keep: Keep) -> tuple[Sequence[str], Sequence[str] | None]:
     """Which arguments a rule counts: those it ignores, and the only ones."""
-    if keep is None or (not keep.ignore and keep.only is None):
-        return [], None
     return sorted(keep.ignore), None if keep.only is None else sorted(keep.only)

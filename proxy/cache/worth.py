@@ -45,6 +45,9 @@ _BLANKS: Final = b" \t\r\n"
 _TTL_MS: Final = re.compile(rb"[1-9][0-9]{0,14}")
 """A number of milliseconds as the specification has it. What is odd, or lasts longer than 31,000 years, is 0."""
 
+_REQUEST: Final = Kind.REQUEST
+"""Members of an Enum are slow to look up."""
+
 By: TypeAlias = Literal["rule", "hints", "legacy"]
 
 
@@ -87,29 +90,33 @@ class Worth:
         """Whether the answer to a call may be kept, as far as the call tells. None: the cache has nothing to do with
         it, neither before nor after."""
         call, rule = permit.call, permit.rule
-        if call.kind is not Kind.REQUEST or call.revision.answers_elsewhere or call.last_event_id is not None:
-            return None
         by: By
         share: Share
-        keep: Keep | None = None
+        keep = rule.keep
         if call.method == "tools/call":
-            keep = rule.keep
             if keep is None or rule.tool_class != "read":
                 return None
             by, share = "rule", keep.share
         elif call.revision.is_modern and call.method in self._hints:
-            by, share = "hints", "all"
+            by, share, keep = "hints", "all", None
         elif not call.revision.is_modern and call.method in LISTS and self._legacy_lists_ttl_s > 0:
-            by, share = "legacy", "caller"
+            by, share, keep = "legacy", "caller", None
         else:
             return None
-        if not _may_be_kept(call.params):
+        if call.kind is not _REQUEST or call.revision.answers_elsewhere or call.last_event_id is not None:
             return None
-        wishes = _cache_control(call.headers)
-        if "no-store" in wishes:
+        params = call.params
+        # It asks for one answer and nothing else: no task, no continuation. A member that is null is there.
+        if not _ASKS_FOR_MORE.isdisjoint(params):
             return None
-        may_look = "no-cache" not in wishes and "max-age=0" not in wishes
-        return Asked(by, may_look, may_look and not _wants_to_be_told(call.params), share, keep)
+        may_look = True
+        if "cache-control" in call.headers:
+            wishes = _cache_control(call.headers)
+            if "no-store" in wishes:
+                return None
+            may_look = "no-cache" not in wishes and "max-age=0" not in wishes
+        may_join = may_look and ("_meta" not in params or not _wants_to_be_told(params))
+        return Asked(by, may_look, may_join, share, keep)
 
     def keys(self, permit: Permit, asked: Asked, definition: str = "") -> Keys | None:
         """The names of such a call (`Keying.keys`)."""
@@ -205,12 +212,6 @@ class _Found(Struct, frozen=True):
     may_share: bool
     places: Places | None = None
     is_error: bool = False
-
-
-def _may_be_kept(params: Mapping[str, object]) -> bool:
-    """Whether a request asks for one answer and nothing else: no task, no continuation. A member that is null is
-    there."""
-    return _ASKS_FOR_MORE.isdisjoint(params)
 
 
 def _wants_to_be_told(params: Mapping[str, object]) -> bool:
