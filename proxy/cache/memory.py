@@ -25,7 +25,7 @@ from .forgotten import Forgotten
 from .store import Counts, Forget, Mark
 
 OVERHEAD_BYTES: Final = 1_600
-"""Of an entry, beside its texts: structs, numbers, and five tables (test_memory.py measures it)."""
+"""Of an entry, beside its texts: structs, numbers, and six tables (test_memory.py measures it)."""
 
 
 class _Held(Struct, gc=False):
@@ -87,6 +87,9 @@ class Memory:
         # One moment for each question: what is there when it begins must be there when it ends.
         self._now = wall()
         self._table = _Table(max_bytes, lambda: self._now, self._expired)
+        # In the order of the last use: of all, and of each tenant. The table has an order of its own, which costs three
+        # calls each time it is asked; it does sizes and ends.
+        self._used: OrderedDict[bytes, _Held] = OrderedDict()
         self._order: dict[str, OrderedDict[bytes, None]] = {}
         self._bytes_of: Counter[str] = Counter()
         self._above: set[str] = set()
@@ -137,21 +140,23 @@ class Memory:
 
     def look(self, digest: bytes) -> Entry | None:
         """`get`, at once."""
-        self._now = self._wall()
-        try:
-            held = self._table[digest]  # half the price of `get`
-        except KeyError:
+        self._now = now = self._wall()
+        held = self._used.get(digest)
+        if held is None:
             return None
         entry = held.entry
-        # Beside the table, which cannot know that a clock was put back.
-        if is_over(entry, self._now):
-            self._remove(digest, held, "expired")
+        if is_over(entry, now):
+            # What the table knows to be over leaves when it is next asked for a size; it cannot know that a clock was
+            # put back.
+            if digest in self._table:
+                self._remove(digest, held, "expired")
             return None
         if held.since < self._forgotten.last:
             if self._forgotten.covers(entry, held.since):
                 self._remove(digest, held, "forgotten")
                 return None
             held.since = self._forgotten.last
+        self._used.move_to_end(digest)
         self._order[entry.tenant].move_to_end(digest)
         return structs.replace(entry, result=zlib.decompress(entry.result)) if held.is_deflated else entry
 
@@ -177,7 +182,7 @@ class Memory:
             self._counts["expired"] += 1
             return False
         self._make_room(entry.tenant, size)
-        self._table[digest] = _Held(entry, self._forgotten.last, size, is_deflated)
+        self._table[digest] = self._used[digest] = _Held(entry, self._forgotten.last, size, is_deflated)
         self._order.setdefault(entry.tenant, OrderedDict())[digest] = None
         self._weigh(entry.tenant, size)
         self._counts["stored"] += 1
@@ -192,6 +197,7 @@ class Memory:
         self._forgotten.everything()
         self._counts["forgotten"] += len(self)
         self._table.clear()
+        self._used.clear()
         self._order.clear()
         self._bytes_of.clear()
         self._above.clear()
@@ -203,8 +209,7 @@ class Memory:
         for _ in range(most):
             if self._table.currsize <= to_bytes or not self._table:
                 return False
-            digest, held = self._table.popitem()
-            self._left(digest, held, "evicted")
+            self._evict(next(iter(self._used)))
         return self._table.currsize > to_bytes
 
     def _make_room(self, tenant: str, size: int) -> None:
@@ -214,11 +219,12 @@ class Memory:
             elif self._above:
                 payer = max(self._above, key=self._bytes_of.__getitem__)
             else:
-                digest, held = self._table.popitem()
-                self._left(digest, held, "evicted")
+                self._evict(next(iter(self._used)))
                 continue
-            digest = next(iter(self._order[payer]))
-            self._remove(digest, self._table[digest], "evicted")
+            self._evict(next(iter(self._order[payer])))
+
+    def _evict(self, digest: bytes) -> None:
+        self._remove(digest, self._used[digest], "evicted")
 
     def _expired(self, digest: bytes, held: _Held) -> None:
         self._left(digest, held, "expired")
@@ -229,6 +235,7 @@ class Memory:
 
     def _left(self, digest: bytes, held: _Held, event: str) -> None:
         """It is out of the table, and leaves everything beside it."""
+        del self._used[digest]
         tenant = held.entry.tenant
         order = self._order[tenant]
         del order[digest]
