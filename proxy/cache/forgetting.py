@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
@@ -111,6 +111,8 @@ class Forgetting:
     def after(self, permit: Permit) -> tuple[Forget, ...]:
         """What a call makes untrue by its rule."""
         call, principal = permit.call, permit.principal
+        if not call.parts and not permit.rule.forget:
+            return ()
         rules = [self._rule_of(part, principal) for part in call.parts] or [permit.rule]
         targets = tuple(dict.fromkeys(target for rule in rules for target in rule.forget))
         return (Forget(principal.tenant, ("tools/call",), targets),) if targets else ()
@@ -176,35 +178,37 @@ class _Guarded:
         self._serve = serve
         self._forgetting = forgetting
 
-    async def __call__(self, permit: Permit) -> Reply:
+    def __call__(self, permit: Permit) -> Awaitable[Reply]:
         call = permit.call
-        if not any(each.method == "tools/call" for each in call.parts or (call,)):
-            return await self._serve(permit)
-        what, doubted = self._forgetting.after(permit), self._forgetting.doubted(permit)
+        if call.method == "tools/call" or any(each.method == "tools/call" for each in call.parts):
+            return self._called(permit)
+        return self._serve(permit)
+
+    async def _called(self, permit: Permit) -> Reply:
+        what = self._forgetting.after(permit)
         try:
             reply = await self._serve(permit)
         except BaseException:
-            if what and call.was_sent:
+            if what and permit.call.was_sent:
                 self._forgetting.soon(*what)
             raise
         if what:
             reply.when_done(lambda _: self._forgetting.soon(*what))
         try:
             # Before its caller has the answer: what it asks next must not be told as it was.
-            await self._before(reply, what, doubted)
+            body = reply.body
+            if isinstance(body, bytes):
+                if what:
+                    await self._forgetting.forget(what)
+                if _says_unknown(body):
+                    await self._forgetting.forget(self._forgetting.doubted(permit))
+            else:
+                doubted = self._forgetting.doubted(permit)
+                reply.body = Stream(self._passing(body, what, doubted), body.close)
         except BaseException as error:
             reply.done(Ending.of(error))
             raise
         return reply
-
-    async def _before(self, reply: Reply, what: tuple[Forget, ...], doubted: tuple[Forget, ...]) -> None:
-        body = reply.body
-        if isinstance(body, bytes):
-            await self._forgetting.forget(what)
-            if _says_unknown(body):
-                await self._forgetting.forget(doubted)
-        else:
-            reply.body = Stream(self._passing(body, what, doubted), body.close)
 
     async def _passing(
         self, source: Stream, what: tuple[Forget, ...], doubted: tuple[Forget, ...]
