@@ -250,6 +250,16 @@ def test_a_stale_answer_has_no_time_to_live() -> None:
     assert message["result"] == {"ttlMs": 0, "_meta": {MARK: {"age_s": 1, "state": "stale"}}}
 
 
+@pytest.mark.parametrize(
+    "result",
+    ['{"ttlMs":5000,"_meta":{"a":1},"x":"%s"}', '{"x":"%s","_meta":{"a":1},"ttlMs":5000}', '{"x":"%s"}'],
+)
+def test_a_large_answer_is_told_like_a_small_one(result: str) -> None:
+    """Issue 10: above 8 KiB its pieces are not copied."""
+    small, large = (told(kept(result % ("y" * size)), later_s=1) for size in (1, 100_000))
+    assert large == small.replace(b'"y"', b'"%b"' % (b"y" * 100_000))
+
+
 @pytest.mark.parametrize("result", ['{"ttlMs":5000,"_meta":{"a":1}}', '{"_meta":{"a":1},"ttlMs":5000}'])
 def test_mark_and_time_to_live_change_in_any_order(result: str) -> None:
     message = json.loads(told(kept(result), later_s=1))

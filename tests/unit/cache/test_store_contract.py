@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
+from proxy.cache.entry import Entry
 from proxy.cache.store import Forget, Mark, Store
 from tests.unit.cache.entries import NOW, Clock, digest_of, make_entry
 from tests.unit.cache.stores import LAYERED, MAKERS, Place
@@ -54,6 +55,23 @@ async def test_what_was_put_is_got(store: Store) -> None:
         assert await store.get(digest_of(entry.target)) == entry
     assert await store.get(digest_of("another")) is None
     assert await store.get(b"") is None
+
+
+async def test_a_look_gives_what_is_got_or_somebody_who_fetches_it(store: Store, place: Place) -> None:
+    """Issue 10: nobody waits for what this process has at hand, and everybody for what it has not."""
+
+    async def looked(digest: bytes) -> Entry | None:
+        found = store.look(digest)
+        return found if found is None or isinstance(found, Entry) else await found
+
+    kept, lost = digest_of("x"), digest_of("y")
+    assert (await looked(kept), await looked(lost)) == (None, None)
+    await store.put(kept, make_entry(), store.mark())
+    assert (await looked(kept), await looked(lost)) == (make_entry(), None)
+    if place.kind != "valkey":
+        assert store.look(kept) == make_entry()
+    await store.forget(Forget(None))
+    assert await looked(kept) is None
 
 
 async def test_the_last_one_counts(store: Store) -> None:
