@@ -273,7 +273,9 @@ def _digits(number: Decimal) -> str:
 
 def _without_meta(params: Mapping[str, object]) -> Mapping[str, object]:
     """The params, but for `_meta`."""
-    return {name: value for name, value in params.items() if name != "_meta"}
+    left = dict(params)
+    left.pop("_meta", None)
+    return left
 
 
 def _params(params: Mapping[str, object], keep: Keep) -> tuple[Mapping[str, object], bool]:
