@@ -39,6 +39,8 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without inheriting from it
         self._upstream.links.append(self)
+        if self._upstream.is_closed:
+            self.reset()  # it came while the port was being closed
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -137,9 +139,11 @@ class Upstream:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.is_closed = False
 
     async def open(self) -> None:
         """Listen; where it was the last time, if there was one."""
+        self.is_closed = False
         loop = asyncio.get_running_loop()
         if self.file is not None:
             self.file.unlink(missing_ok=True)
@@ -152,14 +156,16 @@ class Upstream:
         """Close the port and every connection."""
         for task in list(self._tasks):
             task.cancel()
+        self.is_closed = True
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         for link in self.links:
             link.reset()
             async with within():
                 await link.lost.wait()
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
+        if server is not None:
+            await server.wait_closed()
 
     @property
     def url(self) -> str:
