@@ -64,9 +64,9 @@ BUSY_PER_S: Final = 1_000
 ASKED: Final = (("/readyz", 5.0), ("/healthz", 10.0), ("/metrics", 15.0))
 """By the kubelet, as often as deploy/ says, and by Prometheus."""
 
-HEADROOM_CPU: Final = 3.0
-"""Of a request: twice for a core that is half as fast, as one of two threads of a core is, and half as much again for
-calls that come in bunches. It is our weight, too, where a node is full."""
+HEADROOM_CPU: Final = 1.25
+"""Of a request, for calls that come in bunches. There is no limit, so what nobody else takes is ours as well; the
+request is our weight where a node is full."""
 STEP_CPU: Final = 50
 """Thousandths of a core."""
 HEADROOM_MEMORY: Final = 1.5

@@ -24,10 +24,10 @@ def taken(name: str = "idle", *, cores: float = 0.01, peak: int = 50 * MB, machi
         (0.0, "50m"),
         (0.001, "50m"),
         # Exactly a step: no float may make it the next one.
-        (0.05, "150m"),
-        (0.1, "300m"),
-        (0.0501, "200m"),
-        (1.0, "3000m"),
+        (0.04, "50m"),
+        (0.08, "100m"),
+        (0.0801, "150m"),
+        (1.0, "1250m"),
     ],
 )
 def test_a_request_has_headroom_and_whole_steps(cores: float, asked: str) -> None:
@@ -46,12 +46,12 @@ def test_a_request_has_headroom_and_whole_steps(cores: float, asked: str) -> Non
 )
 def test_memory_has_room_for_what_settings_allow(peak: int, memory: str, limit: str) -> None:
     """Own promise: kept answers and a crowd of long bodies fit below the level where memory is called short."""
-    assert resources_of(0.02, peak) == Resources("100m", memory, limit)
+    assert resources_of(0.08, peak) == Resources("100m", memory, limit)
 
 
 def test_it_says_whether_deploy_says_the_same() -> None:
     """Who measures again is told what to change, and where."""
-    same, more = (advice(taken(), taken(cores=cores), taken(cores=0.2), taken()) for cores in (0.03, 0.3))
+    same, more = (advice(taken(), taken(cores=cores), taken(cores=0.2), taken()) for cores in (0.08, 0.72))
     assert "deploy/ says the same." in same
     assert f"requests: {{cpu: {deployed.CPU}, memory: {deployed.MEMORY}}}" in same
     assert f"limits: {{memory: {deployed.MEMORY_LIMIT}}}" in same
