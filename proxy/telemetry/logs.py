@@ -11,6 +11,7 @@ import datetime
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ..model import Reason, Refused
@@ -45,6 +46,7 @@ class Log:
             self._output = Output(fd, lost=self._lost)
             write = self._output.write
         self._write = write
+        self._write_call = write if self._output is None else partial(self._output.write, can_wait=True)
         self._is_terminal = fd is not None and os.isatty(fd)
         self._as_line = as_text if self._is_terminal else as_json
         self.redactor = redactor or Redactor()
@@ -84,7 +86,7 @@ class Log:
             if not self._may_say(record):
                 return
             unsaid, self._unsaid = self._unsaid, 0
-        self._write(self._calls.line(record, outcome, level, self._now(), unsaid))
+        self._write_call(self._calls.line(record, outcome, level, self._now(), unsaid))
 
     def _may_say(self, record: Record) -> bool:
         """Whoever tries credentials must not fill a disk: one line a second, which counts those before it."""

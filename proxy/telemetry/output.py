@@ -30,6 +30,10 @@ LONGEST_LOOK_S: Final = 0.1
 """Between two looks whether somebody takes lines again."""
 CLOSING_S: Final = 0.5
 """For the last lines."""
+GATHER_S: Final = 0.02
+"""How long a line that can wait does so for others: a write costs more than all else that a line does."""
+GATHER_BYTES: Final = 16_384
+"""What is gathered at most, where so much may be written at once."""
 _FILE_BYTES: Final = 262_144
 """Written to a regular file at once."""
 _BROKEN: Final = select.POLLERR | select.POLLHUP | select.POLLNVAL
@@ -61,18 +65,22 @@ class Output:
         """The last one that ran."""
         self._soon: asyncio.AbstractEventLoop | None = None
         """The one in which the next flush is due."""
+        self._gathering: asyncio.TimerHandle | None = None
+        """That flush, while all that waits can wait."""
         self._thread: int | None = None
         """The thread of that loop, where it is known."""
         # Warnings and the collector of cycles may write while we do: the same thread must not wait for itself.
         self._lock = threading.RLock()
         self._at_once, self._poll = _kind_of(fd)
+        self._enough = min(self._at_once, GATHER_BYTES)
 
     @property
     def waiting_bytes(self) -> int:
         return self._waiting_bytes
 
-    def write(self, line: bytes) -> None:
-        """Take a line; it is written in the next turn of the loop, or at once where none runs. Raises nothing."""
+    def write(self, line: bytes, *, can_wait: bool = False) -> None:
+        """Take a line; it is written in the next turn of the loop, or at once where none runs. One that can wait is
+        written within `GATHER_S`, together with others. Raises nothing."""
         with self._lock:
             if self._unsaid:
                 self._say_lost()
@@ -85,7 +93,11 @@ class Output:
             self._waiting_bytes = size
             # Nearly always. To ask for the running loop takes a system call, to ask this one whether it runs does not.
             if self._soon is None or self._thread != threading.get_ident() or not self._soon.is_running():
-                self._make_due()
+                self._make_due(can_wait)
+            elif self._gathering is not None and (size >= self._enough or not can_wait):
+                self._gathering.cancel()
+                self._gathering = None
+                self._soon.call_soon(self._turn, self._soon)
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Write what can be written in that time."""
@@ -95,7 +107,7 @@ class Output:
                 if self._poll is not None:
                     self._poll.poll(min(left_s, LONGEST_LOOK_S) * 1000)
 
-    def _make_due(self) -> None:
+    def _make_due(self, can_wait: bool) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -103,7 +115,9 @@ class Output:
             return
         if loop is not self._soon:
             self._soon = self._loop = loop
-            loop.call_soon(self._turn, loop)
+            self._gathering = loop.call_later(GATHER_S, self._turn, loop) if can_wait else None
+            if self._gathering is None:
+                loop.call_soon(self._turn, loop)
         self._thread = threading.get_ident()
 
     def _write_outside(self) -> None:
@@ -116,6 +130,7 @@ class Output:
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
+            self._gathering = None
             if not self._flush():
                 self._soon = None
                 return

@@ -76,6 +76,52 @@ async def test_lines_of_one_turn_are_written_together(pipe: Pipe) -> None:
     assert pipe.read() == [b"three\n"]
 
 
+async def test_lines_that_can_wait_are_written_together(pipe: Pipe) -> None:
+    """Own promise: a line of a call costs a piece of a write. None waits for ever, and none is overtaken."""
+    output = Output(pipe.writes, lost=lost)
+    output.write(b"one\n", can_wait=True)
+    await asyncio.sleep(0)
+    output.write(b"two\n", can_wait=True)
+    await asyncio.sleep(0)
+    assert pipe.read() == []
+    output.write(b"three\n")
+    await asyncio.sleep(0)
+    assert pipe.read() == [b"one\n", b"two\n", b"three\n"]
+    output.write(b"four\n", can_wait=True)
+    assert await written(pipe, output) == [b"four\n"]
+
+
+async def test_what_fills_a_write_does_not_wait(pipe: Pipe) -> None:
+    """Own promise: as much as is written at once anyway has nothing to wait for."""
+    output = Output(pipe.writes, lost=lost)
+    count = 0
+    while output.waiting_bytes < select.PIPE_BUF - 100:
+        output.write(line(count), can_wait=True)
+        count += 1
+    await asyncio.sleep(0)
+    assert pipe.read() == []
+    output.write(line(count), can_wait=True)
+    await asyncio.sleep(0)
+    assert pipe.read() == [*map(line, range(count + 1))]
+
+
+async def test_what_waits_is_written_where_the_next_loop_never_runs(pipe: Pipe) -> None:
+    """Own promise: a line that can wait is not lost with the loop whose timer would have written it."""
+    output = Output(pipe.writes, lost=lost)
+
+    def in_a_loop_of_its_own() -> None:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(lambda: output.write(b"one\n", can_wait=True))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+
+    await asyncio.to_thread(in_a_loop_of_its_own)
+    assert pipe.read() == []
+    output.close()
+    assert pipe.read() == [b"one\n"]
+
+
 def test_without_a_loop_a_line_is_written_at_once(pipe: Pipe) -> None:
     """Own promise: what is said before the start, and after the end, is not lost."""
     output = Output(pipe.writes, lost=lost)
