@@ -8,7 +8,6 @@ because other processes only add to it. Standard error goes to a file while it i
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.settings import TelemetrySettings
 from proxy.telemetry.traces import Traces
 
+from . import standard_error
 from .report import Figure, table, this_machine
 
 ROUNDS: Final = 60
@@ -194,13 +194,8 @@ async def figures(rounds: int = ROUNDS) -> list[Figure]:
 
 def main() -> int:
     machine = this_machine()
-    own = os.dup(2)
-    with tempfile.TemporaryFile() as told:
-        os.dup2(told.fileno(), 2)
-        try:
-            measured = uvloop.run(figures())
-        finally:
-            os.dup2(own, 2)
+    with standard_error.into_a_file():
+        measured = uvloop.run(figures())
     print(table(machine, measured))
     return 0
 
