@@ -264,7 +264,7 @@ class Cache:
 
 @functools.lru_cache(maxsize=1_024)
 def _fields(age_s: int) -> Headers:
-    """Those of a kept answer of this age. The same object for the same age: what others note on it is found once."""
+    """Those of a kept answer of this age. Nobody changes `Headers`, so that one object can be told to many."""
     return Headers((_JSON, (b"Age", b"%d" % age_s)))
 
 

@@ -24,10 +24,6 @@ MAX_DEPTH: Final = 64
 MAX_STRUCTURE: Final = 65_536
 """Commas and brackets outside strings. Parsing blocks the loop by structure, not by size: 4 MiB of `[]` cost
 600 ms, this many cost 20."""
-SHORT_BYTES: Final = 4_096
-"""Of a text, up to which containers are walked before it is known that there are many."""
-FEW: Final = 16
-"""Containers: more than calls have."""
 MAX_ID_CHARACTERS: Final = 1_024
 MAX_METHOD_CHARACTERS: Final = 256
 MAX_TARGET_CHARACTERS: Final = {"name": 1_024, "uri": 8_192}
@@ -122,7 +118,7 @@ def read_json(body: bytes, *, max_depth: int = MAX_DEPTH, max_structure: int = M
     except (ValueError, RecursionError, OverflowError, MemoryError) as error:
         # The parser's message names positions and keys; a key may be a secret, so it stays here.
         raise Refused(Reason.MALFORMED, _what_is_wrong(error), code=PARSE_ERROR) from None
-    check_tree(value, max_depth, is_short=len(body) <= SHORT_BYTES)
+    check_tree(value, max_depth)
     return value
 
 
@@ -270,32 +266,11 @@ def _structure(body: bytes) -> int:
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
-def check_tree(value: object, max_depth: int, *, is_short: bool = False) -> None:
-    """Without recursion: no nesting beyond `max_depth`, no number that overflowed to infinity. `value` is what a parser
-    made: its types are the built-in ones. `is_short`: its text was; it changes the cost alone."""
-    if is_short and type(value) is dict:
-        # No more containers than levels cannot be too deep, and so few are in most messages: their levels do not
-        # count. Where there are more, the walk begins anew: so not for long texts.
-        most = min(max_depth, FEW)
-        few: list[Iterable[Any]] = [value.values()]
-        for container in few:
-            for item in container:
-                kind = type(item)
-                if kind is str or kind is int:
-                    continue
-                if kind is dict:
-                    few.append(item.values())
-                elif kind is list:
-                    few.append(item)
-                elif kind is float and not isfinite(item):
-                    raise _invalid("A number is too large to be represented.")
-            if len(few) > most:
-                break
-        else:
-            return
+def check_tree(value: object, max_depth: int) -> None:
+    """One walk, without recursion: no nesting beyond `max_depth`, no number that overflowed to infinity. `value` is
+    what a parser made: its types are the built-in ones."""
     level: list[Iterable[Any]] = [(value,)]
-    room = max_depth
-    while level:
+    for _ in range(max_depth + 1):
         below: list[Iterable[Any]] = []
         for container in level:
             for item in container:
@@ -309,10 +284,10 @@ def check_tree(value: object, max_depth: int, *, is_short: bool = False) -> None
                     below.append(item)
                 elif kind is float and not isfinite(item):
                     raise _invalid("A number is too large to be represented.")
-        if below and room == 0:
-            raise _invalid(f"The JSON text is nested more than {max_depth} deep.")
+        if not below:
+            return
         level = below
-        room -= 1
+    raise _invalid(f"The JSON text is nested more than {max_depth} deep.")
 
 
 def _what_is_wrong(error: BaseException) -> str:

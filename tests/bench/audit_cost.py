@@ -12,8 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from proxy.model import Call, Ending, Headers, Kind, Peer, Permit, Principal, Rule, Verdict
-from proxy.protocol.revisions import UNNAMED
+from proxy.model import Ending, Headers, Permit, Rule, Verdict
 from proxy.telemetry.audit import Audit
 from proxy.telemetry.audit_chain import Chain
 from proxy.telemetry.audit_log import AuditLog
@@ -21,15 +20,10 @@ from proxy.telemetry.audit_scribe import Scribe, Ways
 from proxy.telemetry.audit_settings import AuditSettings
 from proxy.telemetry.journey import Journeys, Observers, Record
 
+from .journeys import identified
+
 CALLS = 500
 RUNS = 200
-ANN = Principal(
-    issuer="https://login.example.com/",
-    subject="ann@example.com",
-    tenant="acme",
-    client="agent",
-    fingerprint="jwt:0123456789abcdef",
-)
 RULE = Rule(id="delete_*", tool_class="dangerous")
 ARGUMENTS = {"path": "/srv/data/reports", "force": True, "depth": 7}
 
@@ -42,24 +36,11 @@ def best(measure: Callable[[], float]) -> float:
 def calls(journeys: Journeys) -> list[tuple[Record, Permit]]:
     made = []
     for _ in range(CALLS):
-        record = journeys.open(time.monotonic())
-        call = Call(
-            revision=UNNAMED,
-            kind=Kind.REQUEST,
-            id=1,
-            method="tools/call",
-            target="delete_report",
-            params={"arguments": ARGUMENTS},
-            headers=Headers(),
-            received=record.received,
-            peer=Peer("10.1.2.3"),
-            session="0123456789abcdef0123456789abcdef",
-            journey=record,
+        record, permit = identified(
+            journeys, target="delete_report", arguments=ARGUMENTS, rule=RULE, headers=Headers()
         )
-        record.read(call)
-        record.identified(ANN)
         record.verdict = Verdict.OK
-        made.append((record, Permit(call=call, principal=ANN, rule=RULE)))
+        made.append((record, permit))
     return made
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
-import os
 import pstats
 import socket
 import sys
@@ -31,6 +30,7 @@ from proxy.upstream.lean_connection import Connection as Upstream
 from proxy.upstream.transport_lean import LeanTransport
 from tests.idp import AUDIENCE, Idp
 
+from . import standard_error
 from .messages import FIRST_ID, MESSAGE_BYTES, REVISIONS, Calls, answer, id_of
 from .report import Figure, table, this_machine
 from .side.sidecars import KEPT, LIMITS, RULES, everything, setting
@@ -167,16 +167,11 @@ def main() -> int:
     options = parser.parse_args()
     LeanTransport._connected = _connected  # type: ignore[method-assign]  # the kernel is not what is measured
     machine = this_machine()
-    own = os.dup(2)
-    with tempfile.TemporaryFile() as told:
-        os.dup2(told.fileno(), 2)
-        try:
-            figures = [
-                uvloop.run(measured(dress, options.revision, options.rounds, options.spin, options.profile))
-                for dress in options.dresses or DRESSES
-            ]
-        finally:
-            os.dup2(own, 2)
+    with standard_error.into_a_file():
+        figures = [
+            uvloop.run(measured(dress, options.revision, options.rounds, options.spin, options.profile))
+            for dress in options.dresses or DRESSES
+        ]
     print(table(machine, figures))
     return 0
 

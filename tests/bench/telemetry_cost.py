@@ -8,7 +8,6 @@ because other processes only add to it. Standard error goes to a file while it i
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import tempfile
@@ -20,8 +19,7 @@ from typing import Any, Final
 import msgspec
 import uvloop
 
-from proxy.model import Call, Ending, Headers, Kind, Peer, Permit, Principal, Rule, Verdict
-from proxy.protocol.revisions import UNNAMED
+from proxy.model import Ending, Headers, Rule, Verdict
 from proxy.telemetry.audit import Audit
 from proxy.telemetry.audit_log import AuditLog
 from proxy.telemetry.building import Telemetry
@@ -32,6 +30,8 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.settings import TelemetrySettings
 from proxy.telemetry.traces import Traces
 
+from . import standard_error
+from .journeys import identified
 from .report import Figure, table, this_machine
 
 ROUNDS: Final = 60
@@ -60,12 +60,6 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
     "all of it": ALL,
 }
 
-ANN: Final = Principal(
-    issuer="https://login.example.com/",
-    subject="ann@example.com",
-    tenant="acme",
-    fingerprint="jwt:0123456789abcdef",
-)
 RULE: Final = Rule(id="search_*", tool_class="read")
 HEADERS: Final = Headers(
     [
@@ -84,23 +78,10 @@ ARGUMENTS: Final = {"query": "reports of the last quarter", "limit": 10, "tags":
 
 def _call(journeys: Journeys | Telemetry) -> None:
     """All that a journey is told of a call that goes well."""
-    record = journeys.open(time.monotonic())
-    call = Call(
-        revision=UNNAMED,
-        kind=Kind.REQUEST,
-        id=1,
-        method="tools/call",
-        target="search_documents",
-        params={"arguments": ARGUMENTS},
-        headers=HEADERS,
-        received=record.received,
-        peer=Peer("10.1.2.3"),
-        session="0123456789abcdef0123456789abcdef",
-        journey=record,
+    record, permit = identified(
+        journeys, target="search_documents", arguments=ARGUMENTS, rule=RULE, headers=HEADERS
     )
-    record.read(call)
-    record.identified(ANN)
-    record.permitted(Permit(call=call, principal=ANN, rule=RULE))
+    record.permitted(permit)
     attempt = record.attempted()
     attempt.answered(200)
     record.answered(Verdict.OK)
@@ -194,13 +175,8 @@ async def figures(rounds: int = ROUNDS) -> list[Figure]:
 
 def main() -> int:
     machine = this_machine()
-    own = os.dup(2)
-    with tempfile.TemporaryFile() as told:
-        os.dup2(told.fileno(), 2)
-        try:
-            measured = uvloop.run(figures())
-        finally:
-            os.dup2(own, 2)
+    with standard_error.into_a_file():
+        measured = uvloop.run(figures())
     print(table(machine, measured))
     return 0
 

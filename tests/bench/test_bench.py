@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import load
+from tests.bench import load, standard_error
 from tests.bench.messages import FIRST_ID, MESSAGE_BYTES, REVISIONS, Calls, answer, id_of, listening
 from tests.bench.processes import cpu_s, holding, program, rss_bytes
 from tests.bench.report import Figure, Machine, table, this_machine
@@ -87,6 +87,20 @@ def test_a_missed_aim_is_said_and_the_machine_is_named() -> None:
     assert ["MISSED" in line for line in lines[3:]] == [False, True, False]
     assert "1,23" in lines[4]
     assert lines[5].endswith("12.3 us")
+
+
+def test_standard_error_is_back_after_it_was_a_file(capfd: pytest.CaptureFixture[str]) -> None:
+    """Own promise: what is measured does not write into the table, and whoever fails is heard."""
+
+    @standard_error.into_a_file()
+    def fails() -> None:
+        os.write(2, b"measured")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
 
 
 def test_this_machine_is_known() -> None:
