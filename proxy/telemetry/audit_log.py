@@ -201,7 +201,7 @@ class AuditLog:
             return True
         me: asyncio.Future[bool] = self._loop.create_future()
         self._waiting[me] = number, me
-        self._scribe.wake()
+        self._scribe.wake(is_awaited=True)
         try:
             async with asyncio.timeout(timeout_s):
                 return await me

@@ -105,11 +105,11 @@ class Journeys:
         self._now = now
         self.failed = failed
         """Told of an observer that raised."""
-        self._prefix = secrets.token_hex(6)
+        self._form = f"{secrets.token_hex(6)}-%x"
         self._count = itertools.count(1)
 
     def open(self, received: float) -> Record:
-        return Record(f"{self._prefix}-{next(self._count):x}", received, self, self._observers, self._now)
+        return Record(self._form % next(self._count), received, self, self._observers, self._now)
 
 
 class Try:

@@ -328,6 +328,43 @@ async def test_many_calls_share_one_sync(file: Path) -> None:
         assert scene.disk.syncs - before == 2
 
 
+async def test_calls_have_turns_while_many_records_are_written(file: Path) -> None:
+    """Issue 10: a thread that seals thousands of lines in one go has the interpreter for 5 ms at a time."""
+    pauses: list[float] = []
+    async with audit(file) as scene:
+        scene.log._scribe._pause = pauses.append
+        numbers = [scene.call(f"t{each}") for each in range(5 * audit_scribe.BREATH)]
+        scene.log.flush()
+        await until(lambda: scene.log._safe == numbers[-1])
+        assert pauses == 5 * [audit_scribe.PAUSE_S]
+    assert checked(file)[0] == 0
+
+
+async def test_nobody_waits_for_the_turns_of_others(file: Path) -> None:
+    """Own promise: a call whose record must be on the disk first does not wait for pauses."""
+    pauses: list[float] = []
+    async with audit(file) as scene:
+        scene.log._scribe._pause = pauses.append
+        numbers = [scene.call(f"t{each}") for each in range(5 * audit_scribe.BREATH)]
+        assert await scene.written(numbers[-1])
+        assert pauses == []
+    assert checked(file)[0] == 0
+
+
+async def test_many_pieces_are_one_group(file: Path) -> None:
+    """Own promise: a group is written in pieces, in order, with one sync for all of it."""
+    async with audit(file) as scene:
+        assert await scene.written(scene.call("first"))
+        syncs = scene.disk.syncs
+        numbers = [scene.call(f"t{each}") for each in range(3 * audit_scribe.PIECE + 1)]
+        assert await scene.written(numbers[-1])
+        assert scene.disk.syncs == syncs + 1
+    assert [each for each in kinds_of(file) if each.startswith("t") and each[1:].isdigit()] == [
+        f"t{each}" for each in range(3 * audit_scribe.PIECE + 1)
+    ]
+    assert checked(file)[0] == 0
+
+
 async def test_what_is_known_to_be_secret_is_taken_out_before_it_is_hashed(file: Path) -> None:
     """Issue 8, logs: redaction by value of every known secret, in this sink too."""
     secret = Secret("hunter2-hunter2")
