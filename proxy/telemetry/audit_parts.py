@@ -7,10 +7,11 @@ most `MOST` of each kind, until there is a secret that nobody looked for in them
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 from ..model import Call, Principal, Rule
 from .audit_chain import Asked, Line, Place, encoded
+from .lines import remembered
 from .redaction import Redactor
 
 MOST: Final = 4_096
@@ -20,7 +21,6 @@ _SESSION_DIGITS: Final = 16
 
 _Who: TypeAlias = tuple[str, str, str, str, str, str, str, str]
 _Where: TypeAlias = tuple[str, str | None, str]
-_Key = TypeVar("_Key", _Who, _Where)
 
 
 class Parts:
@@ -68,12 +68,13 @@ class Parts:
     def _who(self, who: _Who) -> str:
         issuer, subject, tenant, client, fingerprint, tool, tool_class, rule = who
         asked = Asked(issuer, subject, tenant, client, fingerprint, "tools/call", tool, tool_class, rule)
-        return _remembered(self._asked, who, self.of(asked), sum(map(len, who)))
+        return remembered(self._asked, who, self.of(asked), sum(map(len, who)), longest=LONGEST, most=MOST)
 
     def _where(self, where: _Where) -> str:
         address, session, instance = where
         digest = "" if session is None else session_digest(session)
-        return _remembered(self._places, where, self.of(Place(address, digest, instance)), len(session or ""))
+        place, size = self.of(Place(address, digest, instance)), len(session or "")
+        return remembered(self._places, where, place, size, longest=LONGEST, most=MOST)
 
     def _forget(self) -> None:
         """There is a secret that nobody looked for."""
@@ -81,14 +82,6 @@ class Parts:
         self._asked.clear()
         self._places.clear()
         self._has_digits = self._redactor.knows_digits()
-
-
-def _remembered(known: dict[_Key, str], key: _Key, part: str, size: int) -> str:
-    if size <= LONGEST:
-        if len(known) >= MOST:
-            known.clear()  # somebody makes names up
-        known[key] = part
-    return part
 
 
 def session_digest(session: str) -> str:

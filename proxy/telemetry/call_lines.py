@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, field
 
 from ..model import Ending, Kind, Refused
 from .journey import Record
-from .lines import Words
+from .lines import Words, remembered
 from .redaction import Redactor
 from .settings import Level
 from .trace_context import trace_id_of
@@ -120,11 +120,8 @@ class CallLines:
 
     def _remembered(self, key: _Key, asked: str) -> str:
         tenant, subject, _, target, _, _ = key
-        if len(tenant) + len(subject) + len(target or "") <= LONGEST:
-            if len(self._asked) >= MOST:
-                self._asked.clear()  # somebody makes names up
-            self._asked[key] = asked
-        return asked
+        size = len(tenant) + len(subject) + len(target or "")
+        return remembered(self._asked, key, asked, size, longest=LONGEST, most=MOST)
 
     def _asked_by(self, record: Record) -> str:
         """Who asked for what."""

@@ -8,8 +8,8 @@ U+2028, U+2029 and marks of direction. Keeps encoded texts, because the same few
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Hashable, Mapping
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -22,6 +22,8 @@ LONGEST_LOOKED_THROUGH: Final = 4_096
 """Characters in which secrets are looked for, before the rest is cut off."""
 MOST_REMEMBERED: Final = 1_024
 _CUT: Final = "…"
+_Key = TypeVar("_Key", bound=Hashable)
+_Text = TypeVar("_Text")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _OBEYED: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _PLAIN: Final = re.compile(r"[\w./:@+,;%~()\[\]-]+", re.ASCII)
@@ -41,11 +43,18 @@ class Words:
             return known
         cut = whole(self._redactor.text(text[:LONGEST_LOOKED_THROUGH]))
         encoded = Raw(harmless(msgspec.json.encode(short(cut))))
-        if len(text) <= LONGEST_TEXT:
-            if len(self.known) >= MOST_REMEMBERED:
-                self.known.clear()  # somebody makes names up
-            self.known[text] = encoded
-        return encoded
+        return remembered(self.known, text, encoded, len(text), longest=LONGEST_TEXT, most=MOST_REMEMBERED)
+
+
+def remembered(
+    known: dict[_Key, _Text], key: _Key, text: _Text, size: int, *, longest: int, most: int
+) -> _Text:
+    """The text, which `known` has from now on where it is not too long."""
+    if size <= longest:
+        if len(known) >= most:
+            known.clear()  # somebody makes names up
+        known[key] = text
+    return text
 
 
 def short(text: str) -> str:
