@@ -51,8 +51,8 @@ class Headers:
         self.pairs = tuple(pairs)
         self.notes: Mapping[object, Any] = _NO_NOTES
         """What rooms have found out from these fields and their settings alone, each under a key of its own: a client
-        says the same head before each call, and then these are the same `Headers`. A key that outlives a reload is for
-        what no setting changes."""
+        says the same head before each call, and then these are the same `Headers`, or differ in Content-Length alone,
+        of which no note may say anything. A key that outlives a reload is for what no setting changes."""
         self._first: dict[str, str] | None = None
         self._repeated: dict[str, list[str]] = {}
 
@@ -70,6 +70,17 @@ class Headers:
     def note(self, key: object, found: object) -> None:
         """Put it into `notes`."""
         self.notes = {**self.notes, key: found}
+
+    def of_length(self, at: int, digits: bytes) -> Headers:
+        """The same, notes included, but for the value of Content-Length, which is the field at that place and comes
+        once."""
+        name = self.pairs[at][0]
+        twin = Headers((*self.pairs[:at], (name, digits), *self.pairs[at + 1 :]))
+        twin.notes = self.notes
+        if self._first is not None:
+            twin._first = {**self._first, "content-length": digits.decode()}
+            twin._repeated = self._repeated
+        return twin
 
     def forget_index(self) -> None:
         """Give back what look-ups built, and what was noted; the next one builds it again."""

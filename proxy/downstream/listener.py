@@ -7,6 +7,7 @@ drain can wait for it. Whatever happens, the journey of a request ends, and its 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..model import (
     Broken,
@@ -46,6 +48,7 @@ _STATUS_LINES: Final = {
 _BODILESS: Final = frozenset({204, 304})
 _NEVER: Final = frozenset({"CONNECT", "TRACE"})
 """Their targets are no paths, or their answers echo headers: not even the gate looks at them."""
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]*)\r\n", re.IGNORECASE)
 BROKEN: Final = 400
 TOO_SLOW: Final = 408
 MAX_UNTAKEN_BYTES: Final = 1_048_576
@@ -91,6 +94,24 @@ class Judged(Known, frozen=True, kw_only=True, eq=False):
     """Of the body of what is posted to an endpoint, where it was announced."""
     is_plain: bool = False
     """Such a body is taken when it is there: nobody has to be asked or told anything before."""
+    most: int = 0
+    """Up to this length a body would be just as plain."""
+
+    def of_length(self, digits: bytes, head: bytes) -> Judged | None:
+        length = int(digits)
+        if length > self.most:
+            return None
+        at = next(at for at, pair in enumerate(self.headers.pairs) if pair[0].lower() == b"content-length")
+        headers = self.headers.of_length(at, digits)
+        return replace(
+            self,
+            message=self.message._replace(raw_headers=headers.pairs),
+            head=head,
+            whole_bytes=len(head) + length,
+            length_end=self.length_begin + len(digits),
+            headers=headers,
+            length=length,
+        )
 
     def is_of(self, message: RawRequestMessage) -> bool:
         """Whether another request has the very same head, but for its method."""
@@ -238,6 +259,13 @@ class Listener:
             )
         length = self._gate.body(headers, message.version, self._settings.max_body_bytes)
         self._gate.is_json(headers)
+        is_plain = (
+            length is not None
+            and (self._who is None or length <= MAX_STRANGERS_BODY_BYTES)
+            and "expect" not in headers
+        )
+        digits = _LENGTH.search(incoming.head) if is_plain else None
+        begin, end = (0, 0) if digits is None else digits.span(1)
         judged = Judged(
             message=slim(message),
             head=incoming.head,
@@ -247,10 +275,11 @@ class Listener:
             target=target,
             served=endpoint,
             cors=cors,
+            length_begin=begin,
+            length_end=end,
             length=length,
-            is_plain=length is not None
-            and (self._who is None or length <= MAX_STRANGERS_BODY_BYTES)
-            and "expect" not in headers,
+            is_plain=is_plain,
+            most=min(self._settings.max_body_bytes, MAX_STRANGERS_BODY_BYTES),
         )
         if judged.size_bytes <= MAX_REMEMBERED_BYTES:
             incoming.connection.judged = judged

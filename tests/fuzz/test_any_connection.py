@@ -24,6 +24,7 @@ from tests.unit.downstream.client_side import (
     ClientSide,
     Counting,
     Standing,
+    behind,
     call,
     chunked,
     posted,
@@ -38,6 +39,7 @@ LINES: Final = b"a\r\nb\r\nc\r\n\r\n".ljust(len(call()))
 """With the last byte of a head before it, a body of as many lines as that head."""
 SPLIT: Final = posted(LINES).removesuffix(b"\n" + LINES)
 ASKS: Final = (b"Origin: http://localhost", b"Access-Control-Request-Method: POST")
+LONGER: Final = posted(call(text="longer by two digits".ljust(1_000)))
 PREFLIGHT: Final = posted(call(), *ASKS, line=b"OPTIONS /mcp HTTP/1.1")
 AS_HEAD: Final = posted(call(text=ONE.decode()))
 ENDS: Final = posted(b"\r\n\r\n" + call() + b"\r\n\r\n")
@@ -56,6 +58,16 @@ messages = st.sampled_from(
             posted(call(text="x" * 40_000)),
         ),
         *(
+            posted(call(text="a little longer")),
+            behind(ONE, b"A: b"),
+            behind(LONGER, b"A: b"),
+            behind(LONGER, b"A: c"),
+            behind(ONE, b"Transfer-Encoding: chunked"),
+            posted(call(text="x" * 1_000)),
+            ONE.replace(b"Content-Length: ", b"Content-Length: 0"),
+            ONE.replace(b"Content-Length: ", b"Content-Length:"),
+            ONE.replace(b"Content-Length: ", b"Content-Length: +"),
+            posted(call(), b"Content-Length: 7"),
             AS_HEAD,
             ENDS,
             posted(ONE),
@@ -165,6 +177,10 @@ async def told(kind: type[Connection], story: list[Step]) -> list[Standing]:
 @given(story=stories())
 @example(story=[ONE, "turn", ONE, "turn", ONE, "turn"])
 @example(story=[ONE, "turn", ONE, ONE, "turn", ONE, "turn"])
+@example(story=[ONE, "turn", LONGER, "turn", "reload", LONGER, "turn", ONE, "turn", OTHER, "turn"])
+@example(story=[behind(ONE, b"A: b"), "turn", behind(LONGER, b"A: c"), "turn"])
+@example(story=[ONE, "turn", LONGER + PART, "turn", ONE, "turn"])
+@example(story=[ONE, "turn", LONGER[:-1], "turn", LONGER[-1:], "turn", LONGER, "turn"])
 @example(story=[ONE, "turn", b"POST /other HTTP/1.1\r\nX: ", "turn", ONE, "turn", ONE, "turn"])
 @example(story=[chunked(call()), "turn", ONE, "turn", ONE[:30], ONE, "turn"])
 @example(story=[LATER, "turn", LATER, "turn", "go", "turn", LATER, "turn"])

@@ -45,6 +45,11 @@ def posted(
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
+def behind(message: bytes, field: bytes) -> bytes:
+    """The same with a field behind Content-Length."""
+    return message.replace(b"\r\n\r\n", b"\r\n" + field + b"\r\n\r\n", 1)
+
+
 def chunked(body: bytes) -> bytes:
     head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -177,7 +182,9 @@ class ClientSide:
 
     async def _hall(self, call: Call) -> Reply:
         self.calls.append(call)
-        said = (call.method, call.id, call.target, call.query, call.headers.pairs, call.body)
+        headers = call.headers
+        length = headers.get("content-length"), headers.all("content-length")
+        said = (call.method, call.id, call.target, call.query, headers.pairs, length, call.body)
         self.diary.append(("called", *said))
         if call.target == "later":
             await self.go.wait()

@@ -7,11 +7,22 @@ import pytest
 import uvloop
 
 from proxy.downstream.connection import MAX_REMEMBERED_BYTES
-from tests.unit.downstream.client_side import LATER, ONE, OTHER, PART, ClientSide, Counting, chunked, posted
+from tests.unit.downstream.client_side import (
+    LATER,
+    ONE,
+    OTHER,
+    PART,
+    ClientSide,
+    Counting,
+    behind,
+    chunked,
+    posted,
+)
 
 HEAD, BODY = ONE.split(b"\r\n\r\n")
 HEAD += b"\r\n\r\n"
 LONG = posted(BODY, b"A: " + b"a" * MAX_REMEMBERED_BYTES)
+LONGER = posted(BODY + b" " * 1_000)
 LARGE = posted(BODY[:-2] + b" " * 70_000 + b"}}")
 
 
@@ -44,7 +55,22 @@ Run = Callable[[Callable[[ClientSide], Awaitable[None]]], None]
         ([HEAD[:9], HEAD[9:], BODY, ONE, ONE], [0, 0, 0, 0, 1]),
         ([ONE, ONE[:-1], ONE[-1:], ONE], [0, 0, 0, 1]),
         ([ONE, posted(BODY, b"X: 1"), ONE, ONE], [0, 0, 0, 1]),
-        ([ONE, posted(BODY + b" "), ONE, ONE], [0, 0, 0, 1]),
+        # Another length, more digits and fewer of them; not the length of what has come, nor what is no plain number,
+        # nor more than strangers may send before they are asked who they are.
+        ([ONE, posted(BODY + b" "), ONE, LONGER, ONE], [0, 1, 2, 3, 4]),
+        ([posted(BODY, b"A: b"), posted(BODY + b" ", b"A: b"), posted(BODY, b"A: b")], [0, 1, 2]),
+        ([ONE, posted(BODY + b" ", length=len(BODY)), ONE], [0, 0, 0]),
+        ([ONE, posted(BODY, length=len(BODY) + 1), b" ", ONE, LONGER], [0, 0, 0, 1, 2]),
+        ([ONE, ONE.replace(b": %d" % len(BODY), b": 0%d" % len(BODY)), ONE], [0, 0, 0]),
+        ([ONE, ONE.replace(b": %d" % len(BODY), b": +%d" % len(BODY)), ONE], [0, 0, 0]),
+        ([ONE, ONE.replace(b": %d" % len(BODY), b": %d " % len(BODY)), ONE, ONE], [0, 0, 1, 2]),
+        ([ONE, posted(BODY + b" ").replace(b"Content-Length", b"content-length"), ONE, ONE], [0, 0, 0, 1]),
+        (
+            [behind(ONE, b"A: b"), behind(LONGER, b"A: b"), behind(ONE, b"A: c"), behind(LONGER, b"A: c")],
+            [0, 1, 1, 2],
+        ),
+        ([ONE, behind(ONE, b"A: b"), behind(ONE, b"Transfer-Encoding: chunked")], [0, 0, 0]),
+        ([ONE, LARGE, LARGE, ONE, LONGER, LARGE], [0, 0, 1, 2, 3, 3]),
         ([ONE, posted(b"", line=b"DELETE /mcp HTTP/1.1"), ONE, ONE], [0, 0, 0, 1]),
         ([LONG, LONG], [0, 0]),
         ([ONE, ONE + b"\r\n", ONE], [0, 0, 0]),
