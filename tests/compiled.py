@@ -40,11 +40,12 @@ def builder() -> Path:
     return python_environment(TOOLS, LOCK)
 
 
-def compile(target: Path) -> None:
-    """Fill `target` with proxy/ and policies/. Raises RuntimeError with what a tool said."""
+def compile(target: Path, *only: str) -> None:
+    """Fill `target` with proxy/ and policies/; compiled is what is listed, or only these modules. Raises RuntimeError
+    with what a tool said."""
     places = (builder(), BUILDER / "compiled.py", ROOT, target, "--cache", KEPT / "objects")
     done = subprocess.run(
-        [*map(str, places)],
+        [*map(str, places), *(word for each in only for word in ("--only", each))],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 """How does the same source become faster? A checkout → its proxy/ with an extension module beside each source that a
 call passes through.
 
-    python deploy/release/compiled.py SOURCE TARGET [--jobs N] [--cache FOLDER]
+    python deploy/release/compiled.py SOURCE TARGET [--jobs N] [--cache FOLDER] [--only MODULE]...
 
 In: a folder with proxy/ and policies/, and deploy/release/compiled.txt, which names modules. Out: TARGET/proxy and
 TARGET/policies, in which Python finds `x.cpython-….so` before `x.py`; the source stays for tracebacks and people.
@@ -27,6 +27,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
@@ -35,7 +36,7 @@ from typing import Final
 
 from declared import declarations
 
-LIST: Final = Path(__file__).with_suffix(".txt")
+LIST: Final = "deploy/release/compiled.txt"
 COPIED: Final = ("proxy", "policies")
 TO_C: Final = (
     *("-3", "--fast-fail", "--no-docstrings", "-X", "annotation_typing=False", "-X", "infer_types=False"),
@@ -50,13 +51,13 @@ SUFFIX: Final = str(sysconfig.get_config_var("EXT_SUFFIX"))
 INCLUDE: Final = sysconfig.get_path("include")
 
 
-def listed() -> list[str]:
+def listed(source: Path) -> list[str]:
     """The modules, as paths below a checkout."""
-    lines = LIST.read_text(encoding="utf-8").splitlines()
+    lines = (source / LIST).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def build(source: Path, target: Path, jobs: int, cache: Path | None) -> None:
+def build(source: Path, target: Path, modules: Sequence[str], jobs: int, cache: Path | None) -> None:
     """Fill `target`, which must be empty or not there. Raises SystemExit."""
     _demand_tools()
     for name in COPIED:
@@ -65,7 +66,7 @@ def build(source: Path, target: Path, jobs: int, cache: Path | None) -> None:
     made_by = _made_by()
     with ThreadPoolExecutor(jobs) as pool:
         # Looked at in order, so that the first mistake is the one that is told.
-        for _ in pool.map(partial(_make, target, made_by, cache), listed()):
+        for _ in pool.map(partial(_make, target, made_by, cache), modules):
             pass
 
 
@@ -141,9 +142,11 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cache", type=Path, help="a folder in which objects are kept")
+    parser.add_argument("--only", action="append", metavar="MODULE", help="instead of what is listed")
     options = parser.parse_args()
+    source = options.source.resolve()
     cache = None if options.cache is None else options.cache.resolve()
-    build(options.source.resolve(), options.target.resolve(), options.jobs, cache)
+    build(source, options.target.resolve(), options.only or listed(source), options.jobs, cache)
 
 
 if __name__ == "__main__":
