@@ -8,6 +8,8 @@ ARG BASE=python:3.14-trixie
 FROM ${BASE} AS build
 # image: with all extras. run: without them, for images that need no Valkey, CEL, schemas, redaction, traces.
 ARG LOCK=image
+# 1: what a call passes through is compiled (docs/costs.md). 0: Python alone, made in seconds.
+ARG COMPILED=1
 # Seconds since 1970 that every file is dated with.
 ARG SOURCE_DATE_EPOCH=0
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
@@ -18,12 +20,13 @@ RUN pip install --only-binary :all: --require-hashes --target /packages -r "requ
 # The build backend with what it needs, as locked; if it comes to need more, pip refuses and names it.
 RUN awk '/^[a-z]/ { wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } wanted' \
         requirements/test.lock > /tmp/backend.lock \
-    && pip install --only-binary :all: --require-hashes -r /tmp/backend.lock
+    && pip install --only-binary :all: --require-hashes -r /tmp/backend.lock \
+    && pip install --only-binary :all: --require-hashes -r requirements/compile.lock
 COPY CHANGELOG.md LICENSE README.md pyproject.toml ./
 COPY deploy/release deploy/release
 COPY policies policies
 COPY proxy proxy
-RUN pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /tmp/dist . \
+RUN MCP_SIDECAR_COMPILED="${COMPILED}" pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /tmp/dist . \
     && pip install --no-index --no-deps --target /packages /tmp/dist/*.whl
 RUN python deploy/release/rootfs.py /packages /rootfs
 

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Where the environment forbids bytecode, each of hundreds of processes compiles 40,000 lines before its first one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check conformance conformance-client corpus faults soak bench bench-house bench-rooms monitoring docs lock clean
+.PHONY: run test compiled test-compiled check conformance conformance-client corpus faults soak bench bench-house bench-rooms monitoring docs lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements/test.lock pyproject.toml
@@ -21,6 +21,12 @@ run: $(READY)            ## the sidecar in front of a real third-party MCP serve
 
 test: $(READY)           ## every test; sets up Node and the older SDK by itself
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+compiled: $(READY)       ## the same source with what a call passes through compiled, in .tools (needs cc; minutes)
+	$(BIN)/python -m tests.compiled
+
+test-compiled: $(READY)  ## every test against that
+	$(BIN)/python -m tests.compiled test -n 2 --dist loadfile
 
 check: $(READY)          ## lint and types
 	$(BIN)/ruff check .
@@ -69,6 +75,7 @@ lock:                    ## after changing pyproject.toml or a requirements/*.in
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements/run.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml --extra all -o requirements/image.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q pyproject.toml requirements/test.in -o requirements/test.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q requirements/compile.in -o requirements/compile.lock
 
 clean:
 	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,5 @@
-"""Where does the time of a call go? `python -m tests.bench.hot_path [dress ...] [--rounds N] [--profile]`: the whole
-house in this process, but no kernel: clients and the server are objects that take bytes and give bytes.
+"""Where does the time of a call go? `python -m tests.bench.hot_path [dress ...] [--rounds N] [--profile | --modules]`:
+the whole house in this process, but no kernel: clients and the server are objects that take bytes and give bytes.
 
 In: names of dress codes. Out: processor time a call, threads included; the least of many rounds, because other
 processes only add to it. Calls are under way 32 at a time, as behind 32 connections. `--spin S` does nothing else for S
@@ -26,6 +26,7 @@ from proxy.downstream.connection import Connection as Client
 from proxy.house import House
 from proxy.settings import load
 from proxy.telemetry.logs import Log
+from proxy.upstream import transport_lean
 from proxy.upstream.lean_connection import Connection as Upstream
 from proxy.upstream.transport_lean import LeanTransport
 from tests.idp import AUDIENCE, Idp
@@ -89,15 +90,17 @@ class _ServerSide(_Side):
         )
 
 
-async def _connected(self: LeanTransport) -> Upstream:
-    """Instead of the lean transport's own way to a connection."""
-    connection = self._make()
-    ours, theirs = socket.socketpair()
-    _SERVER_SIDES.append(theirs)  # closed, it would be news
-    side = _ServerSide(ours)
-    side.connection = connection
-    connection.connection_made(side)
-    return connection
+class NoKernel(LeanTransport):
+    """The lean transport with another way to a connection. A class of its own: a compiled one cannot be changed."""
+
+    async def _connected(self) -> Upstream:
+        connection = self._make()
+        ours, theirs = socket.socketpair()
+        _SERVER_SIDES.append(theirs)  # closed, it would be news
+        side = _ServerSide(ours)
+        side.connection = connection
+        connection.connection_made(side)
+        return connection
 
 
 def _settings_of(dress: str, identity: tuple[str, ...], folder: Path) -> list[str]:
@@ -121,8 +124,10 @@ async def _round(clients: list[Client], requests: list[bytes]) -> float:
     return (time.process_time() - began) / (TURNS * len(clients)) * 1e6
 
 
-async def measured(dress: str, revision: str, rounds: int, spin_s: float, profile: bool) -> Figure:
-    """A call in this dress."""
+async def measured(
+    dress: str, revision: str, rounds: int, spin_s: float = 0, profile: cProfile.Profile | None = None
+) -> Figure:
+    """A call in this dress; `profile` sees one round."""
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-bench-") as name:
         async with Idp() as idp:
             issuer = {"kind": "jwt", "issuer": idp.issuer, "jwks_url": idp.jwks_url, "tenant_claim": "org_id"}
@@ -148,13 +153,29 @@ async def measured(dress: str, revision: str, rounds: int, spin_s: float, profil
             until = time.monotonic() + spin_s
             while time.monotonic() < until:
                 await _round(clients, requests)
-            if profile:
-                with cProfile.Profile() as seen:
+            if profile is not None:
+                with profile:
                     await _round(clients, requests)
-                pstats.Stats(seen, stream=sys.stdout).sort_stats("tottime").print_stats(50)
             runs = [await _round(clients, requests) for _ in range(rounds)]
             await house.close(grace_s=0)
     return Figure(name=f"{dress}, {revision}", value=min(runs), unit="µs")
+
+
+def _figure(dress: str, options: argparse.Namespace) -> Figure:
+    profile = cProfile.Profile() if options.profile else None
+    figure = uvloop.run(measured(dress, options.revision, options.rounds, options.spin, profile))
+    if profile is not None:
+        pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(50)
+    return figure
+
+
+def _modules(dress: str, options: argparse.Namespace) -> set[str]:
+    """The files of the product that a call passes through, as paths below the checkout."""
+    root = Path(__file__).parents[2]
+    profile = cProfile.Profile()
+    uvloop.run(measured(dress, options.revision, 1, profile=profile))
+    files = {Path(entry.code.co_filename) for entry in profile.getstats() if not isinstance(entry.code, str)}
+    return {str(file.relative_to(root)) for file in files if file.is_relative_to(root / "proxy")}
 
 
 def main() -> int:
@@ -164,14 +185,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--spin", type=float, default=0, metavar="S")
     parser.add_argument("--profile", action="store_true", help="print what cProfile says of one round")
+    parser.add_argument(
+        "--modules", action="store_true", help="print which files calls pass through, nothing else"
+    )
     options = parser.parse_args()
-    LeanTransport._connected = _connected  # type: ignore[method-assign]  # the kernel is not what is measured
+    transport_lean.LeanTransport = NoKernel  # type: ignore[misc]  # the kernel is not what is measured
+    dresses = options.dresses or DRESSES
+    if options.modules:
+        with standard_error.into_a_file():
+            files = set().union(*(_modules(dress, options) for dress in dresses))
+        print("\n".join(sorted(files)))
+        return 0
     machine = this_machine()
     with standard_error.into_a_file():
-        figures = [
-            uvloop.run(measured(dress, options.revision, options.rounds, options.spin, options.profile))
-            for dress in options.dresses or DRESSES
-        ]
+        figures = [_figure(dress, options) for dress in dresses]
     print(table(machine, figures))
     return 0
 

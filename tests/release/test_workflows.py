@@ -96,6 +96,17 @@ def test_every_python_that_is_supported_is_tested() -> None:
     assert matrix == ["3.11", "3.12", "3.13", "3.14"]
 
 
+def test_what_the_image_holds_is_tested_with_its_python() -> None:
+    """The image is compiled for one Python; that form of it runs every test before anything is published."""
+    jobs = workflow(ROOT / ".github/workflows/test.yml")["jobs"]
+    compiled = jobs["compiled"]["steps"]
+    assert compiled[-1] == {"run": "make test-compiled"}
+    (python,) = [
+        step["with"]["python-version"] for step in compiled if "setup-python" in step.get("uses", "")
+    ]
+    assert python == jobs["test"]["strategy"]["matrix"]["python"][-1]
+
+
 def test_a_change_is_tested_as_it_is_taken() -> None:
     """.ci/run is the one thing that says yes, here as there."""
     steps = workflow(ROOT / ".github/workflows/test.yml")["jobs"]["test"]["steps"]

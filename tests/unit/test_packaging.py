@@ -85,13 +85,13 @@ def test_every_package_of_the_image_is_pinned_by_its_hash() -> None:
         for step in rest.split("&&")
         if re.search(r"\bpip .*(install|wheel) ", step)
     ]
-    assert len(installs) == 4
+    assert len(installs) == 5
     assert all("--require-hashes" in each or "--no-index" in each for each in installs)
     assert any("--require-hashes" in each and '-r "requirements/${LOCK}.lock"' in each for each in installs)
     assert ("ARG", "LOCK=image") in instructions()
 
 
-@pytest.mark.parametrize("name", ["run.lock", "image.lock", "test.lock"])
+@pytest.mark.parametrize("name", ["run.lock", "image.lock", "test.lock", "compile.lock"])
 def test_a_lock_names_files_and_no_place_to_get_them_from(name: str) -> None:
     """An index belongs to whoever installs; one in a lock would override theirs."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")

@@ -1,0 +1,324 @@
+"""The same source, compiled: what may be, what has to be, and that it says the same.
+
+The whole of it is tested by `make test-compiled`, which takes minutes; this is what every run can afford.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.upstream import idle
+from tests import compiled
+from tests.release.installed import ROOT, clean_environment, run, wheel_of
+
+LIST = ROOT / "deploy" / "release" / "compiled.txt"
+MODULES = [line for line in LIST.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+DESCENDS = {("proxy/policy/rules.py", "_named")}
+"""Functions that call themselves, as deep as protocol/jsonrpc.py lets messages be."""
+NOT_COMPILED = {f"proxy/telemetry/{name}.py" for name in ("audit_scribe", "lines", "redaction")}
+"""What is asked once for many calls, or in a thread. What `lifecycle/` does comes with timers, not with calls."""
+
+compiles = [
+    pytest.mark.slow,
+    pytest.mark.system("cc"),
+    pytest.mark.skipif(
+        not Path(sysconfig.get_path("include"), "Python.h").is_file(), reason="Python's headers are missing"
+    ),
+]
+
+
+def calls(function: ast.AST, own: str | None) -> Iterator[str]:
+    """Names that are called: of the module, and of the class (`self.name`) where there is one."""
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Name(id=name)):
+                yield name
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)) if own is not None:
+                yield f"{own}.{name}"
+
+
+def recursive(source: str) -> set[str]:
+    """Functions and methods from which a way leads back to themselves, as far as one module shows."""
+    graph: dict[str, set[str]] = {}
+    for node in ast.parse(source).body:
+        own = node.name if isinstance(node, ast.ClassDef) else None
+        for each in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                graph[f"{own}.{each.name}" if own else each.name] = set(calls(each, own))
+    reached = {name: set(near) & graph.keys() for name, near in graph.items()}
+    for _ in graph:
+        for near in reached.values():
+            near |= {far for each in list(near) for far in reached[each]}
+    return {name for name, near in reached.items() if name in near}
+
+
+def test_the_list_names_modules_of_ours_each_once() -> None:
+    """A name that is wrong would be a build that fails; one that is forgotten is told below."""
+    assert sorted(set(MODULES)) == MODULES
+    assert [name for name in MODULES if not (ROOT / name).is_file()] == []
+    assert {name.partition("/")[0] for name in MODULES} == {"proxy"}
+
+
+def test_no_listed_module_descends_into_what_strangers_sent() -> None:
+    """Compiled functions do not count towards the limit of recursion: depth would end the process, not the call."""
+    found = {(name, each) for name in MODULES for each in recursive((ROOT / name).read_text("utf-8"))}
+    assert found == DESCENDS
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("def f(x):\n    return f(x)", {"f"}),
+        ("def f(x):\n    return g(x)\ndef g(x):\n    return [f(y) for y in x]", {"f", "g"}),
+        (
+            "class A:\n    def f(self):\n        return self.g()\n    def g(self):\n        self.f()",
+            {"A.f", "A.g"},
+        ),
+        ("class A:\n    def f(self):\n        return self.b.f()", set()),
+        ("def f(x):\n    return g(x)\ndef g(x):\n    return x", set()),
+    ],
+)
+def test_a_way_back_is_found(source: str, names: set[str]) -> None:
+    """The test above must be able to fail."""
+    assert recursive(source) == names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not idle.__file__.endswith(".py"), reason="a profile does not see what is compiled")
+def test_what_a_call_passes_through_is_listed() -> None:
+    """What is forgotten costs time on each call, and nobody would see it."""
+    done = run([sys.executable, "-m", "tests.bench.hot_path", "--modules"], ROOT)
+    visited = {name for name in done.stdout.split() if not name.startswith("proxy/lifecycle/")}
+    assert len(visited) > 50, done.stderr
+    assert visited - {*MODULES} <= NOT_COMPILED
+    assert not {*MODULES} & NOT_COMPILED
+
+
+def declared(*modules: Path) -> dict[str, str]:
+    """Of each class what becomes of it: "a struct", or why not."""
+    done = run([sys.executable, ROOT / "deploy/release/declared.py", *modules], ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(": ", 1)[1] for line in done.stdout.splitlines()]
+    return {re.split(r":? ", line)[0]: re.split(r":? ", line, maxsplit=1)[1] for line in lines}
+
+
+def test_only_plain_classes_become_structs(tmp_path: Path) -> None:
+    """What a struct cannot do as Python does it keeps a class what it is, with the reason."""
+    source = """
+class Plain:
+    "Text."
+    __slots__ = ("a",)
+    __hash__ = None
+    def __init__(self): self.b = 1
+    def __eq__(self, other): return True
+class Based(Plain): pass
+class Keyed(metaclass=type): pass
+@final
+class Marked: pass
+class Sealed:
+    def __setattr__(self, name, value): raise AttributeError
+class Shared:
+    seen = 0
+class Typed:
+    seen: int
+class Shadow:
+    def f(self): self.f = None
+"""
+    file = tmp_path / "module.py"
+    file.write_text(source, encoding="utf-8")
+    assert declared(file) == {
+        "Plain": "a struct",
+        "Based": "bases: Plain",
+        "Keyed": "keywords or decorators",
+        "Marked": "keywords or decorators",
+        "Sealed": "special methods: __setattr__",
+        "Shared": "in its body: seen = 0",
+        "Typed": "in its body: seen: int",
+        "Shadow": "attributes with names of methods: f",
+    }
+
+
+def test_a_secret_stays_what_it_is() -> None:
+    """Its fields cannot be set or read by another way than its own; a struct would show them to C."""
+    assert declared(ROOT / "proxy/secret.py")["Secret"].startswith("special methods: ")
+
+
+ATTACKS = """
+import sys
+import proxy.protocol.jsonrpc as read
+from proxy.model import Refused
+texts = [
+    b"[" * 100_000, b"[" * 65 + b"]" * 65, b'{"a":' * 70 + b"1" + b"}" * 70, b"{" + b'"a":1,' * 70_000 + b'"b":1}',
+    b"[" + b"[]," * 70_000 + b"[]]", b'{"jsonrpc":"2.0","id":' + b"9" * 5_000 + b',"method":"ping"}',
+    b'{"jsonrpc":"2.0","id":' + b"9" * 100 + b',"method":"ping"}', b'{"a":1,"a":2}', b'{"a":{"b":1,"b":1}}',
+    b'{"jsonrpc":"2.0","id":1.0,"method":"ping"}', b'{"jsonrpc":"2.0","id":true,"method":"ping"}', b"1e999", b"NaN",
+    b'{"jsonrpc":"2.0","id":1,"METHOD":"x","method":"ping"}', b'{"jsonrpc":"2.0","id":1,"method":"Tools/Call"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a\\\\u0000b"}}', b"\\xff", b"", b'"\\\\ud800"',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"' + b"n" * 1_025 + b'"}}', b"[1,2]", b"null",
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"n","arguments":[]}}', b'{"jsonrpc":"2.0","id":7}',
+]
+for text in texts:
+    try:
+        print(read.read_message(read.read_json(text), b""))
+    except Refused as refused:
+        print(refused.reason, refused.code, refused.why, refused.id)
+    except BaseException as error:
+        print("NOT REFUSED", type(error))
+try:
+    read._read_id(None)
+except TypeError as error:
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    print(frame.tb_frame.f_code.co_filename[-25:], frame.tb_lineno, error)
+from proxy.upstream.idle import Idle
+idle = Idle(2.0, 1)
+print(idle.put("a", 0.0), idle.put("b", 1.0), len(idle), idle.take(2.5), idle.take(2.5))
+print(idle.ended(9.0), idle.first_end())
+print(*(sys.modules[f"proxy.{name}"].__file__[-2:] for name in ("upstream.idle", "protocol.jsonrpc")), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree in which two modules are compiled."""
+    target = tmp_path_factory.mktemp("small")
+    compiled.compile(target, "proxy/protocol/jsonrpc.py", "proxy/upstream/idle.py")
+    return target
+
+
+def said(tree: Path) -> tuple[list[str], str]:
+    done = run([sys.executable, "-c", ATTACKS], tree, clean_environment(PYTHONPATH=str(tree)))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+class TestCompiled:
+    """With two modules: what holds for one holds for all."""
+
+    pytestmark = compiles
+
+    def test_what_an_attacker_sends_is_refused_in_the_same_words(self, small: Path) -> None:
+        """One reader, one truth: depth, numbers, duplicate keys, look-alikes; and a mistake of ours names its line."""
+        python, which = said(ROOT)
+        compiled_, which_compiled = said(small)
+        assert (which.split(), which_compiled.split()) in ((["py", "py"], ["so", "so"]), (["so", "so"],) * 2)
+        assert compiled_ == python
+        assert len(python) == 27
+        assert [line for line in python if "NOT REFUSED" in line] == []
+        assert python[-3].startswith("proxy/protocol/jsonrpc.py ")
+
+    def test_objects_name_no_place_of_the_build(self, small: Path) -> None:
+        """Else the same sources would give other bytes elsewhere."""
+        objects = [*small.rglob("*.so")]
+        assert len(objects) == 2
+        for each in objects:
+            content = each.read_bytes()
+            assert b"proxy/" in content
+            assert not re.search(rb"mcp-sidecar-compiled|" + re.escape(str(ROOT).encode()), content)
+
+    def test_a_wheel_with_the_variable_is_for_this_platform_and_the_same_twice(self, tmp_path: Path) -> None:
+        """Issue 9, 7, for the wheel that the image is made of."""
+        made = [platform_wheel(tmp_path / name) for name in ("one", "another")]
+        assert made[0].read_bytes() == made[1].read_bytes()
+        tag = f"{sys.implementation.cache_tag.replace('cpython-', 'cp')}-linux"
+        assert tag in made[0].name
+        with zipfile.ZipFile(made[0]) as archive:
+            names = archive.namelist()
+        (shared,) = [name for name in names if name.endswith(".so")]
+        assert shared == "proxy/upstream/idle" + sysconfig.get_config_var("EXT_SUFFIX")
+        assert {"proxy/upstream/idle.py", "proxy/policies/packs/strict.yaml"} <= {*names}
+
+
+def platform_wheel(folder: Path) -> Path:
+    """Of a copy of this checkout that lists one module, made by a Python with hatchling and Cython."""
+    copy = folder / "checkout"
+    for name in ("proxy", "policies", "deploy/release", "requirements"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, copy / name)
+    (copy / "deploy/release/compiled.txt").write_text("proxy/upstream/idle.py\n", encoding="utf-8")
+    packages = str(Path(aiohttp.__file__).parents[1])
+    environment = clean_environment(
+        MCP_SIDECAR_COMPILED="1", PYTHONPATH=packages, SOURCE_DATE_EPOCH="1790000000"
+    )
+    done = run(
+        [compiled.builder(), "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist"],
+        copy,
+        environment,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+def test_a_wheel_without_the_variable_is_for_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever installs from PyPI needs no compiler, and any Python from 3.11 on."""
+    monkeypatch.delenv("MCP_SIDECAR_COMPILED", raising=False)
+    wheel = wheel_of(ROOT, tmp_path)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert [name for name in archive.namelist() if name.endswith((".so", ".pxd", ".c"))] == []
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """Neither a pure wheel under the name of a compiled one, nor a traceback of somebody else's."""
+    words: list[str | Path] = [sys.executable, ROOT / "deploy/release/compiled.py", ROOT, tmp_path / "tree"]
+    done = run(words, tmp_path)
+    assert (done.returncode, "requirements/compile.lock" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+    hatch = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist")
+    for value, why in (("1", "cannot be compiled"), ("yes", "MCP_SIDECAR_COMPILED is 0 or 1")):
+        done = run([*hatch], ROOT, clean_environment(MCP_SIDECAR_COMPILED=value))
+        assert (done.returncode, why in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "dist").exists() or not [*(tmp_path / "dist").iterdir()]
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_told_so(tmp_path: Path) -> None:
+    """The remedy in one line."""
+    words: list[str | Path] = [
+        compiled.builder(),
+        ROOT / "deploy/release/compiled.py",
+        ROOT,
+        tmp_path / "tree",
+    ]
+    done = subprocess.run(
+        [*map(str, words)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "no C compiler" in done.stderr) == (1, True)
+
+
+def test_an_isolated_build_gets_the_locked_version() -> None:
+    """Only where it is wanted: nobody else needs Cython."""
+    script = (
+        "import json, sys; from hatchling.builders.wheel import WheelBuilder;"
+        "print(json.dumps(WheelBuilder(sys.argv[1]).config.dependencies))"
+    )
+    lock = (ROOT / "requirements/compile.lock").read_text(encoding="utf-8").split(" ", 1)[0]
+    for value, wanted in (("0", []), ("1", [lock])):
+        done = run(
+            [sys.executable, "-c", script, str(ROOT)], ROOT, clean_environment(MCP_SIDECAR_COMPILED=value)
+        )
+        assert json.loads(done.stdout) == wanted, done.stderr
