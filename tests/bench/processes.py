@@ -121,10 +121,10 @@ async def holding(port: int, kind: str, count: int, logs: Path, token: str = "")
 
 @asynccontextmanager
 async def sidecar(
-    upstream_port: int, logs: Path, *settings: str, config: Path | None = None
+    upstream_port: int, logs: Path, *settings: str, config: Path | None = None, place: Path | None = None
 ) -> AsyncIterator[Running]:
     """Run the sidecar as a user starts it who has no configuration but `settings`, as `--set` takes them, over those
-    of a file; its log lines go to a file, as in a pod."""
+    of a file; its log lines go to a file, as in a pod. `place` is where proxy/ is, if not here."""
     port, operations_port = free_ports(2)
     log = logs / "sidecar.log"
     command = [
@@ -139,7 +139,7 @@ async def sidecar(
     env = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SIDECAR_")}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # images and packages are compiled
     started = time.perf_counter()
-    async with child(command, log=log, env=env) as process:
+    async with child(command, log=log, env=env, cwd=place) as process:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 while not await _is_ready(operations_port):

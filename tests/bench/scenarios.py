@@ -60,13 +60,13 @@ FULL: Final = Size(starts=5, streams=1_000, connections=5_000, rounds=5, seconds
 QUICK: Final = Size(starts=2, streams=200, connections=1_000, rounds=1, seconds=1.0)
 
 
-async def starting(size: Size, logs: Path) -> list[Figure]:
-    """How long until it is ready, and what it weighs then."""
+async def starting(size: Size, logs: Path, place: Path | None = None) -> list[Figure]:
+    """How long until it is ready, and what it weighs then. `place` is where proxy/ is, if not here."""
     ready: list[float] = []
     resident: list[float] = []
     async with program("responder", logs=logs) as upstream:
         for _ in range(size.starts):
-            async with sidecar(upstream.port, logs) as one:
+            async with sidecar(upstream.port, logs, place=place) as one:
                 ready.append(one.ready_s)
                 resident.append(await _settled(one.pid) / MB)
     return [
@@ -75,9 +75,9 @@ async def starting(size: Size, logs: Path) -> list[Figure]:
     ]
 
 
-async def holding_streams(size: Size, logs: Path) -> list[Figure]:
+async def holding_streams(size: Size, logs: Path, place: Path | None = None) -> list[Figure]:
     """What an open stream that says nothing weighs: two connections and all that remembers them."""
-    return await _held("streams", "stream", size.streams, 20, logs)
+    return await _held("streams", "stream", size.streams, 20, logs, place=place)
 
 
 async def holding_connections(size: Size, logs: Path) -> list[Figure]:
@@ -127,9 +127,13 @@ async def _held(
     logs: Path,
     token: str = "",
     settings: tuple[str, ...] = (),
+    place: Path | None = None,
 ) -> list[Figure]:
     legacy = REVISIONS[0]
-    async with program("responder", logs=logs) as upstream, sidecar(upstream.port, logs, *settings) as proxy:
+    async with (
+        program("responder", logs=logs) as upstream,
+        sidecar(upstream.port, logs, *settings, place=place) as proxy,
+    ):
         # What the first calls leave behind is not the crowd's.
         await _run(proxy, MANY, WARM_UP_S, legacy, logs, token)
         alone = await load.answer_times(proxy.port, count=MEANWHILE, revision=legacy, token=token)

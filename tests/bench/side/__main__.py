@@ -7,12 +7,14 @@ Exit code 0 whatever the numbers say; 1 when something of ours could not be meas
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
 import uvloop
 
+from tests.compiled import tree
 from tests.conformance.processes import ProcessFailed
 
 from ..load import Wrong
@@ -35,16 +37,20 @@ def main() -> int:
         choices=list(SITUATIONS),
         help="print this alone, write nothing; may be repeated",
     )
+    parser.add_argument(
+        "--as-python", action="store_true", help="measure the sidecar that is not compiled alone"
+    )
     options = parser.parse_args()
     if lacks := peers.missing():
         print(f"not here: {', '.join(lacks)}; see tests/system/packages.txt", file=sys.stderr)
         return 1
     raise_open_files()
+    compiled = None if options.as_python else asyncio.run(tree())
     machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-bench-") as folder:
         try:
             plan = QUICK if options.quick else FULL
-            found: Measured = uvloop.run(measured(plan, Path(folder), options.only))
+            found: Measured = uvloop.run(measured(plan, Path(folder), options.only, compiled or peers.ROOT))
         except (ProcessFailed, Wrong) as failed:
             print(failed, file=sys.stderr)
             return 1
@@ -56,6 +62,7 @@ def main() -> int:
         ratios=found.ratios,
         bounds=found.bounds,
         left_out=tuple(found.left_out),
+        is_compiled=compiled is not None,
     )
     if not options.only:
         write(results, options.folder)

@@ -89,6 +89,8 @@ class Results(Struct, frozen=True, kw_only=True):
     """Of ratios that are none but bounds: `at least` and the like, because a core was not saturated."""
     left_out: tuple[str, ...]
     """Peers that could not be measured, and why."""
+    is_compiled: bool = False
+    """The sidecars are as in the image, but for those whose row says otherwise."""
 
 
 def row(peer: str, situation: str, runs: Sequence[Outcome], *, idle_mb: float, unit: str = "calls") -> Row:
@@ -153,7 +155,8 @@ def summary(results: Results) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
     lines = [
         f"{machine.cpu}, {machine.cores} cores, {machine.system}, Python {machine.python}, {packages}; commit "
-        f"{machine.commit}, load before {machine.load_average}{', quick' if results.quick else ''}.",
+        f"{machine.commit}, load before {machine.load_average}{', quick' if results.quick else ''}. mcp-sidecar is "
+        f"{'compiled, as in the image' if results.is_compiled else 'not compiled'}.",
         "",
         "| ratio | value | aim | |",
         "|---|---|---|---|",

@@ -55,8 +55,11 @@ def everything(
     return [*guarded(identity, rules), setting("telemetry", telemetry)]
 
 
-def sidecar(*settings: str, refuses: bool = True, token: str = "", unique: bool = True) -> Starts:
-    """The sidecar with these settings; its log lines go to a file, as in a pod. `token` is what it wants to see."""
+def sidecar(
+    *settings: str, place: Path = ROOT, refuses: bool = True, token: str = "", unique: bool = True
+) -> Starts:
+    """The sidecar in that folder with these settings; its log lines go to a file, as in a pod. `token` is what it wants
+    to see."""
 
     @asynccontextmanager
     async def start(upstream: int, logs: Path) -> AsyncIterator[Peer]:
@@ -69,7 +72,7 @@ def sidecar(*settings: str, refuses: bool = True, token: str = "", unique: bool 
             *(word for each in settings for word in ("--set", each)),
         )
         asked = Asked(token=token, unique=unique)
-        async with running(command, port, logs / "sidecar.log", operations=operations, cwd=ROOT) as peer:
+        async with running(command, port, logs / "sidecar.log", operations=operations, cwd=place) as peer:
             if refuses:
                 await must_refuse(port, asked)
             yield msgspec.structs.replace(peer, says_no_with_200=True, asked=asked)

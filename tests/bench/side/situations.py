@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.idp import AUDIENCE, Idp
 
@@ -19,7 +20,7 @@ from . import peers, sessions
 from .calls import ANSWERED, LEGACY, MODERN, Asked
 from .contextforge import contextforge
 from .offered import offered
-from .peers import Starts, program_on, python_program
+from .peers import ROOT, Starts, program_on, python_program
 from .report import AIMS, DIRECT
 from .rounds import Bench, Measured, Plan, only, rounds, say, started
 from .sidecars import KEPT, RULES, everything, guarded, setting, sidecar
@@ -40,6 +41,8 @@ GUARDED: Final = "mcp-sidecar, auth + policy + 3 limits + metrics"
 EVERYTHING: Final = "mcp-sidecar, everything on"
 HIT: Final = "mcp-sidecar, cache hit, policy on"
 HIT_EVERYTHING: Final = "mcp-sidecar, cache hit, everything on"
+AS_PYTHON: Final = ", not compiled"
+"""Behind the name of a row whose sidecar is what the checkout holds, where the others are compiled."""
 FASTMCP: Final = "FastMCP proxy"
 FASTMCP_KEPT: Final = "FastMCP proxy, one session for all"
 CHAIN: Final = "mcp-proxy chain"
@@ -64,26 +67,45 @@ class Known(Struct, frozen=True, kw_only=True):
     token: str
     exp: int
     """When tokens expire, in seconds since 1970."""
+    place: Path = ROOT
+    """Where the sidecar is."""
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.place != ROOT
+
+    def as_python(self) -> Known:
+        """The same before the sidecar that is not compiled."""
+        return replace(self, place=ROOT)
 
     def of_tenant(self, number: int) -> str:
         tenant, user = f"tenant-{number}", f"user-{number}"
         return self.idp.token(kid=EC, alg="ES256", exp=self.exp, org_id=tenant, sub=user)
 
     def guarded(self) -> Starts:
-        return sidecar(*guarded(self.identity), token=self.token)
+        return sidecar(*guarded(self.identity), place=self.place, token=self.token)
+
+    def transparent(self) -> Starts:
+        return sidecar(place=self.place, refuses=False)
+
+    def hit(self) -> Starts:
+        return sidecar(setting("policy", KEPT), setting("cache", {}), place=self.place, unique=False)
 
     def everything(self, logs: Path, rules: object = None, audit: str = "audit") -> Starts:
         settings = everything(self.identity, logs, rules, audit)
-        return sidecar(*settings, token=self.token)
+        return sidecar(*settings, place=self.place, token=self.token)
 
     def kept(self, logs: Path) -> Starts:
         settings = everything(self.identity, logs, KEPT, "audit-kept")
-        return sidecar(*settings, setting("cache", {}), token=self.token, unique=False)
+        settings = [*settings, setting("cache", {})]
+        return sidecar(*settings, place=self.place, token=self.token, unique=False)
 
 
-async def measured(plan: Plan, logs: Path, names: Collection[str] | None = None) -> Measured:
-    """All of it, or only the named of SITUATIONS. Raises ProcessFailed and Wrong where something of ours fails; peers
-    that cannot be had are left out."""
+async def measured(
+    plan: Plan, logs: Path, names: Collection[str] | None = None, place: Path = ROOT
+) -> Measured:
+    """All of it, or only the named of SITUATIONS; `place` is where the sidecar is. Raises ProcessFailed and Wrong where
+    something of ours fails; peers that cannot be had are left out."""
     bench = Bench(plan=plan, logs=logs)
     async with Idp() as idp:
         idp.publish(EC, alg="ES256")  # quickly signed: there are many tenants
@@ -99,21 +121,22 @@ async def measured(plan: Plan, logs: Path, names: Collection[str] | None = None)
             identity=(f"identity.resource={AUDIENCE}", setting("identity.authenticators", [authenticator])),
             token=idp.token(exp=exp, org_id="acme"),
             exp=exp,
+            place=place,
         )
         for name, situation in SITUATIONS.items():
             if names is None or name in names:
                 say(name)
                 await situation(bench, known)
     if names is None:
-        await _of_the_house(bench)
+        await _of_the_house(bench, place)
     divide(bench.found)
     return bench.found
 
 
-async def _of_the_house(bench: Bench) -> None:
+async def _of_the_house(bench: Bench, place: Path) -> None:
     say("start, memory, idle streams")
     size, logs = bench.plan.house, bench.logs
-    for figure in (*await starting(size, logs), *await holding_streams(size, logs)):
+    for figure in (*await starting(size, logs, place), *await holding_streams(size, logs, place)):
         name = {"start to ready": "ready_s", "idle, resident": "idle_rss_mb"}.get(figure.name)
         if figure.name.endswith("streams, each"):
             name = "kb_per_idle_stream"
@@ -128,12 +151,16 @@ async def _beside(bench: Bench, known: Known) -> None:
         ENVOY: peers.envoy,
         STATIC: python_program("side.static_server"),
         PASS: python_program("pass_through"),
-        TRANSPARENT: sidecar(refuses=False),
+        TRANSPARENT: known.transparent(),
         GUARDED: known.guarded(),
         EVERYTHING: known.everything(bench.logs),
-        HIT: sidecar(setting("policy", KEPT), setting("cache", {}), unique=False),
+        HIT: known.hit(),
         HIT_EVERYTHING: known.kept(bench.logs),
     }
+    if known.is_compiled:
+        python = known.as_python()
+        ways[EVERYTHING + AS_PYTHON] = python.everything(bench.logs, audit="audit-as-python")
+        ways[HIT + AS_PYTHON] = python.hit()
     async with started(bench, peers.server(bench.logs), _few(bench, ways)) as up:
         await rounds(bench, up, MAIN, MANY)
         modern = only(up, NGINX, ENVOY, TRANSPARENT, GUARDED, EVERYTHING, HIT)
@@ -155,7 +182,7 @@ async def _large(bench: Bench, known: Known) -> None:
     for size, name in () if bench.plan.is_quick else ((64 * KB, "64 KB"), (1_024 * KB, "1 MB")):
         ways: dict[str, Starts] = {
             NGINX: peers.nginx_proxy,
-            TRANSPARENT: sidecar(refuses=False),
+            TRANSPARENT: known.transparent(),
             EVERYTHING: known.everything(bench.logs),
         }
         async with started(bench, peers.server(bench.logs, size), ways) as up:
@@ -168,7 +195,7 @@ async def _streams(bench: Bench, known: Known) -> None:
     ways: dict[str, Starts] = {
         NGINX: peers.nginx_streams,
         ENVOY: peers.envoy,
-        TRANSPARENT: sidecar(refuses=False),
+        TRANSPARENT: known.transparent(),
         EVERYTHING: known.everything(bench.logs),
     }
     async with started(bench, program_on(LOAD_CORE, bench.logs, "side.streamer"), ways) as up:
