@@ -8,6 +8,7 @@ Pure values and the one owner of a stream's closing; no IO, no clock.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -266,17 +267,27 @@ class Broken(Exception):
         self.told = told
 
 
-async def first_held(
-    held: list[bytes], rest: AsyncIterator[bytes], broken: Broken | None = None
-) -> AsyncIterator[bytes]:
+class FirstHeld:
     """What was held back of a stream, which is given up here, and then the rest of it; or how it broke meanwhile."""
-    for chunk in held:
-        yield chunk
-    held.clear()
-    if broken is not None:
-        raise broken
-    async for chunk in rest:
-        yield chunk
+
+    __slots__ = ("_broken", "_held", "_rest")
+
+    def __init__(
+        self, held: Iterable[bytes], rest: AsyncIterator[bytes], broken: Broken | None = None
+    ) -> None:
+        self._held = deque(held)
+        self._rest = rest
+        self._broken = broken
+
+    def __aiter__(self) -> FirstHeld:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._held:
+            return self._held.popleft()
+        if self._broken is not None:
+            raise self._broken
+        return await anext(self._rest)
 
 
 class Ending(Enum):
@@ -714,11 +725,27 @@ class Stream:
         if close is not None:
             close()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._chunks:
-            for see in self._taps:
-                see(chunk)
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Seen(self, aiter(self._chunks))
+
+
+class _Seen:
+    """What arrives on a stream, once everybody has looked at it."""
+
+    __slots__ = ("_chunks", "_stream")
+
+    def __init__(self, stream: Stream, chunks: AsyncIterator[bytes]) -> None:
+        self._stream = stream
+        self._chunks = chunks
+
+    def __aiter__(self) -> _Seen:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        for see in self._stream._taps:
+            see(chunk)
+        return chunk
 
 
 class Reply:

@@ -5,8 +5,9 @@ each class that stays what it is.
 
 Attributes of such a class lie in the object and are found by their place; the source does not change. What is different
 then, and must not matter to anybody: there is no `__dict__`, so only attributes that the class itself sets (or names in
-`__slots__`) can be set; one that was never set is None, where it would be an AttributeError; the class itself cannot be
-changed, not even by tests. Each may be referred to weakly, as other classes may. Standard library only; pure.
+`__slots__`) can be set; one that was never set is None, where it would be an AttributeError; `copy` and `pickle` refuse
+it; the class itself cannot be changed, not even by tests. Each may be referred to weakly, as other classes may.
+Standard library only; pure.
 """
 
 from __future__ import annotations

@@ -204,21 +204,40 @@ class _Guarded:
                     await self._forgetting.forget(self._forgetting.doubted(permit))
             else:
                 doubted = self._forgetting.doubted(permit)
-                reply.body = Stream(self._passing(body, what, doubted), body.close)
+                reply.body = Stream(_Passing(self._forgetting, aiter(body), what, doubted), body.close)
         except BaseException as error:
             reply.done(Ending.of(error))
             raise
         return reply
 
-    async def _passing(
-        self, source: Stream, what: tuple[Forget, ...], doubted: tuple[Forget, ...]
-    ) -> AsyncIterator[bytes]:
-        async for chunk in source:
-            if what and (b'"result"' in chunk or b'"error"' in chunk):
-                await self._forgetting.forget(what)
-            if _says_unknown(chunk):
-                await self._forgetting.forget(doubted)
-            yield chunk
+
+class _Passing:
+    """The chunks of a stream, each after what it makes be forgotten."""
+
+    __slots__ = ("_chunks", "_doubted", "_forgetting", "_what")
+
+    def __init__(
+        self,
+        forgetting: Forgetting,
+        chunks: AsyncIterator[bytes],
+        what: tuple[Forget, ...],
+        doubted: tuple[Forget, ...],
+    ) -> None:
+        self._forgetting = forgetting
+        self._chunks = chunks
+        self._what = what
+        self._doubted = doubted
+
+    def __aiter__(self) -> _Passing:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        if self._what and (b'"result"' in chunk or b'"error"' in chunk):
+            await self._forgetting.forget(self._what)
+        if _says_unknown(chunk):
+            await self._forgetting.forget(self._doubted)
+        return chunk
 
 
 def _says_unknown(text: bytes) -> bool:

@@ -26,6 +26,7 @@ from ..model import (
     Cached,
     Deadline,
     Ending,
+    FirstHeld,
     Headers,
     Permit,
     Reason,
@@ -35,7 +36,6 @@ from ..model import (
     Stage,
     Stream,
     Verdict,
-    first_held,
     never_ends,
 )
 from ..protocol.headers import media_type
@@ -343,7 +343,7 @@ async def _text_of(reply: Reply, id: RequestId | None, most_bytes: int) -> tuple
     except BaseException:
         body.close()
         raise
-    reply.body = Stream(first_held(held, source, broken), body.close)
+    reply.body = Stream(FirstHeld(held, source, broken), body.close)
     return text, broken is not None
 
 

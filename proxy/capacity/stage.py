@@ -12,7 +12,6 @@ may hold an answer somebody waits for, and because keeping places free until the
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
 import time
 from collections import Counter
@@ -128,8 +127,18 @@ class Roomy:
 
     def before(self, serve: Stage, deadline: Deadline) -> Roomy:
         """The same places before another stage: whoever waits here has its turn also when a call there ends."""
-        twin = copy.copy(self)
-        twin._serve, twin._deadline = serve, deadline
+        twin = Roomy(
+            serve,
+            self._slots,
+            max_wait_s=self._max_wait_s,
+            sheds=self._sheds,
+            gradient=self._gradient,
+            deadline=deadline,
+            is_short=self._is_short,
+            now=self._now,
+        )
+        twin._patterns, twin._turnover, twin._turns = self._patterns, self._turnover, self._turns
+        twin.refused = self.refused
         return twin
 
     def spare(self, permit: Permit) -> Callable[[], None] | None:

@@ -21,6 +21,7 @@ from ..model import (
     Call,
     Ear,
     Ending,
+    FirstHeld,
     Headers,
     IdKey,
     Kind,
@@ -32,7 +33,6 @@ from ..model import (
     RequestId,
     Stage,
     Stream,
-    first_held,
     id_key,
 )
 from ..protocol.answers import Malformed, read_tree
@@ -189,7 +189,7 @@ class _Guarded:
         self._redactions.tell(UNSEARCHED, "block" if may_change else "log", 1)
         if may_change:
             raise withheld()
-        reply.body = Stream(first_held(held, chunks), stream.close)
+        reply.body = Stream(FirstHeld(held, chunks), stream.close)
         return False
 
     def _one(self, call: Call, redaction: Redaction | None, body: bytes) -> bytes:

@@ -9,12 +9,11 @@ at once, a stream event by event, a large body as it comes but for its last byte
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ..model import (
     Attempt,
-    Broken,
     Call,
     Ending,
     Headers,
@@ -27,21 +26,20 @@ from ..model import (
     Stream,
     Verdict,
 )
-from ..protocol.answers import HELD_BYTES, Malformed, Tail, read_tree
+from ..protocol.answers import HELD_BYTES, Malformed, read_tree
 from ..protocol.headers import media_type
-from ..protocol.sse import Splitter, TooLong
-from ..protocol.sse import message as as_event
-from ..refusals import Form, message
+from ..refusals import Form
 from .cancelling import cancellation
 from .carrying import carrying
 from .catalog import Catalog
 from .credentials import Stops
-from .judge import Foreign, Judge, look
+from .judge import Foreign, Judge
 from .origin import Origin
 from .outgoing import Outgoing
 from .passing import Passing, Places, nonsense
 from .progress import tokens_of
 from .settings import UpstreamSettings
+from .streaming import Streaming, lost
 from .transport import Answer, Lost, NoRoom, Transport, Unreached
 
 _LISTEN: Final = Kind.LISTEN
@@ -77,7 +75,7 @@ class Forward:
         self._settings = settings
         self._catalog = catalog or Catalog()
         self._transport = transport
-        self._form = form
+        self._streaming = Streaming(settings, form)
         self._listen = listen
         self._injects_meta = injects_meta
         self.passing = Passing(settings.hide_headers)
@@ -204,7 +202,9 @@ class Forward:
                 if len(held) > self._settings.max_answer_bytes:
                     raise self._too_long()
                 if len(held) > HELD_BYTES:
-                    rest = self._watched(call, bytes(held), chunks, judge, checked=answer.status < 300)
+                    rest = self._streaming.watched(
+                        call, bytes(held), chunks, judge, checked=answer.status < 300
+                    )
                     return Reply(answer.status, fields, Stream(rest, answer.close))
         except Lost as error:
             raise lost(call) from error
@@ -243,105 +243,15 @@ class Forward:
         if not call.parts and body.lstrip()[:1] == b"[":
             raise nonsense("It was an array although one request was sent.")
 
-    async def _watched(
-        self, call: Call, held: bytes, chunks: AsyncIterator[bytes], judge: Judge, *, checked: bool
-    ) -> AsyncIterator[bytes]:
-        """A body too large to hold, passed on but for its last piece, which comes when the id is known."""
-        tail = Tail()
-        size = 0
-        pending = held
-        try:
-            while True:
-                size += len(pending)
-                if size > self._settings.max_answer_bytes:
-                    raise Malformed
-                if checked:
-                    await look(tail, pending)
-                chunk = await anext(chunks, None)
-                if chunk is None:
-                    break
-                yield pending
-                pending = chunk
-            if checked and call.wants_answer:
-                for each in tail.ended():
-                    judge.see(each)
-                if judge.waiting or judge.saw_more:
-                    raise Malformed
-        except (Malformed, Foreign, Refused):
-            call.journey.refused(nonsense("It was too long, not JSON-RPC, or answered another request."))
-            raise Broken(told=False) from None
-        except Lost as error:
-            call.journey.refused(lost(call))
-            raise Broken(told=False) from error
-        yield pending
-
     def _streamed(self, call: Call, answer: Answer, fields: Headers, judge: Judge) -> Reply:
         # Open for hours: what the look-ups of its head built is not kept beside it.
         call.headers.forget_index()
         judge.tokens = tokens_of(call)
-        events = Stream(self._events(call, answer.chunks, judge), answer.close)
+        events = Stream(self._streaming.events(call, answer.chunks, judge), answer.close)
         reply = Reply(answer.status, without_length(fields), events)
         if judge.ear is not None:
             reply.when_done(judge.ear.ended)
         return reply
-
-    async def _events(self, call: Call, chunks: AsyncIterator[bytes], judge: Judge) -> AsyncIterator[bytes]:
-        """The server's events as they are, each released when it is whole and ours."""
-        splitter = Splitter(self._settings.max_event_bytes)
-        trouble: Refused | None = None
-        try:
-            async for chunk in chunks:
-                released: list[bytes] = []
-                try:
-                    for event in splitter.feed(chunk):
-                        if passed := await judge.event_in_turns(event):
-                            released.append(passed)
-                    if splitter.is_full:
-                        raise TooLong
-                except (Malformed, Foreign, TooLong, Refused) as error:
-                    trouble = _trouble(error)
-                if released:
-                    yield b"".join(released)
-                if trouble is not None:
-                    break
-            else:
-                rest = splitter.rest()
-                if rest is not None:
-                    last_bytes = await judge.event_in_turns(rest)
-                    if not judge.waiting:
-                        yield last_bytes  # else it would run into our last word; clients drop it anyway
-        except (Malformed, Foreign, Refused) as error:
-            trouble = _trouble(error)
-        except Lost:
-            trouble = lost(call)
-        async for last in self._last_word(call, judge, trouble):
-            yield last
-
-    async def _last_word(self, call: Call, judge: Judge, trouble: Refused | None) -> AsyncIterator[bytes]:
-        """Whoever still waits is told why in vain, unless the client can come back for the answer."""
-        for each in judge.waiting.values():
-            if trouble is not None:
-                each.journey.refused(trouble)
-        if trouble is None and not judge.waiting:
-            return
-        nonsensical = trouble is not None and trouble.reason is Reason.UPSTREAM_NONSENSE
-        if judge.saw_event_id and call.revision.is_resumable and not nonsensical:
-            if trouble is not None:
-                raise Broken(told=False)
-            return
-        why = trouble or Refused(
-            Reason.UPSTREAM_BROKE if not _may_have_run(call) else Reason.OUTCOME_UNKNOWN,
-            "The stream ended without an answer.",
-        )
-        if not judge.waiting:
-            # Whoever has its answer has lost nothing.
-            if trouble is not None and (nonsensical or not call.wants_answer):
-                call.journey.refused(why)
-            raise Broken(told=False)
-        for each in judge.waiting.values():
-            each.journey.refused(why)
-            yield as_event(message(why, each, self._form))
-        raise Broken(told=True)
 
 
 _NO_ROOM: Final = (
@@ -370,17 +280,6 @@ def _closed(close: Callable[[], None], attempts: Sequence[Attempt]) -> None:
     close()
 
 
-_TROUBLE: Final[dict[type[Exception], str]] = {
-    Malformed: "An event was not JSON-RPC.",
-    Foreign: "It answered another request.",
-    TooLong: "An event was too long.",
-}
-
-
-def _trouble(error: Exception) -> Refused:
-    return error if isinstance(error, Refused) else nonsense(_TROUBLE[type(error)])
-
-
 def _handed_out(call: Call, answer: Answer, places: Places) -> str | None:
     """The session this answer gives the caller. What comes with an error, or with a goodbye, is no gift: Python
     servers put a throw-away id on the 400 of a call without a session."""
@@ -403,12 +302,3 @@ def _has_no_body(answer: Answer) -> bool:
 def without_length(fields: Headers) -> Headers:
     """For a body we may lengthen: a last word would not fit into a length the server announced."""
     return Headers(pair for pair in fields.pairs if pair[0].lower() != b"content-length")
-
-
-def lost(call: Call) -> Refused:
-    """The connection broke after bytes were sent: a call with side effects may have happened."""
-    return Refused(Reason.OUTCOME_UNKNOWN if _may_have_run(call) else Reason.UPSTREAM_BROKE)
-
-
-def _may_have_run(call: Call) -> bool:
-    return any(each.method == "tools/call" for each in (call.parts or (call,)))

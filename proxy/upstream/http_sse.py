@@ -34,11 +34,12 @@ from ..protocol.sse import Event, Splitter, TooLong
 from ..protocol.sse import message as as_event
 from ..refusals import Form, is_at_http, message
 from .cancelling import cancellation
-from .forward import Forward, lost, without_length
+from .forward import Forward, without_length
 from .judge import heard_by, messages_of, tell_ear
 from .origin import Origin
 from .passing import nonsense
 from .settings import UpstreamSettings
+from .streaming import lost
 from .transport import Answer, Lost
 
 MAX_WAITING: Final = 1_024
