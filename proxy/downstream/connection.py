@@ -25,6 +25,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ..model import NOBODY, Peer, Reason, Refused
+from ..protocol.known_heads import of_other_length
 
 if TYPE_CHECKING:
     from .settings import ListenSettings
@@ -50,9 +51,6 @@ HALF_CLOSE_GRACE_S: Final = 1.0
 it has left."""
 TCP_CLOSE_WAIT: Final = 8
 """The peer has sent a FIN; <netinet/tcp.h>."""
-
-MOST_DIGITS: Final = 7
-"""Of a length that may change while the head stays known."""
 
 _SLOW_HEAD: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -317,7 +315,8 @@ class Connection(RequestHandler):
         if known is None:
             return False
         if len(data) != known.whole_bytes or not data.startswith(known.head):
-            known = _but_for_length(known, data)
+            found = of_other_length(known.head, known.length_begin, known.length_end, data)
+            known = None if found is None else known.of_length(*found)
             if known is None:
                 return False
         waiter = self._waiter
@@ -554,23 +553,6 @@ def _peer_has_closed(transport: asyncio.Transport) -> bool:
         return False
     state: bytes = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     return state[0] == TCP_CLOSE_WAIT
-
-
-def _but_for_length(known: Known, data: bytes) -> Known | None:
-    """What is known of a whole message whose head differs in the digits of Content-Length alone. Bodies are seldom of
-    one length."""
-    begin = known.length_begin
-    if not begin or data[:begin] != known.head[:begin]:
-        return None
-    end = data.find(b"\r", begin, begin + MOST_DIGITS + 1)
-    digits = data[begin:end]
-    if end < 0 or not digits.isdigit() or digits.startswith(b"0"):
-        return None
-    rest = known.head[known.length_end :]
-    head_bytes = end + len(rest)
-    if not data.startswith(rest, end) or len(data) != head_bytes + int(digits):
-        return None
-    return known.of_length(digits, data[:head_bytes])
 
 
 def _unparsed(error: BaseException | None) -> Refused:

@@ -7,7 +7,6 @@ drain can wait for it. Whatever happens, the journey of a request ends, and its 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -37,6 +36,7 @@ from ..model import (
     Stream,
     Who,
 )
+from ..protocol.known_heads import digits_in
 from ..protocol.reading import read_bodiless, read_post
 from .connection import CLOSE, KEEP, MAX_REMEMBERED_BYTES, Connection, Done, Incoming, Known, slim
 from .gate import Gate, Target, too_large
@@ -45,10 +45,10 @@ from .settings import ListenSettings
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
 }
+_NOTE: Final = object()
 _BODILESS: Final = frozenset({204, 304})
 _NEVER: Final = frozenset({"CONNECT", "TRACE"})
 """Their targets are no paths, or their answers echo headers: not even the gate looks at them."""
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]*)\r\n", re.IGNORECASE)
 BROKEN: Final = 400
 TOO_SLOW: Final = 408
 MAX_UNTAKEN_BYTES: Final = 1_048_576
@@ -264,8 +264,7 @@ class Listener:
             and (self._who is None or length <= MAX_STRANGERS_BODY_BYTES)
             and "expect" not in headers
         )
-        digits = _LENGTH.search(incoming.head) if is_plain else None
-        begin, end = (0, 0) if digits is None else digits.span(1)
+        begin, end = digits_in(incoming.head) if is_plain else (0, 0)
         judged = Judged(
             message=slim(message),
             head=incoming.head,
@@ -443,35 +442,27 @@ class Listener:
         connection may be kept."""
         minor = incoming.message.version.minor
         body = reply.body if isinstance(reply.body, bytes) else None
-        is_chunked = has_length = has_date = False
-        lines = [_STATUS_LINES.get(reply.status) or b"HTTP/1.1 %d " % reply.status]
-        for field in reply.headers.pairs:
-            lower = field[0].lower()
-            if lower == b"content-length":
-                has_length = True
-            elif lower == b"date":
-                has_date = True
-            elif cors and lower.startswith(b"access-control-"):
-                continue  # two sets of CORS fields cancel each other in browsers
-            lines.append(b": ".join(field))
-        for field in cors:
-            lines.append(b": ".join(field))
-        if not has_date:
-            lines.append(b"Date: " + rfc822_formatted_time().encode())
-        if not has_length and reply.status not in _BODILESS:
+        is_chunked = False
+        lines = _lines_of(reply.headers) if not cors else _lines(reply.headers.pairs, cors)
+        pieces = [_STATUS_LINES.get(reply.status) or b"HTTP/1.1 %d " % reply.status, lines.before]
+        if lines.length >= 0:
+            pieces += (reply.headers.pairs[lines.length][1], lines.after)
+        if not lines.has_date:
+            pieces += (b"\r\nDate: ", rfc822_formatted_time().encode())
+        if lines.length < 0 and reply.status not in _BODILESS:
             if body is not None:
-                lines.append(b"Content-Length: %d" % len(body))
+                pieces.append(b"\r\nContent-Length: %d" % len(body))
             elif minor == 1:
                 is_chunked = True
-                lines.append(b"Transfer-Encoding: chunked")
+                pieces.append(b"\r\nTransfer-Encoding: chunked")
             else:
                 keep = False  # HTTP/1.0: the end of the connection is the end of the body
         if not keep:
-            lines.append(b"Connection: close")
+            pieces.append(b"\r\nConnection: close")
         elif minor == 0:
-            lines.append(b"Connection: keep-alive")
-        lines += (b"", body or b"")
-        return b"\r\n".join(lines), is_chunked, keep
+            pieces.append(b"\r\nConnection: keep-alive")
+        pieces += (b"\r\n\r\n", body or b"")
+        return b"".join(pieces), is_chunked, keep
 
     async def _stream(self, connection: Connection, body: Stream, is_chunked: bool) -> None:
         """Write a stream as it comes, and end it as it ended."""
@@ -570,6 +561,45 @@ class Listener:
     @property
     def requests_under_way(self) -> int:
         return self._requests
+
+
+class _Lines(Struct, frozen=True):
+    """Fields as they stand in a head, each with the end of the line before it."""
+
+    before: bytes
+    """Up to the digits of Content-Length; all of them where there is none."""
+    after: bytes
+    length: int
+    """Which field is Content-Length; -1: there is none."""
+    has_date: bool
+
+
+def _lines_of(headers: Headers) -> _Lines:
+    """Written once for fields that come again."""
+    lines: _Lines | None = headers.notes.get(_NOTE)
+    if lines is None:
+        lines = _lines(headers.pairs, ())
+        headers.note(_NOTE, lines)
+    return lines
+
+
+def _lines(fields: Sequence[tuple[bytes, bytes]], cors: Sequence[tuple[bytes, bytes]]) -> _Lines:
+    before, length, has_date = b"", -1, False
+    pieces: list[bytes] = []
+    for at, (name, value) in enumerate(fields):
+        lower = name.lower()
+        if lower == b"content-length" and length < 0:
+            before, length = b"".join([*pieces, b"\r\n", name, b": "]), at
+            pieces = []
+            continue
+        if cors and lower.startswith(b"access-control-"):
+            continue  # two sets of CORS fields cancel each other in browsers
+        has_date = has_date or lower == b"date"
+        pieces += (b"\r\n", name, b": ", value)
+    for name, value in cors:
+        pieces += (b"\r\n", name, b": ", value)
+    rest = b"".join(pieces)
+    return _Lines(rest, b"", length, has_date) if length < 0 else _Lines(before, rest, length, has_date)
 
 
 def _with(headers: Headers, field: tuple[bytes, bytes]) -> Headers:

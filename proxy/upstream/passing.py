@@ -48,6 +48,8 @@ class Places(Struct, frozen=True, kw_only=True, eq=False):
     has_several_types: bool
     kept: Callable[[Pairs], Pairs] | None
     """Those of the fields that pass; None: all."""
+    kept_length: int
+    """Where `length` stands among those."""
     hidden: int
     """How many settings hide."""
 
@@ -55,11 +57,14 @@ class Places(Struct, frozen=True, kw_only=True, eq=False):
 class Passing:
     """What passes of the fields of answers. `hide` are names, or patterns of them, in any case."""
 
-    __slots__ = ("_hidden", "_known")
+    __slots__ = ("_hidden", "_known", "_passed", "_places_note")
 
     def __init__(self, hide: Sequence[str] = ()) -> None:
         self._hidden = Globs([each.lower() for each in hide]) if hide else None
         self._known: dict[tuple[bytes, ...], Places] = {}
+        # Keys of our own for what is noted on heads that come again.
+        self._places_note = object()
+        self._passed = object()
 
     def __call__(self, answer: Answer, call: Call | None = None) -> Headers:
         """Whatever the answer is."""
@@ -70,8 +75,18 @@ class Passing:
         if places.hidden and call is not None:
             for _ in range(places.hidden):
                 call.journey.altered(HIDDEN)
-        kept = places.kept
-        return answer.headers if kept is None else Headers(kept(answer.headers.pairs))
+        headers, kept = answer.headers, places.kept
+        if kept is None:
+            return headers
+        passed: Headers | None = headers.notes.get(self._passed)
+        if passed is None:
+            passed = Headers(kept(headers.pairs))
+            headers.note(self._passed, passed)
+        elif (at := places.kept_length) >= 0:
+            digits = headers.pairs[places.length][1]
+            if passed.pairs[at][1] != digits:
+                passed = passed.of_length(at, digits)
+        return passed
 
     def check(self, answer: Answer) -> Places:
         """Raise Refused (upstream_nonsense) unless status and fields may be passed on."""
@@ -79,6 +94,9 @@ class Passing:
         # 206 is a part of something, and nobody asked for a part.
         if not 200 <= status <= 599 or 300 <= status <= 399 or status == 206:
             raise nonsense(f"Its HTTP status was {status}.")
+        known: Places | None = answer.headers.notes.get(self._places_note)
+        if known is not None:
+            return known
         pairs = answer.headers.pairs
         places = self._places(answer.headers)
         for at in places.codings:
@@ -89,6 +107,7 @@ class Passing:
             raise nonsense("It has several types.")
         if _SPLITS_LINES.search(b"".join([value for _, value in pairs])):
             raise nonsense("One of its header fields holds control characters.")
+        answer.headers.note(self._places_note, places)
         return places
 
     def _places(self, headers: Headers) -> Places:
@@ -112,16 +131,17 @@ class Passing:
         down = [at for at, name in enumerate(names) if name in passing]
         hidden = self._hidden
         kept = down if hidden is None else [at for at in down if not self._hides(hidden, names[at])]
-        connection = _first(names, b"connection")
+        connection, length = _first(names, b"connection"), _first(names, b"content-length")
         return Places(
             connection=connection,
             named=pairs[connection][1] if connection >= 0 else b"",
             type=_first(names, b"content-type"),
             codings=tuple([at for at, name in enumerate(names) if name == b"content-encoding"]),
-            length=_first(names, b"content-length"),
+            length=length,
             session=_first(names, b"mcp-session-id"),
             has_several_types=names.count(b"content-type") > 1,
             kept=None if len(kept) == len(pairs) else _taking(kept),
+            kept_length=kept.index(length) if length in kept else -1,
             hidden=len(down) - len(kept),
         )
 

@@ -17,7 +17,7 @@ from ..configuration.values import url_host_and_port
 from . import unix_socket
 from .fields import Field, Fields
 from .idle import Idle
-from .lean_connection import Connection, Unheard
+from .lean_connection import Connection, Seen, Unheard
 from .transport import EXHAUSTED, KEEP_ALIVE_S, Answer, NoRoom, Unreached, always
 
 MAX_IDLE: Final = 1_024
@@ -46,6 +46,7 @@ class LeanTransport:
         self._idle: Idle[Connection] = Idle(KEEP_ALIVE_S, MAX_IDLE)
         self._sweep: asyncio.TimerHandle | None = None
         self._all: set[Connection] = set()
+        self._seen = Seen()
         self._is_closed = False
         self._last_asked = ("", "")
         self._last_line = b""
@@ -109,7 +110,7 @@ class LeanTransport:
         return connection
 
     def _make(self) -> Connection:
-        connection = Connection(self._loop, self._free, self._all.discard)
+        connection = Connection(self._loop, self._free, self._all.discard, self._seen)
         self._all.add(connection)
         return connection
 
