@@ -174,6 +174,8 @@ class Arena:
             for stand in made.values() if isinstance(made, dict) else ():
                 await stand.stop(politely=False)
         for stand in self._stands.values():
+            stand.sidecar.terminate()  # so that they end at the same time
+        for stand in self._stands.values():
             await stand.stop()
         if self._prober is not None:
             self._prober.close()
