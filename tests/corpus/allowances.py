@@ -34,7 +34,7 @@ class Allowance(Struct, frozen=True, kw_only=True):
 
 
 ALLOWED: Mapping[str, Allowance] = {
-    "RPC-120": Allowance(burst=5_000),
+    "RPC-120": Allowance(burst=1_000),
     "LIM-003": Allowance(burst=20, rate_per_s=10),
     # One is for the call of the case itself.
     "LIM-004": Allowance(burst=11),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,8 @@ class Arena:
         self._prober: Prober | None = None
         self._bench = ConfigBench(self._argv, Path(self._folder.name))
         self._reload_turn = asyncio.Lock()
+        self._quiet = asyncio.Lock()
+        """Held by the one reload whose turn it is, and by a case whose sidecar is watched: it is next, not last."""
         self._reloading: dict[str, asyncio.Task[dict[str, Any]]] = {}
         """Reloads take a second each: what they show is gathered while other cases run."""
 
@@ -173,6 +176,8 @@ class Arena:
         for made in await asyncio.gather(*self._starting.values(), return_exceptions=True):
             for stand in made.values() if isinstance(made, dict) else ():
                 await stand.stop(politely=False)
+        for stand in self._stands.values():
+            stand.sidecar.terminate()  # so that they end at the same time
         for stand in self._stands.values():
             await stand.stop()
         if self._prober is not None:
@@ -277,7 +282,7 @@ class Arena:
         """What a process does that is told to read the file; changes to its Evidence. One case at a time."""
         scene = SCENES.get((case.request.body or b"").decode("utf-8"))
         files = () if scene is not None else self._bench.files(case)
-        async with self._reload_turn:
+        async with self._reload_turn, self._quiet:
             if (
                 scene is None
                 and REFUSED_RELOAD not in case.texts()
@@ -371,15 +376,18 @@ class Arena:
         settled = await stand.settle(case)
         mark = sidecar.log_size()
         is_watched = any(name.startswith(_WATCHED) for name in wanted)
-        if is_watched:
-            self._prober = self._prober or Prober()
-            await self._prober.start(sidecar.operations_port)
-        await stand.lead_in(case, script)
         upstream_of_it = stand.around.upstream
-        upstream_of_it.begin(script, sends_discover=b"server/discover" in sent)
-        evidence = await self._sent(case, stand, sent, wanted)
-        if is_watched and self._prober is not None:
-            evidence = replace(evidence, loop_gap_s=await self._prober.stop())
+        async with AsyncExitStack() as watch:
+            if is_watched:
+                # A reload of another sidecar would take the processor from the one that is watched.
+                await watch.enter_async_context(self._quiet)
+                self._prober = self._prober or Prober()
+                await self._prober.start(sidecar.operations_port)
+            await stand.lead_in(case, script)
+            upstream_of_it.begin(script, sends_discover=b"server/discover" in sent)
+            evidence = await self._sent(case, stand, sent, wanted)
+            if is_watched and self._prober is not None:
+                evidence = replace(evidence, loop_gap_s=await self._prober.stop())
         serves = await stand.barrier()
         upstream, upstream_bytes = upstream_of_it.take()
         is_counted = any("metric" in name for name in wanted)

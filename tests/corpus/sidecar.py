@@ -6,6 +6,7 @@ section there.
 
 import asyncio
 import json
+import math
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
+from proxy.telemetry.exposition import FRESH_S
 from tests import ledger
 from tests.corpus.cases import CorpusError
 from tests.corpus.evidence import Limits
@@ -50,6 +52,9 @@ _STARTED = re.compile(rb'(?m)^\{.*"msg":"started".*\}$')
 _READY_S = 15.0
 _STOP_S = 5.0
 _POLL_S = 0.02
+_METRICS = "/metrics"
+_told: dict[int, float] = {}
+"""When each operations port had last told its metrics to this process, which alone asks: seconds, monotonic."""
 
 
 class SidecarError(Exception):
@@ -359,6 +364,11 @@ class Sidecar:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    def terminate(self) -> None:
+        """TERM, without waiting for its end: `stop` does."""
+        if self._process is not None:
+            self._process.terminate()
+
     def stop(self, *, politely: bool = True) -> None:
         """TERM, then KILL after 5 s; KILL at once where nobody looks at how it ends."""
         if self._process is None:
@@ -442,14 +452,17 @@ def _unread(column: int, port: int) -> int:
 
 
 async def metrics_of(port: int) -> bytes | None:
-    """What it counts now. A page is told for a second, and no other one is the same: clocks are on it."""
-    first = await fetch(port, "/metrics")
-    if first is None or first.status != 200:
-        return None
-    async with asyncio.timeout(10):
-        while (again := await fetch(port, "/metrics")) is not None and again.body == first.body:
-            pass
-    return None if again is None else again.body
+    """What it counts now. A page is told for a second, and no other one is the same: clocks are on it. Where nobody
+    asked in that second, what is told is new."""
+    is_new = time.monotonic() - _told.get(port, -math.inf) > FRESH_S
+    found = await fetch(port, _METRICS)
+    if found is not None and found.status == 200 and not is_new:
+        stale = found.body
+        async with asyncio.timeout(10):
+            while found is not None and found.body == stale:
+                await asyncio.sleep(_POLL_S)
+                found = await fetch(port, _METRICS)
+    return None if found is None or found.status != 200 else found.body
 
 
 async def fetch(port: int, path: str, timeout_s: float = 3.0) -> Message | None:
@@ -464,6 +477,9 @@ async def fetch(port: int, path: str, timeout_s: float = 3.0) -> Message | None:
                 writer.close()
     except (OSError, TimeoutError):
         return None
+    finally:
+        if path == _METRICS:
+            _told[port] = time.monotonic()
     ledger.look("operations port", data)
     answers, _ = read_answers(data, closed=True)
     return answers[0] if answers else None

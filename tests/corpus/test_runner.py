@@ -35,6 +35,7 @@ from tests.corpus.sidecar import (
     SidecarError,
     keeping,
     lag_said,
+    metrics_of,
     policy,
     watching,
 )
@@ -192,6 +193,21 @@ async def test_the_sidecars_own_probe_is_not_counted_but_a_clients_is(upstream: 
     upstream.begin(None, sends_discover=True)
     await say(upstream, probe)
     assert upstream.take()[1] == probe
+
+
+async def test_metrics_are_those_of_now() -> None:
+    """A page is told for a second (proxy/telemetry/exposition.py): what was told once is not what is counted now."""
+    pages = iter(["1", "1", "1", "2", "3"])
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{next(pages)}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(tell, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert [await metrics_of(port), await metrics_of(port)] == [b"1", b"2"]
+    assert list(pages) == ["3"]
 
 
 async def test_a_broken_fake_upstream_fails_the_case(upstream: FakeUpstream) -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from proxy.model import Identity, Principal, Refused
 from proxy.policy.approvals import Approvals, Bounds, wanted
 from tests.fakes import make_call
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 
 TTL_S = 100
 BOUNDS = Bounds(subject=2, tenant=3, total=4)
@@ -167,4 +167,4 @@ class AnyApproval(RuleBasedStateMachine):
 
 
 test_any_order_of_asking_deciding_and_calling = AnyApproval.TestCase
-AnyApproval.TestCase.settings = settings(FUZZ, max_examples=200, stateful_step_count=40)
+AnyApproval.TestCase.settings = settings(FUZZ, max_examples=examples(200), stateful_step_count=40)

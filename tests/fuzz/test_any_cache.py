@@ -38,7 +38,7 @@ from proxy.model import (
 from proxy.pipeline import Pipeline
 from proxy.protocol.revisions import BY_NAME
 from tests.fakes import FakeJourney, make_call
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 from tests.fuzz.dice import Dice
 
 MODERN: Final = BY_NAME["2026-07-28"]
@@ -513,6 +513,6 @@ async def _live(dice: Dice) -> None:
 
 
 @given(dice=st.binary(min_size=350, max_size=350).map(Dice))
-@settings(FUZZ, max_examples=1_000)
+@settings(FUZZ, max_examples=examples(1_000))
 def test_no_order_of_calls_writes_changes_and_leaving_tells_anybody_what_is_not_theirs(dice: Dice) -> None:
     asyncio.run(_live(dice))

@@ -22,7 +22,7 @@ from proxy.protocol.jsonrpc import read_json
 from proxy.protocol.revisions import BY_NAME
 from tests.fakes import make_call, make_headers
 from tests.fuzz import hostile
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 
 NOON: Final = 1_800_000_000.0
 
@@ -243,7 +243,7 @@ def keys_of(case: Case, chance: random.Random) -> Keys:
     return found
 
 
-@settings(FUZZ, max_examples=1_000)
+@settings(FUZZ, max_examples=examples(1_000))
 @given(pairs(), st.randoms(use_true_random=False))
 def test_two_calls_have_one_key_if_and_only_if_they_are_the_same(
     both: tuple[Case, Case], chance: random.Random
@@ -302,7 +302,7 @@ ids: st.SearchStrategy[RequestId] = (
 )
 
 
-@settings(FUZZ, max_examples=1_000)
+@settings(FUZZ, max_examples=examples(1_000))
 @given(
     results,
     ids,

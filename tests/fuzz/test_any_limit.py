@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from proxy.limits.demand import Demand, Denied, Granted, Quota, Rate, Window
 from proxy.limits.local import LONGEST_REST_S, LONGEST_STEP_S, Local
 from proxy.limits.quota import SLICES
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 
 START: Final = 1_770_724_800
 LENGTH_S: Final = 60
@@ -287,9 +287,9 @@ def most(measure: Rate | Quota, since: float, now: float) -> float:
 
 
 test_any_order_of_calls_refunds_and_clocks = AnyLimit.TestCase
-AnyLimit.TestCase.settings = settings(FUZZ, max_examples=200, stateful_step_count=40)
+AnyLimit.TestCase.settings = settings(FUZZ, max_examples=examples(200), stateful_step_count=40)
 test_any_order_of_calls_where_there_is_no_room = FullTable.TestCase
-FullTable.TestCase.settings = settings(FUZZ, max_examples=200, stateful_step_count=40)
+FullTable.TestCase.settings = settings(FUZZ, max_examples=examples(200), stateful_step_count=40)
 
 
 @given(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.configuration.mistakes import SettingsError
 from proxy.inject.wishes import Wish
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 from tests.manifests import documents, inject
 from tests.unit.inject.test_injecting import contained
 
@@ -136,7 +136,7 @@ def manifests(draw: st.DrawFn) -> str:
 
 
 @given(manifests(), st.booleans(), st.sampled_from([None, "settings"]))
-@settings(FUZZ, max_examples=150)  # 45 ms each
+@settings(FUZZ, max_examples=examples(150))  # 45 ms each
 def test_any_manifest_gets_its_sidecar_once_and_loses_nothing(
     text: str, is_classic: bool, config: str | None
 ) -> None:

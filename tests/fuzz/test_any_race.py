@@ -18,7 +18,7 @@ from proxy.protocol.revisions import NEWEST
 from proxy.resilience.budget import Budget
 from proxy.resilience.hedging import Hedging
 from tests.fakes import PRINCIPAL, make_call
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 from tests.fuzz.dice import Dice
 
 RULE: Final = Rule(id="r", tool_class="read", idempotent=True, hedge_after_s=0.001)
@@ -154,7 +154,7 @@ async def lived(seed: int) -> World:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=examples(300))
 def test_a_race_leaves_nothing_behind(seed: int) -> None:
     asyncio.run(lived(seed))
 

@@ -29,7 +29,7 @@ from proxy.resilience.idempotency import META_KEY
 from proxy.resilience.retrying import Retrying
 from proxy.resilience.settings import ResilienceSettings, RetryBudgetSettings
 from tests.fakes import make_batch, make_call
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 from tests.fuzz.dice import Dice
 
 LEGACY: Final = BY_NAME["2025-11-25"]
@@ -270,7 +270,7 @@ def check_budget(world: World) -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=examples(300))
 def test_no_effect_happens_twice_and_nothing_becomes_a_storm(seed: int) -> None:
     world = World(Dice(random.Random(seed).randbytes(5_000)))
     world.run()

@@ -20,7 +20,7 @@ from proxy.protocol.revisions import BY_NAME
 from proxy.resilience.handshakes import Handshakes
 from proxy.resilience.renewing import Renewing
 from tests.fakes import PRINCIPAL, make_call, make_headers
-from tests.fuzz.bounded import FUZZ
+from tests.fuzz.bounded import FUZZ, examples
 from tests.fuzz.dice import Dice
 
 LEGACY: Final = BY_NAME["2025-11-25"]
@@ -194,7 +194,7 @@ async def lived(seed: int) -> World:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=examples(300))
 def test_no_call_runs_twice_and_no_session_is_left_behind(seed: int) -> None:
     asyncio.run(lived(seed))
 

@@ -13,11 +13,15 @@ from typing import Any
 import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
+from kubernetes_validate import utils
 
 VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))
 """From the first with native sidecars on to the newest that kubernetes-validate 1.37.0 brings."""
 
 OPERATOR = "monitoring.coreos.com/v1"
+
+# It would read a megabyte of definitions again for each object and version.
+utils.schema_contents = cache(utils.schema_contents)
 
 
 @cache

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from tests.tools.wheels import wheels_of
+
 ROOT = Path(__file__).parents[2]
 STEP_S = 600
 MAPPED = re.compile(r"(?<![\w./])/(?=(?:src|packages|rootfs|tmp)\b)")
@@ -84,8 +86,11 @@ def build(folder: Path, arguments: Mapping[str, str], dockerfile: Path = ROOT / 
             case "COPY":
                 _copy(_filled(step.rest, known), stages, work, stage)
             case "RUN":
-                # Wheels that were fetched once are taken from pip's cache; a builder has none.
+                # Wheels that were fetched once are taken from here; a builder has none.
                 used = {name: value for name, value in environment.items() if name != "PIP_NO_CACHE_DIR"}
+                if "requirements/${LOCK}.lock" in step.rest:
+                    wheels = wheels_of(ROOT / "requirements" / f"{known['LOCK']}.lock")
+                    used |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
                 _run(MAPPED.sub(f"{stage}/", step.rest), work, {**used, **known}, tools)
             case word:
                 said[word] = step.rest
@@ -114,7 +119,7 @@ def _tools(home: Path) -> Path:
     (site,) = home.glob("lib/python*/site-packages")
     for each in {Path(str(file)).parts[0] for file in pip.files or () if ".." not in str(file)}:
         source = Path(str(pip.locate_file(each)))
-        shutil.copytree(source, site / each, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, site / each)
     command = home / "bin" / "pip"
     command.write_text(f'#!/bin/sh\nexec {home}/bin/python -m pip "$@"\n', encoding="utf-8")
     command.chmod(0o755)

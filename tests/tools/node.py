@@ -61,7 +61,7 @@ def node_tools(tools: Path = TOOLS, manifests: Path = HERE) -> NodeTools:
     root = tools / f"node-{hashlib.sha256(lock).hexdigest()[:12]}"
     if not root.is_dir():
         tools.mkdir(parents=True, exist_ok=True)
-        with _alone(tools / f"{root.name}.lock"):
+        with alone(tools / f"{root.name}.lock"):
             if not root.is_dir():
                 _install(manifests, root)
     return _describe(root)
@@ -73,7 +73,7 @@ def _describe(root: Path) -> NodeTools:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold an advisory lock on ``path``; the kernel drops it when the holder dies, however it dies."""
     with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.settings import Settings, SettingsError, load
+from tests.fuzz.bounded import examples
 
 MARK = "s3cr3t"
 NAMES = (
@@ -111,7 +112,7 @@ environs = st.dictionaries(
     overrides=["upstream.headers.=x", "upstream.headers=", "=", "listen.", ".", "identity.authenticators"],
     environ={},
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_any_bytes_become_settings_or_mistakes(
     data: bytes, overrides: list[str], environ: dict[str, str]
 ) -> None:

@@ -26,6 +26,7 @@ from tests.fakes import (
     make_headers,
     no,
 )
+from tests.fuzz.bounded import examples
 
 MODERN = next(each for each in REGISTER if each.is_modern)
 LEGACY = next(each for each in REGISTER if each.allows_batch)
@@ -623,7 +624,7 @@ _ENTRIES = _VALUES | st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     entries=st.lists(_ENTRIES, max_size=8),
     before=st.dictionaries(st.sampled_from(["nextCursor", "_meta", "x"]), _VALUES),
