@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from proxy.model import Peer, Principal, Rule
@@ -50,6 +50,7 @@ _CALLS = some.tuples(_PRINCIPALS, _NAMES, _NAMES, _NAMES, _SESSIONS, _NAMES)
 
 
 @given(some.lists(_CALLS, min_size=2, max_size=4))
+@settings(deadline=None)
 def test_what_is_remembered_is_what_is_so(
     calls: list[tuple[Principal, str, str, str, str, str]],
 ) -> None:
