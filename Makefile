@@ -26,7 +26,7 @@ compiled: $(READY)       ## the same source with what a call passes through comp
 	$(BIN)/python -m tests.compiled
 
 test-compiled: $(READY)  ## every test against that
-	$(BIN)/python -m tests.compiled test -n 2 --dist loadfile
+	$(BIN)/python -m tests.compiled pytest -n 2 --dist loadfile
 
 check: $(READY)          ## lint and types
 	$(BIN)/ruff check .

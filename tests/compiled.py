@@ -1,5 +1,5 @@
 """Where is the product, compiled? `python -m tests.compiled` makes it and prints its folder; `python -m tests.compiled
-test …` runs pytest in a copy of this checkout that has it inside.
+MODULE …` runs a module (pytest, tests.corpus.run, tests.bench.hot_path) in a copy of this checkout that has it inside.
 
 In: the sources. Out: a folder with proxy/ and policies/, from which `python -m proxy` starts what the image holds.
 Keeps it in .tools/compiled under a digest of whatever it depends on, and each object under one of its own: who changes
@@ -94,8 +94,8 @@ def _is_source(file: Path) -> bool:
     return file.suffix not in (".pyc", ".so")
 
 
-def test(place: Path, arguments: list[str]) -> int:
-    """Run pytest in a copy of this checkout, with the objects beside their sources. Returns its exit code."""
+def run_in_copy(place: Path, words: list[str]) -> int:
+    """`python -m …` in a copy of this checkout, with the objects beside their sources. Returns its exit code."""
     with tempfile.TemporaryDirectory(prefix="mcp-sidecar-compiled-") as name:
         # Not closed to others: tests start what is in it as another user.
         copy = Path(name) / "checkout"
@@ -107,9 +107,8 @@ def test(place: Path, arguments: list[str]) -> int:
             shutil.copyfile(each, copy / each.relative_to(place))
         # An editable installation of the checkout itself would be found first, where tests start commands.
         environment = {**os.environ, "PYTHONPATH": str(copy)}
-        return subprocess.run(
-            [sys.executable, "-m", "pytest", *arguments], cwd=copy, env=environment
-        ).returncode
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(command, cwd=copy, env=environment, check=False).returncode
 
 
 def main() -> int:
@@ -117,8 +116,8 @@ def main() -> int:
     if place is None:
         print("there is no C compiler: `cc` is not on PATH", file=sys.stderr)
         return 1
-    if sys.argv[1:2] == ["test"]:
-        return test(place, sys.argv[2:])
+    if sys.argv[1:]:
+        return run_in_copy(place, sys.argv[1:])
     print(place)
     return 0
 

@@ -24,7 +24,8 @@ import msgspec
 from tests.tools.wheels import wheels_of
 
 ROOT = Path(__file__).parents[2]
-STEP_S = 600
+STEP_S = 1_800
+"""Compiling takes five minutes of processor time."""
 MAPPED = re.compile(r"(?<![\w./])/(?=(?:src|packages|rootfs|tmp)\b)")
 """Absolute paths that a step of ours may write to."""
 

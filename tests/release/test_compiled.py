@@ -9,6 +9,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,54 @@ class Shadow:
         "Typed": "in its body: seen: int",
         "Shadow": "attributes with names of methods: f",
     }
+
+
+def set_later(source: str) -> set[str]:
+    """Attributes of structs that `__init__` may leave unset: which it sets in a branch, behind a way out, or not."""
+    declared_ = runpy.run_path(str(ROOT / "deploy/release/declared.py"))
+    found = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and declared_["_why_not"](node) is None:
+            methods = (each for each in node.body if isinstance(each, ast.FunctionDef))
+            body = next((each.body for each in methods if each.name == "__init__"), [])
+            returns = [any(isinstance(part, ast.Return) for part in ast.walk(each)) for each in body]
+            sure = body[: returns.index(True)] if True in returns else body
+            assigned = [each for each in sure if isinstance(each, ast.Assign | ast.AnnAssign) and each.value]
+            targets = [
+                target
+                for each in assigned
+                for target in (each.targets if isinstance(each, ast.Assign) else [each.target])
+            ]
+            parts = {
+                part.attr for each in targets for part in ast.walk(each) if isinstance(part, ast.Attribute)
+            }
+            found |= {f"{node.name}.{name}" for name in declared_["_attributes"](node) - parts}
+    return found
+
+
+def test_structs_set_all_they_have_when_they_are_made() -> None:
+    """What was never set is None in a struct, and an AttributeError in Python: nobody may come to see either."""
+    found = {each for name in MODULES for each in set_later((ROOT / name).read_text("utf-8"))}
+    # An alarm that never rings is asked for neither.
+    assert found == {"Alarm._asked", "Alarm._task"}
+
+
+def test_what_is_set_later_is_found() -> None:
+    """The test above must be able to fail."""
+    source = """
+class A:
+    def __init__(self, x):
+        self.a, self.b = x
+        if x:
+            self.c = x
+            return
+        self.d = x
+    def f(self):
+        self.e = 1
+class B:
+    __slots__ = ("f",)
+"""
+    assert set_later(source) == {"A.c", "A.d", "A.e", "B.f"}
 
 
 def test_a_secret_stays_what_it_is() -> None:
