@@ -97,7 +97,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _is_source(file: Path) -> bool:
-    return file.suffix not in (".pyc", ".so")
+    return file.suffix not in (".pyc", ".so", ".md")
 
 
 def run_in_copy(place: Path, words: list[str]) -> int:
