@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.demo.environment import python_environment
+from proxy.upstream import idle
 from tests.tools.python_env import TOOLS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -33,6 +34,11 @@ BUILD_S: Final = 1_800
 async def tree() -> Path | None:
     """The folder, made if need be; None where there is no C compiler. Raises RuntimeError with what a tool said."""
     return await asyncio.to_thread(_tree)
+
+
+def runs_here() -> bool:
+    """Whether it is the compiled product that this process has."""
+    return not str(idle.__file__).endswith(".py")
 
 
 def builder() -> Path:
@@ -91,7 +97,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _is_source(file: Path) -> bool:
-    return file.suffix not in (".pyc", ".so")
+    return file.suffix not in (".pyc", ".so", ".md")
 
 
 def run_in_copy(place: Path, words: list[str]) -> int:

@@ -6,8 +6,8 @@ A fault that no input brings about has to be put in from inside. Only this proce
 import sys
 
 from proxy.__main__ import main
+from proxy.identity import jwt
 from proxy.identity.credential import Credential
-from proxy.identity.jwt import Jwt
 from proxy.model import Principal
 
 
@@ -15,11 +15,14 @@ class CorpusFault(RuntimeError):
     """What no authenticator expects."""
 
 
-async def fail(self: Jwt, credential: Credential) -> Principal | None:
-    raise CorpusFault
+class FailingJwt(jwt.Jwt):
+    """A class of its own: a compiled one cannot be changed."""
+
+    async def __call__(self, credential: Credential) -> Principal | None:
+        raise CorpusFault
 
 
-Jwt.__call__ = fail  # type: ignore[method-assign]  # the fault that is the purpose of this program
+jwt.Jwt = FailingJwt  # type: ignore[misc]  # the fault that is the purpose of this program
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.upstream import idle
 from tests import compiled
 from tests.release.installed import ROOT, clean_environment, run, wheel_of
 
@@ -110,7 +109,7 @@ def test_a_way_back_is_found(source: str, names: set[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not idle.__file__.endswith(".py"), reason="a profile does not see what is compiled")
+@pytest.mark.skipif(compiled.runs_here(), reason="a profile does not see what is compiled")
 def test_what_a_call_passes_through_is_listed() -> None:
     """What is forgotten costs time on each call, and nobody would see it."""
     done = run([sys.executable, "-m", "tests.bench.hot_path", "--modules"], ROOT)
