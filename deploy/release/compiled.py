@@ -10,7 +10,8 @@ every class that can be a C struct is one (declared.py). With --cache an object 
 there.
 
 What compiled code does not do: count towards Python's limit of recursion. No listed module may descend by itself into
-what strangers sent; `_named` in policy/rules.py does, and its depth is bounded by protocol/jsonrpc.py (64).
+what strangers sent; `_named` in policy/rules.py does, and its depth is bounded by protocol/jsonrpc.py (64), and
+`_bounded` in telemetry/audit_chain.py, three times.
 
 The same sources, Cython, compiler and Python give the same bytes: objects name `proxy/x.py` and no other place.
 Needs Cython (requirements/compile.lock), a C compiler and Python's headers; raises SystemExit that names what is
