@@ -129,7 +129,8 @@ def told(kind: type[Connection], story: list[Step]) -> list[Told]:
     """What each answer was. A connection is used again where it may be."""
     loop = asyncio.new_event_loop()
     ours, theirs = socket.socketpair()
-    seen, free, found = Seen(), [], []
+    seen, found = Seen(), list[Told]()
+    free: list[Connection] = []
     wire: Wire | None = None
     try:
         for data, cuts, closes in story:
