@@ -1,5 +1,6 @@
-"""What does it cost to tell what happened? `python -m tests.bench.telemetry_cost`: the room as the house builds it,
-each part by itself and all together, beside journeys that nobody hears of.
+"""What does it cost to tell what happened? `python -m tests.bench.telemetry_cost [--here]`: the room as the house
+builds it, each part by itself and all together, beside journeys that nobody hears of. First compiled, as in the image,
+where there is a C compiler; then, or with `--here` alone, as it is here.
 
 In: nothing. Out: figures: processor time of the whole process, threads included, a call; the least of several rounds,
 because other processes only add to it. Standard error goes to a file while it is measured, as in a pod.
@@ -7,6 +8,7 @@ because other processes only add to it. Standard error goes to a file while it i
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
 import sys
@@ -29,6 +31,7 @@ from proxy.telemetry.logs import Log
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.settings import TelemetrySettings
 from proxy.telemetry.traces import Traces
+from tests.compiled import run_in_copy, tree
 
 from . import standard_error
 from .journeys import identified
@@ -174,6 +177,15 @@ async def figures(rounds: int = ROUNDS) -> list[Figure]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.telemetry_cost")
+    parser.add_argument("--here", action="store_true", help="only the modules that are imported here")
+    is_here = parser.parse_args().here
+    place = None if is_here else asyncio.run(tree())
+    if place is not None:
+        print("compiled, as in the image:", flush=True)
+        if code := run_in_copy(place, ["tests.bench.telemetry_cost", "--here"]):
+            return code
+        print("\nas Python:")
     machine = this_machine()
     with standard_error.into_a_file():
         measured = uvloop.run(figures())
