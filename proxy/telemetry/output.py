@@ -93,7 +93,7 @@ class Output:
             self._waiting_bytes = size
             # Nearly always. To ask for the running loop takes a system call, to ask this one whether it runs does not.
             if self._soon is None or self._thread != threading.get_ident() or not self._soon.is_running():
-                self._make_due(can_wait)
+                self._make_due(can_wait and size < self._enough)
             elif self._gathering is not None and (size >= self._enough or not can_wait):
                 self._gathering.cancel()
                 self._gathering = None

@@ -246,7 +246,7 @@ def configuration(
 
 def command(override: str | None = None) -> list[str]:
     """How the sidecar is called: `python -m proxy`, or another build's command line."""
-    return shlex.split(override) if override else [sys.executable, "-m", "proxy"]
+    return shlex.split(override) if override else [sys.executable, "-m", "tests.corpus.at_once"]
 
 
 def environment() -> dict[str, str]:
