@@ -32,6 +32,7 @@ _UNCODED: Final = frozenset({b"", b"identity"})
 _SPLITS_LINES: Final = re.compile(rb"[\x00\r\n]")
 
 Pairs: TypeAlias = tuple[Field, ...]
+_NOTE: Final = object()
 
 
 class Places(Struct, frozen=True, kw_only=True, eq=False):
@@ -54,17 +55,27 @@ class Places(Struct, frozen=True, kw_only=True, eq=False):
     """How many settings hide."""
 
 
+class _Found:
+    """What one of us has found out from a head. The transport, and with it a head that comes again, may outlive a
+    reload: then another one of us takes the place of this, and nothing heaps up."""
+
+    __slots__ = ("by", "passed", "places")
+
+    def __init__(self, by: Passing, places: Places) -> None:
+        self.by = by
+        self.places = places
+        self.passed: Headers | None = None
+        """What the client gets, but for the length; None: nobody has asked yet."""
+
+
 class Passing:
     """What passes of the fields of answers. `hide` are names, or patterns of them, in any case."""
 
-    __slots__ = ("_hidden", "_known", "_passed", "_places_note")
+    __slots__ = ("_hidden", "_known")
 
     def __init__(self, hide: Sequence[str] = ()) -> None:
         self._hidden = Globs([each.lower() for each in hide]) if hide else None
         self._known: dict[tuple[bytes, ...], Places] = {}
-        # Keys of our own for what is noted on heads that come again.
-        self._places_note = object()
-        self._passed = object()
 
     def __call__(self, answer: Answer, call: Call | None = None) -> Headers:
         """Whatever the answer is."""
@@ -78,10 +89,12 @@ class Passing:
         headers, kept = answer.headers, places.kept
         if kept is None:
             return headers
-        passed: Headers | None = headers.notes.get(self._passed)
+        found = self._found_before(headers)
+        passed = None if found is None else found.passed
         if passed is None:
             passed = Headers(kept(headers.pairs))
-            headers.note(self._passed, passed)
+            if found is not None:
+                found.passed = passed
         elif (at := places.kept_length) >= 0:
             digits = headers.pairs[places.length][1]
             if passed.pairs[at][1] != digits:
@@ -94,9 +107,9 @@ class Passing:
         # 206 is a part of something, and nobody asked for a part.
         if not 200 <= status <= 599 or 300 <= status <= 399 or status == 206:
             raise nonsense(f"Its HTTP status was {status}.")
-        known: Places | None = answer.headers.notes.get(self._places_note)
-        if known is not None:
-            return known
+        found = self._found_before(answer.headers)
+        if found is not None:
+            return found.places
         pairs = answer.headers.pairs
         places = self._places(answer.headers)
         for at in places.codings:
@@ -107,8 +120,12 @@ class Passing:
             raise nonsense("It has several types.")
         if _SPLITS_LINES.search(b"".join([value for _, value in pairs])):
             raise nonsense("One of its header fields holds control characters.")
-        answer.headers.note(self._places_note, places)
+        answer.headers.note(_NOTE, _Found(self, places))
         return places
+
+    def _found_before(self, headers: Headers) -> _Found | None:
+        found: _Found | None = headers.notes.get(_NOTE)
+        return found if found is not None and found.by is self else None
 
     def _places(self, headers: Headers) -> Places:
         pairs = headers.pairs

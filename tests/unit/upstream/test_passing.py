@@ -57,6 +57,20 @@ def test_what_settings_name_is_left_out_and_told(hide: tuple[str, ...], hidden: 
     assert diary == [("j1", "altered", HIDDEN)] * len([pair for pair in LINES if pair[0] in hidden])
 
 
+def test_heads_that_outlive_a_reload_pass_by_the_settings_in_force() -> None:
+    """Regression: the transport, and the last head with it, stays where only other settings change; each reload left
+    its own notes on that head."""
+    came = answer()
+    for _ in range(3):
+        for hide, hidden in ((), set()), (("Server",), {b"Server", b"SERVER"}):
+            passing = Passing(hide)
+            for _ in range(2):
+                places = passing.check(came)
+                got = passing.passed(came, places, None)
+                assert got.pairs == tuple(pair for pair in LINES if pair[0] not in ALWAYS | hidden)
+    assert len(came.headers.notes) == 1
+
+
 def test_what_the_protocol_has_is_never_hidden() -> None:
     """`*-Internal` fits Mcp-Internal too; a page has no record."""
     assert (b"Mcp-Internal", b"c") in Passing(("*-internal",))(answer()).pairs
