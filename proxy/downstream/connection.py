@@ -20,12 +20,11 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ..model import NOBODY, Peer, Reason, Refused
-from ..protocol.known_heads import of_other_length
+from ..protocol.known_heads import KnownHead
 
 if TYPE_CHECKING:
     from .settings import ListenSettings
@@ -95,21 +94,10 @@ class Incoming:
         """Called by aiohttp when the request asked for another protocol."""
 
 
-class Known(Struct, frozen=True, kw_only=True, eq=False):
+class Known(KnownHead, frozen=True, kw_only=True, eq=False):
     """A head that may come again, as the parser read it."""
 
     message: RawRequestMessage
-    head: bytes = b""
-    """Its bytes; empty where they do not tell how many bytes the whole message has."""
-    whole_bytes: int = -1
-    """Of head and body; of no message where the head is empty."""
-    length_begin: int = 0
-    length_end: int = 0
-    """Where the digits of Content-Length stand in the head; 0 where only this length is known."""
-
-    def of_length(self, digits: bytes, head: bytes) -> Known | None:
-        """The same for a body of another length, whose head is `head`. None: somebody must think about that."""
-        return None
 
 
 _NO_FIELDS: Final = CIMultiDictProxy(CIMultiDict[str]())
@@ -311,14 +299,9 @@ class Connection(RequestHandler):
     def _comes_again(self, data: bytes) -> bool:
         """Whether this is a whole message with a known head: what the parser would say of it is known, too. It is not
         asked (12 µs), and stays where it is, between two messages. Anything else is a case for the parser."""
-        known = self.judged
+        known = None if self.judged is None else self.judged.said_by(data)
         if known is None:
             return False
-        if len(data) != known.whole_bytes or not data.startswith(known.head):
-            found = of_other_length(known.head, known.length_begin, known.length_end, data)
-            known = None if found is None else known.of_length(*found)
-            if known is None:
-                return False
         waiter = self._waiter
         # Who waits has nothing queued and answers nothing; who was told to close waits no more.
         if waiter is None or waiter.done() or not self._is_between or self.is_deaf:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from itertools import chain
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_parser import RawRequestMessage
@@ -97,7 +97,7 @@ class Judged(Known, frozen=True, kw_only=True, eq=False):
     most: int = 0
     """Up to this length a body would be just as plain."""
 
-    def of_length(self, digits: bytes, head: bytes) -> Judged | None:
+    def of_length(self, digits: bytes, head: bytes) -> Self | None:
         length = int(digits)
         if length > self.most:
             return None

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Self, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-from msgspec import Struct
+from msgspec.structs import replace
 
 from ..model import Headers
-from ..protocol.known_heads import digits_in, of_other_length
+from ..protocol.known_heads import KnownHead, digits_in
 from .transport import HTTP, MAX_FIELD_BYTES, MAX_FIELDS, MAX_LINE_BYTES, Lost
 
 MAX_HEAD_BYTES: Final = 131_072
@@ -133,24 +133,22 @@ class Incoming:
         self.wake()
 
 
-class Known(Struct, frozen=True, eq=False):
+class Known(KnownHead, frozen=True, kw_only=True, eq=False):
     """A head that may come again."""
 
-    head: bytes
-    whole_bytes: int
-    """Of head and body."""
-    begin: int
-    end: int
-    """Where the digits of Content-Length stand in it."""
     status: int
     headers: Headers
     length: int
-    """Which field that is."""
+    """Which field says that of the body."""
 
-    def of_length(self, digits: bytes, head: bytes) -> Known:
-        headers = self.headers.of_length(self.length, digits)
-        end = self.begin + len(digits)
-        return Known(head, len(head) + int(digits), self.begin, end, self.status, headers, self.length)
+    def of_length(self, digits: bytes, head: bytes) -> Self:
+        return replace(
+            self,
+            head=head,
+            whole_bytes=len(head) + int(digits),
+            length_end=self.length_begin + len(digits),
+            headers=self.headers.of_length(self.length, digits),
+        )
 
 
 class Seen:
@@ -304,15 +302,11 @@ class Connection(asyncio.Protocol):
     def _comes_again(self, incoming: Incoming, data: bytes) -> bool:
         """Whether this is a whole answer with a known head. The parser is not asked (6 µs), and stays where it is,
         between two answers."""
-        known = self._seen.last
+        seen = self._seen
+        known = None if seen.last is None else seen.last.said_by(data)
         if known is None:
             return False
-        if len(data) != known.whole_bytes or not data.startswith(known.head):
-            found = of_other_length(known.head, known.begin, known.end, data)
-            if found is None:
-                return False
-            self._seen.last = known = known.of_length(*found)
-        self._seen.in_vain = 0
+        seen.last, seen.in_vain = known, 0
         self._expected = b""
         self._has_head = self._is_whole = self._may_keep = True
         incoming.status = known.status
@@ -340,7 +334,15 @@ class Connection(asyncio.Protocol):
         if end + int(head[begin:stop]) != len(data):
             return
         length = next(at for at, field in enumerate(self._fields) if field[0].lower() == b"content-length")
-        seen.last = Known(head, len(data), begin, stop, incoming.status, headers, length)
+        seen.last = Known(
+            head=head,
+            whole_bytes=len(data),
+            length_begin=begin,
+            length_end=stop,
+            status=incoming.status,
+            headers=headers,
+            length=length,
+        )
 
     def taken(self) -> None:
         """What was held of the body has been taken."""
