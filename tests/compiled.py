@@ -93,7 +93,8 @@ def _digest() -> str:
 def _sources() -> Iterator[Path]:
     for folder in (ROOT / "proxy", ROOT / "policies"):
         yield from sorted(each for each in folder.rglob("*") if each.is_file() and _is_source(each))
-    yield from (BUILDER / "compiled.py", BUILDER / "compiled.txt", BUILDER / "declared.py", LOCK)
+    yield from (BUILDER / name for name in ("attributes.h", "compiled.py", "compiled.txt", "declared.py"))
+    yield LOCK
 
 
 def _is_source(file: Path) -> bool:

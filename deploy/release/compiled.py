@@ -6,8 +6,8 @@ call passes through.
 In: a folder with proxy/ and policies/, and deploy/release/compiled.txt, which names modules. Out: TARGET/proxy and
 TARGET/policies, in which Python finds `x.cpython-….so` before `x.py`; the source stays for tracebacks and people.
 Cython compiles it as it is: annotations are for people and mypy, not for it, no check of bounds is left out, and
-every class that can be a C struct is one (declared.py). With --cache an object that was made of the same is taken from
-there.
+every class that can be a C struct is one (declared.py). Where attributes of other objects lie is remembered by each
+place in the code (attributes.h). With --cache an object that was made of the same is taken from there.
 
 What compiled code does not do: count towards Python's limit of recursion. No listed module may descend by itself into
 what strangers sent; `_named` in policy/rules.py does, and its depth is bounded by protocol/jsonrpc.py (64), and
@@ -48,6 +48,11 @@ TO_OBJECT: Final = (
     *("-shared", "-fPIC", "-O2", "-g0", "-DNDEBUG", "-fwrapv", "-fvisibility=hidden", "-w"),
     *("-Wl,--strip-all", "-Wl,--build-id=none"),
 )
+REMEMBERED: Final = Path(__file__).with_name("attributes.h").read_text(encoding="utf-8")
+FUNCTIONS: Final = "/* #### Code section: module_code ### */", "/* #### Code section: module_exttypes ### */"
+"""What Cython writes before the functions of a module, and behind them."""
+REDEFINED: Final = "__Pyx_PyObject_GetAttrStr", "__Pyx_PyObject_FastCallMethod"
+"""What attributes.h has of its own."""
 SUFFIX: Final = str(sysconfig.get_config_var("EXT_SUFFIX"))
 INCLUDE: Final = sysconfig.get_path("include")
 
@@ -92,7 +97,7 @@ def _demand_tools() -> None:
 def _made_by() -> bytes:
     """What an object depends on beside its source."""
     said = [_run([*tool, "--version"], Path.cwd()) for tool in ((sys.executable, "-m", "cython"), ("cc",))]
-    return repr((TO_C, TO_OBJECT, said, sys.version, SUFFIX)).encode()
+    return repr((TO_C, REMEMBERED, TO_OBJECT, said, sys.version, SUFFIX)).encode()
 
 
 def _make(tree: Path, made_by: bytes, cache: Path | None, module: str) -> None:
@@ -119,6 +124,8 @@ def _make(tree: Path, made_by: bytes, cache: Path | None, module: str) -> None:
         # Relative names, because these are the names that end up in the object.
         to_c = [sys.executable, "-m", "cython", *TO_C, "--module-name", full, "-o", "made.c", module]
         _run(to_c, folder)
+        made = folder / "made.c"
+        made.write_text(remembering(made.read_text(encoding="utf-8")), encoding="utf-8")
         _run(["cc", *TO_OBJECT, f"-I{INCLUDE}", "made.c", "-o", "made.so"], folder)
         shutil.copyfile(folder / "made.so", tree / object_of(module))
         if kept is not None:
@@ -126,6 +133,16 @@ def _make(tree: Path, made_by: bytes, cache: Path | None, module: str) -> None:
             half = kept.with_suffix(f".{os.getpid()}")
             shutil.copyfile(folder / "made.so", half)
             half.rename(kept)
+
+
+def remembering(made: str) -> str:
+    """What Cython has made, whose functions remember where attributes lie. Raises SystemExit."""
+    begin, end = FUNCTIONS
+    if [made.count(begin), made.count(end)] != [1, 1]:
+        raise SystemExit(f"this Cython does not mark where functions begin and end: {begin} {end}")
+    before = "".join(f'#pragma push_macro("{name}")\n' for name in REDEFINED)
+    after = "".join(f'#pragma pop_macro("{name}")\n' for name in REDEFINED)
+    return made.replace(begin, f"{begin}\n{before}{REMEMBERED}").replace(end, f"{after}{end}")
 
 
 def _run(command: list[str], folder: Path) -> str:

@@ -281,6 +281,25 @@ class TestCompiled:
         assert [line for line in python if "NOT REFUSED" in line] == []
         assert python[-3].startswith("proxy/protocol/jsonrpc.py ")
 
+    def test_attributes_are_those_of_python_whatever_was_asked_before(self, tmp_path: Path) -> None:
+        """attributes.h remembers where they lie: not for a class that is changed, hides them, or decides by itself."""
+        source, made = tmp_path / "source", tmp_path / "made"
+        for folder in ("proxy", "policies"):
+            (source / folder).mkdir(parents=True)
+        (source / "proxy" / "asks.py").write_text(ASKS, encoding="utf-8")
+        words = [compiled.builder(), compiled.BUILDER / "compiled.py", source, made]
+        done = run([*words, "--only", "proxy/asks.py"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        (shared,) = made.rglob("*.so")
+        answers = []
+        for folder in (source, made):
+            environment = clean_environment(PYTHONPATH=str(folder / "proxy"))
+            done = run([sys.executable, "-c", ASKED], tmp_path, environment)
+            assert done.returncode == 0, done.stderr
+            answers.append(done.stdout.splitlines())
+        assert answers[0] == answers[1]
+        assert len(answers[0]) > 250
+
     def test_objects_name_no_place_of_the_build(self, small: Path) -> None:
         """Else the same sources would give other bytes elsewhere."""
         objects = [*small.rglob("*.so")]
@@ -301,6 +320,114 @@ class TestCompiled:
         (shared,) = [name for name in names if name.endswith(".so")]
         assert shared == "proxy/upstream/idle" + sysconfig.get_config_var("EXT_SUFFIX")
         assert {"proxy/upstream/idle.py", "proxy/policies/packs/strict.yaml"} <= {*names}
+
+
+ASKS = """
+def read(thing): return thing.a
+def ask(thing): return thing.m(1)
+"""
+ASKED = """
+import sys
+from fractions import Fraction
+from msgspec import Struct
+from asks import ask, read
+
+class Slots:
+    __slots__ = ("a",)
+    def __init__(self, a): self.a = a
+    def m(self, x): return "slots", x
+class Below(Slots):
+    __slots__ = ()
+    def m(self, x): return "below", x
+class Loose(Slots):
+    def __init__(self, a, m=None):
+        super().__init__(a)
+        if m: self.m = m
+class Packed(Struct):
+    a: object = 1
+    def m(self, x): return "packed", x
+class Frozen(Struct, frozen=True):
+    b: object
+    a: object
+class Counts:
+    __slots__ = ()
+    @property
+    def a(self): raise KeyError("property")
+    @classmethod
+    def m(cls, x): return cls.__name__, x
+class Answers:
+    __slots__ = ()
+    def __getattr__(self, name): return "answered" if name == "a" else lambda *x: (name, *x)
+class Decides(Slots):
+    __slots__ = ()
+    def __getattribute__(self, name): return f"decided {name}"
+class Static(Slots):
+    __slots__ = ()
+    m = staticmethod(lambda x: ("static", x))
+class Typed(type):
+    a = property(lambda cls: f"a of {cls.__name__}")
+class Made(metaclass=Typed):
+    m = 5
+
+def say(what, *args):
+    for _ in range(3):  # asked, remembered, known
+        try:
+            print(what.__name__, type(args[0]).__name__, what(*args))
+        except Exception as error:
+            print(what.__name__, type(args[0]).__name__, type(error).__name__, error)
+
+class Changes:
+    __slots__ = ()
+    def m(self, x):
+        Changes.m = lambda self, x: "changed"  # nobody else holds the function that is running
+        gc.collect()
+        return "changes", x
+import gc
+
+things = [Slots(1), Below(2), Loose(3), Loose(4, m=lambda x: ("own", x)), Packed(), Frozen(6, 7), Counts(), Answers(),
+    Static(8), Made, Made(), Changes(), {}, "text", None, 5, sys, Fraction(1, 2)]
+for thing in [*things, *things]:
+    say(read, thing); say(ask, thing)
+say(read, Decides(1)); say(ask, Decides(1))
+
+slots = Slots(1)
+say(read, slots)
+del slots.a; say(read, slots)
+slots.a = None; say(read, slots)
+kept = Slots.a
+Slots.a = property(lambda self: "now a property"); say(read, slots); say(read, Below.__new__(Below))
+Slots.a = 5; say(read, slots)
+del Slots.a; say(read, slots)
+Slots.a = kept; say(read, slots)
+Packed.a = kept; say(read, Packed())
+say(ask, slots)
+Slots.m = lambda self, x: "another"; say(ask, slots); say(ask, Below(1)); say(ask, Loose(1))
+del Below.m; say(ask, Below(1))
+loose = Loose(1); say(ask, loose); loose.m = lambda x: "its own"; say(ask, loose); del loose.m; say(ask, loose)
+class Other:
+    __slots__ = ("b", "a")
+    def m(self, x): return "other", x
+other = Other(); other.a, other.b = "a", "b"
+mixed = Below(1)
+for thing in (mixed, other, mixed, other): print(read(thing), ask(thing))
+class Base:
+    __slots__ = ()
+    def m(self, x): return "base", x
+class A(Base): __slots__ = ()
+say(ask, A())
+class Base2:
+    __slots__ = ()
+    def m(self, x): return "base two", x
+A.__bases__ = (Base2,); say(ask, A())
+for n in range(2_000):  # a class takes the place of another one in memory
+    class Short:
+        __slots__ = ("a", "b") if n % 2 else ("b", "a")
+        def m(self, x): return n
+    short = Short(); short.a, short.b = "a", "b"
+    if read(short) != "a" or ask(short) != n: print("WRONG", n)
+    del short, Short
+    if not n % 100: gc.collect()
+"""
 
 
 def platform_wheel(folder: Path) -> Path:
