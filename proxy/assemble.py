@@ -315,6 +315,7 @@ class Rooms:
         await self.generation.retire()
         await self.resilience.close()
         await self.caching.close()
+        self.telemetry.settle()
         await self.generation.release()
 
 

@@ -6,6 +6,7 @@ Order of those who hear the end of a call: what must not be lost before what may
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -73,14 +74,16 @@ class Telemetry:
             attempt_ended=attempt_ended,
             ended=ended,
         )
-        self.open: Callable[[float], Record] = Journeys(observers, failed=report).open
+        self._journeys = Journeys(observers, failed=report)
+        self.open: Callable[[float], Record] = self._journeys.open
         """The journey of a request whose first byte came at that moment (seconds, monotonic)."""
         header = settings.request_id_header
         self.name_request = None if header is None else RequestIds(header)
         """How clients know the replies to their requests; None: they need not."""
 
     def enter(self) -> None:
-        """Calls pass by these settings from now on."""
+        """Calls pass by these settings from now on, in the loop that runs."""
+        self._journeys.soon = asyncio.get_running_loop().call_soon
         self._log.say_from(self._settings.log_level)
         self._log.say_life(self._settings.life)
         if self.metrics is not None:
@@ -89,6 +92,10 @@ class Telemetry:
             self._audit.enter()
         self._debugging.event = self.event
         self._debugging.follow(self._settings.debug)
+
+    def settle(self) -> None:
+        """Tell of every call that has ended."""
+        self._journeys.settle()
 
     def event(self, what: str, **fields: object) -> None:
         """An operator or the process did something that must be recorded, where anything is: what, and `by` whom where

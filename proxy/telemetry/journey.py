@@ -105,11 +105,31 @@ class Journeys:
         self._now = now
         self.failed = failed
         """Told of an observer that raised."""
+        self.soon: Callable[[Callable[[], object]], object] | None = None
+        """Calls something in the next turn of a loop; None: there is none."""
+        self._ended: list[Record] = []
+        """Of this turn; nobody was told of them."""
         self._form = f"{secrets.token_hex(6)}-%x"
         self._count = itertools.count(1)
 
     def open(self, received: float) -> Record:
         return Record(self._form % next(self._count), received, self, self._observers, self._now)
+
+    def ended(self, record: Record) -> None:
+        """Tell of it: before its client can say anything more, and together with others that end in the same turn,
+        because what tells of them is then still in the processor's caches. Of one that was cut off at once: those who
+        had a part in it may have something to say, and it is over."""
+        if not self._ended and self.soon is not None:
+            self.soon(self.settle)
+        self._ended.append(record)
+        if self.soon is None or record.ending is not Ending.COMPLETE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Tell of whatever has ended."""
+        ended, self._ended = self._ended, []
+        for record in ended:
+            record.settle()
 
 
 class Try:
@@ -304,6 +324,10 @@ class Record:
             return
         self.ending = ending
         self.duration_s = self._now() - self.received
+        self._house.ended(self)
+
+    def settle(self) -> None:
+        """Told by the house, once it has ended."""
         observers = self._observers
         if self.trace is None:
             if observers.unread is not None and self.call is None:

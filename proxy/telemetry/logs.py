@@ -11,7 +11,6 @@ import datetime
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from ..model import Reason, Refused
@@ -46,7 +45,7 @@ class Log:
             self._output = Output(fd, lost=self._lost)
             write = self._output.write
         self._write = write
-        self._write_call = write if self._output is None else partial(self._output.write, can_wait=True)
+        self._write_call = write if self._output is None else self._output.gather
         self._is_terminal = fd is not None and os.isatty(fd)
         self._as_line = as_text if self._is_terminal else as_json
         self.redactor = redactor or Redactor()

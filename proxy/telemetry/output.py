@@ -78,9 +78,15 @@ class Output:
     def waiting_bytes(self) -> int:
         return self._waiting_bytes
 
-    def write(self, line: bytes, *, can_wait: bool = False) -> None:
-        """Take a line; it is written in the next turn of the loop, or at once where none runs. One that can wait is
-        written within `GATHER_S`, together with others. Raises nothing."""
+    def write(self, line: bytes) -> None:
+        """Take a line; it is written in the next turn of the loop, or at once where none runs. Raises nothing."""
+        self._take(line, False)
+
+    def gather(self, line: bytes) -> None:
+        """Take a line that can wait: it is written within `GATHER_S`, together with others. Raises nothing."""
+        self._take(line, True)
+
+    def _take(self, line: bytes, can_wait: bool) -> None:
         with self._lock:
             if self._unsaid:
                 self._say_lost()

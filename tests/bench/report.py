@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +53,7 @@ def this_machine() -> Machine:
         cores=os.cpu_count() or 0,
         load_average=round(os.getloadavg()[0], 2),
         system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
+        python=f"{platform.python_version()} of {sys.base_prefix}",
         packages={name: version(name) for name in ("aiohttp", "uvloop", "msgspec", "jiter")},
         commit=_commit(),
     )

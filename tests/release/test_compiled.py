@@ -290,10 +290,10 @@ class TestCompiled:
         words = [compiled.builder(), compiled.BUILDER / "compiled.py", source, made]
         done = run([*words, "--only", "proxy/asks.py"], tmp_path)
         assert done.returncode == 0, done.stderr
-        (shared,) = made.rglob("*.so")
+        assert len([*made.rglob("*.so")]) == 1
         answers = []
-        for folder in (source, made):
-            environment = clean_environment(PYTHONPATH=str(folder / "proxy"))
+        for tree in (source, made):
+            environment = clean_environment(PYTHONPATH=str(tree / "proxy"))
             done = run([sys.executable, "-c", ASKED], tmp_path, environment)
             assert done.returncode == 0, done.stderr
             answers.append(done.stdout.splitlines())

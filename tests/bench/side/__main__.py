@@ -1,5 +1,5 @@
-"""`python -m tests.bench.side [--quick]`: everything in one run; writes results/latest.json and
-latest.md, prints the tables, and brings the pages that quote them up to date.
+"""`python -m tests.bench.side [--quick]`: everything in one run, on a Python that was built as the image's; writes
+results/latest.json and latest.md, prints the tables, and brings the pages that quote them up to date.
 
 Exit code 0 whatever the numbers say; 1 when something of ours could not be measured.
 """
@@ -21,6 +21,7 @@ from ..load import Wrong
 from ..processes import raise_open_files
 from ..report import this_machine
 from . import peers
+from .interpreter import go_on_with, optimised
 from .quote import FOLDER, quote
 from .report import Results, markdown, write
 from .rounds import FULL, QUICK, Measured
@@ -40,7 +41,10 @@ def main() -> int:
     parser.add_argument(
         "--as-python", action="store_true", help="measure the sidecar that is not compiled alone"
     )
+    parser.add_argument("--this-python", action="store_true", help="the one that runs this, as it was built")
     options = parser.parse_args()
+    if not options.this_python and (python := optimised()) is not None:
+        go_on_with(python, "tests.bench.side")
     if lacks := peers.missing():
         print(f"not here: {', '.join(lacks)}; see tests/system/packages.txt", file=sys.stderr)
         return 1

@@ -43,6 +43,43 @@ def test_sinks_hear_of_a_journey_once_and_in_their_order() -> None:
     assert (record.ending, record.duration_s) == (Ending.CLIENT_GONE, 2.5)
 
 
+def test_what_ends_in_the_same_turn_is_told_together() -> None:
+    """Own promise: in the next turn, in their order, and whoever was cut off at once, with those before."""
+    heard: list[Record] = []
+    turns: list[Callable[[], object]] = []
+    house = Journeys(Observers(ended=[heard.append]), lambda: 0.0)
+    house.soon = turns.append
+    one, two, three, four = records = [house.open(0.0) for _ in range(4)]
+    one.ended(Ending.COMPLETE)
+    two.ended(Ending.COMPLETE)
+    assert (heard, len(turns)) == ([], 1)
+    turns.pop()()
+    assert heard == [one, two]
+    three.ended(Ending.COMPLETE)
+    four.ended(Ending.CLIENT_GONE)
+    assert heard == records
+    turns.pop()()
+    assert (heard, turns) == (records, [])
+
+
+def test_whoever_raises_keeps_nobody_from_hearing_of_the_others() -> None:
+    """Own promise: a call is worth more than what is said of it, also of those that are told of together."""
+    heard: list[Record] = []
+    failures: list[Exception] = []
+
+    def fails(record: Record) -> None:
+        raise KeyError(record.request_id)
+
+    turns: list[Callable[[], object]] = []
+    house = Journeys(Observers(ended=[fails, heard.append]), lambda: 0.0, failures.append)
+    house.soon = turns.append
+    records = [house.open(0.0) for _ in range(2)]
+    for record in records:
+        record.ended(Ending.COMPLETE)
+    turns.pop()()
+    assert (heard, len(failures)) == (records, 2)
+
+
 def test_a_record_keeps_what_the_rooms_said() -> None:
     """Style guide 3: the journey hears everything, refusals and retries included."""
     record = opened()

@@ -79,15 +79,15 @@ async def test_lines_of_one_turn_are_written_together(pipe: Pipe) -> None:
 async def test_lines_that_can_wait_are_written_together(pipe: Pipe) -> None:
     """Own promise: a line of a call costs a piece of a write. None waits for ever, and none is overtaken."""
     output = Output(pipe.writes, lost=lost)
-    output.write(b"one\n", can_wait=True)
+    output.gather(b"one\n")
     await asyncio.sleep(0)
-    output.write(b"two\n", can_wait=True)
+    output.gather(b"two\n")
     await asyncio.sleep(0)
     assert pipe.read() == []
     output.write(b"three\n")
     await asyncio.sleep(0)
     assert pipe.read() == [b"one\n", b"two\n", b"three\n"]
-    output.write(b"four\n", can_wait=True)
+    output.gather(b"four\n")
     assert await written(pipe, output) == [b"four\n"]
 
 
@@ -96,11 +96,11 @@ async def test_what_fills_a_write_does_not_wait(pipe: Pipe) -> None:
     output = Output(pipe.writes, lost=lost)
     count = 0
     while output.waiting_bytes < select.PIPE_BUF - 100:
-        output.write(line(count), can_wait=True)
+        output.gather(line(count))
         count += 1
     await asyncio.sleep(0)
     assert pipe.read() == []
-    output.write(line(count), can_wait=True)
+    output.gather(line(count))
     await asyncio.sleep(0)
     assert pipe.read() == [*map(line, range(count + 1))]
 
@@ -111,7 +111,7 @@ async def test_what_waits_is_written_where_the_next_loop_never_runs(pipe: Pipe) 
 
     def in_a_loop_of_its_own() -> None:
         loop = asyncio.new_event_loop()
-        loop.call_soon(lambda: output.write(b"one\n", can_wait=True))
+        loop.call_soon(lambda: output.gather(b"one\n"))
         loop.call_soon(loop.stop)
         loop.run_forever()
         loop.close()
