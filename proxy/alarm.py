@@ -18,7 +18,7 @@ of 10, and every call has a deadline. Used inside one running loop:
 from __future__ import annotations
 
 import asyncio
-import math
+from math import inf
 from typing import Any
 
 
@@ -31,7 +31,7 @@ class Alarm:
         """Infinite: it never rings. Zero or less: in the next turn of the loop."""
         self._has_rung = False
         self._timer: asyncio.TimerHandle | None = None
-        if seconds == math.inf:
+        if seconds == inf:
             return
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)

@@ -12,10 +12,10 @@ may hold an answer somebody waits for, and because keeping places free until the
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 from ..configuration.folding import fold
@@ -120,9 +120,9 @@ class Roomy:
                 self._learn(what, began, Ending.COMPLETE)
             began = None
         if began is None:
-            reply.when_done(functools.partial(self._give_back, place))
+            reply.when_done(partial(self._give_back, place))
         else:
-            reply.when_done(functools.partial(self._ended, place, what, began))
+            reply.when_done(partial(self._ended, place, what, began))
         return reply
 
     def before(self, serve: Stage, deadline: Deadline) -> Roomy:
@@ -146,7 +146,7 @@ class Roomy:
         if self._slots.waiting:
             return None
         taken = self._slots.take(fold(permit.principal.tenant), self._pools(permit.call))
-        return functools.partial(self._give_back, taken) if isinstance(taken, Place) else None
+        return partial(self._give_back, taken) if isinstance(taken, Place) else None
 
     @property
     def in_flight(self) -> int:

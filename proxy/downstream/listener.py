@@ -45,6 +45,7 @@ from .settings import ListenSettings
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
 }
+_COMPLETE: Final = Ending.COMPLETE  # to ask an enumeration for its members takes calls
 _NOTE: Final = object()
 _BODILESS: Final = frozenset({204, 304})
 _NEVER: Final = frozenset({"CONNECT", "TRACE"})
@@ -414,7 +415,7 @@ class Listener:
             except BaseException as error:
                 reply.done(Ending.of(error))
                 raise
-            reply.done(Ending.COMPLETE)
+            reply.done(_COMPLETE)
         except Broken as broken:
             keep = keep and broken.told  # a last word was said, and the body has ended as it should
         except ConnectionError:

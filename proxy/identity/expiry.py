@@ -9,8 +9,8 @@ at work; its client comes back with a fresh credential.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable
+from math import inf
 from typing import TypeAlias
 
 from ..model import Ending, Identity, Permit, Reply, Stage, Stream
@@ -34,7 +34,7 @@ class Expiring:
             known = self._callers.get(session)
             if known is not None:
                 known.valid_until = max(known.valid_until, valid_until)
-        return self._serve(permit) if valid_until == math.inf else self._ending(permit)
+        return self._serve(permit) if valid_until == inf else self._ending(permit)
 
     async def _ending(self, permit: Permit) -> Reply:
         reply = await self._serve(permit)
@@ -89,7 +89,7 @@ class _Open:
 
     def _is_due(self, believed: float) -> None:
         if self.caller.valid_until > believed:
-            if self.caller.valid_until != math.inf:
+            if self.caller.valid_until != inf:
                 self.timer = self._timer(self.caller.valid_until)
             return
         call = self.permit.call

@@ -31,6 +31,7 @@ class Level(IntEnum):
     SHORT = 2
 
 
+_SHORT: Final = Level.SHORT  # each call asks, and an enumeration takes calls to be asked for its members
 _BEGINS: Final = {Level.DEGRADED: DEGRADED_ABOVE, Level.SHORT: SHORT_ABOVE}
 _REASONS: Final = {
     Level.DEGRADED: f"memory is above {DEGRADED_ABOVE:.0%} of its limit",
@@ -76,7 +77,7 @@ class Memory:
 
     def is_short(self) -> bool:
         """Whether new calls are to be refused."""
-        return self.level is Level.SHORT
+        return self.level is _SHORT
 
     def why_degraded(self) -> Sequence[str]:
         return () if self.level is Level.WELL else (_REASONS[self.level],)

@@ -11,7 +11,7 @@ import re
 from enum import Enum
 from typing import Final, NoReturn
 
-import jiter
+from jiter import from_json
 from msgspec import Struct
 
 from ..model import Refused, RequestId, Verdict
@@ -61,7 +61,7 @@ def read_answers(body: bytes) -> list[Said]:
 def read_tree(body: bytes) -> object:
     """The JSON value of something the server sent. Raises Malformed."""
     try:
-        value: object = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
+        value: object = from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
     except (ValueError, RecursionError, OverflowError, MemoryError):
         return _read_leniently(body)
     return value

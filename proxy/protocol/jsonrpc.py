@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
-import jiter
+from jiter import from_json
 from msgspec import Struct
 
 from ..model import Reason, Refused, RequestId
@@ -114,7 +114,7 @@ def read_json(body: bytes, *, max_depth: int = MAX_DEPTH, max_structure: int = M
     if _has_too_much_structure(body, max_structure):
         raise _invalid(f"The JSON text has more than {max_structure} elements; send less in one message.")
     try:
-        value: object = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
+        value: object = from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
     except (ValueError, RecursionError, OverflowError, MemoryError) as error:
         # The parser's message names positions and keys; a key may be a secret, so it stays here.
         raise Refused(Reason.MALFORMED, _what_is_wrong(error), code=PARSE_ERROR) from None

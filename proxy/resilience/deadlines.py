@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from math import inf
 from typing import Final, TypeAlias
 
 from msgspec import structs
@@ -99,16 +99,16 @@ class Deadlines:
         where it asked for nothing that can be understood."""
         call = permit.call
         if call.is_open_ended:
-            return math.inf, math.inf
+            return inf, inf
         allowed_s = permit.rule.timeout_s
         if allowed_s is None:
             # It answers when the task is done, however long that takes.
-            allowed_s = math.inf if call.method == "tasks/result" else self._timeout_s
-        return allowed_s, self._wished_s(call) if self._client_may_shorten else math.inf
+            allowed_s = inf if call.method == "tasks/result" else self._timeout_s
+        return allowed_s, self._wished_s(call) if self._client_may_shorten else inf
 
     @staticmethod
     def _wished_s(call: Call) -> float:
-        wished_ms = math.inf
+        wished_ms = inf
         meta = call.params.get("_meta")
         if isinstance(meta, dict) and TIMEOUT_META_KEY in meta:
             wished_ms = _milliseconds(meta[TIMEOUT_META_KEY])
@@ -119,14 +119,14 @@ class Deadlines:
 
 def _milliseconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.inf
+        return inf
     # A whole number may have more digits than a float can hold.
-    return float(value) if 0 <= value < _LONGER_THAN_ANY else math.inf
+    return float(value) if 0 <= value < _LONGER_THAN_ANY else inf
 
 
 def _spelt(value: str) -> float:
     text = value.strip(" \t")
-    return int(text) if _MILLISECONDS.fullmatch(text) else math.inf
+    return int(text) if _MILLISECONDS.fullmatch(text) else inf
 
 
 _UNANSWERED: Final = "It was not answered within {:g} s."
@@ -155,7 +155,7 @@ class Timed:
         self._serve = serve
         self._deadlines = deadlines
         self._idle_s = stream_idle_timeout_s
-        self._max_s = math.inf if stream_max_s is None else stream_max_s
+        self._max_s = inf if stream_max_s is None else stream_max_s
         self._form = form
         self._cancel = cancel
         self._overdue = overdue
@@ -169,7 +169,7 @@ class Timed:
     async def __call__(self, permit: Permit) -> Reply:
         call = permit.call
         left_s = self._deadlines(permit) - self._now()
-        if left_s == math.inf and call.is_open_ended:
+        if left_s == inf and call.is_open_ended:
             left_s = self._idle_s
         if left_s <= 0:
             raise self._late(permit)
@@ -237,14 +237,14 @@ class Timed:
         is_events = media_type(reply.headers.get("content-type"))[0] == "text/event-stream"
         left_s = call.received + self._deadlines.allowed_s(permit) - now
         if is_events and permit.rule.timeout_s is None:
-            left_s = math.inf
+            left_s = inf
         # An attempt before this one may have been answered, with an error after which it was repeated.
         before = [part for part in call.parts or (call,) if _is_answered(part)]
         patient = _Patient(
             aiter(body),
             idle_s=self._idle_s,
             left_s=left_s,
-            until=math.inf if call.is_open_ended else now + self._max_s,
+            until=inf if call.is_open_ended else now + self._max_s,
             speaks_up=is_events,
             give_up=functools.partial(self._give_up, permit, body.close, is_events, before),
             now=self._now,
@@ -292,7 +292,7 @@ class Timed:
         call = permit.call
         seconds = self._deadlines.allowed_s(permit)
         left_s = call.received + seconds - self._now()
-        if left_s == math.inf:
+        if left_s == inf:
             return
         is_unknown, is_told = may_have_run(call, permit.rule), _is_cancelled_by_a_word(call)
         # A thousand of them may wait, and what they said is needed no more.
@@ -388,10 +388,10 @@ class _Patient:
             return self._last_word(limit)
         finally:
             alarm.off()
-        if self._left_s != math.inf:
+        if self._left_s != inf:
             self._left_s -= self._now() - began
             if self._speaks_up and _SAYS.search(chunk):
-                self._left_s = math.inf
+                self._left_s = inf
         return chunk
 
     def _last_word(self, limit: str) -> bytes:

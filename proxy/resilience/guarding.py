@@ -19,10 +19,10 @@ work:
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 from ..model import Call, Ending, Kind, Permit, Reason, Refused, Reply, Stage
@@ -96,7 +96,7 @@ class Guarding:
             signal = signal_of(call, reply, counts_internal_errors=counts)
             self._tell(tickets, signal)
             if signal is None:
-                tell = functools.partial(self._tell, tickets)
+                tell = partial(self._tell, tickets)
                 when_ended(reply, tell, counts_internal_errors=counts)
         except BaseException as error:
             self._tell(tickets, Signal.SILENT)

@@ -84,6 +84,7 @@ OUTCOMES: Final = {
 }
 """How a refusal counts; every other reason is "denied"."""
 
+_COMPLETE: Final = Ending.COMPLETE  # to ask an enumeration for its members takes calls
 _ENDINGS: Final = {
     Ending.COMPLETE: "ok",
     Ending.CLIENT_GONE: "cancelled",
@@ -122,7 +123,7 @@ class Journeys:
         if not self._ended and self.soon is not None:
             self.soon(self.settle)
         self._ended.append(record)
-        if self.soon is None or record.ending is not Ending.COMPLETE:
+        if self.soon is None or record.ending is not _COMPLETE:
             self.settle()
 
     def settle(self) -> None:

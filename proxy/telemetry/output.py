@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Final
 
 MAX_WAITING_BYTES: Final = 1_048_576
@@ -98,7 +99,7 @@ class Output:
             self._lines.append(line)
             self._waiting_bytes = size
             # Nearly always. To ask for the running loop takes a system call, to ask this one whether it runs does not.
-            if self._soon is None or self._thread != threading.get_ident() or not self._soon.is_running():
+            if self._soon is None or self._thread != get_ident() or not self._soon.is_running():
                 self._make_due(can_wait and size < self._enough)
             elif self._gathering is not None and (size >= self._enough or not can_wait):
                 self._gathering.cancel()
@@ -124,7 +125,7 @@ class Output:
             self._gathering = loop.call_later(GATHER_S, self._turn, loop) if can_wait else None
             if self._gathering is None:
                 loop.call_soon(self._turn, loop)
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
 
     def _write_outside(self) -> None:
         """In a thread, before the loop runs or after: at once, because the loop may be blocked. What cannot be written

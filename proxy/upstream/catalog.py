@@ -7,9 +7,9 @@ was told decides nothing for another. Bounded; whoever is forgotten is simply no
 
 from __future__ import annotations
 
-import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from ..model import Call, Principal
@@ -33,7 +33,7 @@ class Catalog:
 
     def pupil(self, principal: Principal, call: Call) -> Callable[[Call, object], None] | None:
         """What hears the results of a call, and of each message of a batch; None where there is nothing to learn."""
-        return functools.partial(self.heard, principal) if call.parts or call.method == _LIST else None
+        return partial(self.heard, principal) if call.parts or call.method == _LIST else None
 
     def heard(self, principal: Principal, call: Call, result: object) -> None:
         """A result has passed. Of tools/list it teaches names, in a revision with mirrors also those."""

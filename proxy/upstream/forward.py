@@ -8,8 +8,8 @@ at once, a stream event by event, a large body as it comes but for its last byte
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from ..model import (
@@ -149,7 +149,7 @@ class Forward:
             raise refused from (None if isinstance(error, NoRoom) else error)
         for each in attempts:
             each.answered(answer.status)
-        answer.close = functools.partial(_closed, answer.close, attempts)
+        answer.close = partial(_closed, answer.close, attempts)
         return answer
 
     def _redirected(self, target: str, location: str | None) -> str:
