@@ -124,8 +124,12 @@ def _code(error: object) -> int | None:
 
 
 _MARK: Final = re.compile(rb'["{}\[\],:]')
-# Possessive: everything below the top level up to the next bracket, in one pass and without a step of Python.
-_INSIDE: Final = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+# Possessive: everything below the top level up to the next bracket, in one pass and without a step of Python. Once begun,
+# a string of it always matches, to the end of the chunk (2) if need be: before 3.11.5, Python does not go back to where
+# the last round of a possessive group began (python/cpython#106052).
+_INSIDE: Final = re.compile(
+    rb'[^"{}\[\]]*+(?:("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?\Z)))[^"{}\[\]]*+)*+', re.DOTALL
+)
 _QUOTE_END: Final = re.compile(rb'["\\]')
 _MAX_CAPTURE: Final = 8_192
 """No key, number or id of JSON-RPC is longer."""
@@ -179,7 +183,7 @@ class Tail:
                 at = self._through_string(chunk, at)
                 continue
             if self._is_inside and (skipped := _INSIDE.match(chunk, at)):
-                at = skipped.end()
+                at = skipped.end() if skipped.start(2) < 0 else skipped.start(1)
             mark = _MARK.search(chunk, at)
             self._between(chunk[at : mark.start() if mark else size])
             if mark is None:
