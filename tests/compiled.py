@@ -21,6 +21,7 @@ from typing import Final
 
 from proxy.demo.environment import python_environment
 from proxy.upstream import idle
+from tests.tools.folders import made_once
 from tests.tools.python_env import TOOLS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -65,20 +66,7 @@ def compile(target: Path, *only: str) -> None:
 def _tree() -> Path | None:
     if shutil.which("cc") is None:
         return None
-    place = KEPT / _digest()
-    if not place.exists():
-        KEPT.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=KEPT))
-        try:
-            compile(unfinished)
-            unfinished.chmod(0o755)  # mkdtemp gives 0700; nothing in here is private
-            unfinished.rename(place)
-        except OSError:
-            if not place.exists():  # else somebody was quicker
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return place
+    return made_once(KEPT / _digest(), compile)
 
 
 def _digest() -> str:

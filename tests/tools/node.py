@@ -11,17 +11,16 @@ the repository root, complete or absent, never half. A second call finds it and 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from tests.tools.folders import made_once
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / ".tools"
@@ -59,12 +58,7 @@ def node_tools(tools: Path = TOOLS, manifests: Path = HERE) -> NodeTools:
     """
     lock = (manifests / "package-lock.json").read_bytes()
     root = tools / f"node-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if not root.is_dir():
-        tools.mkdir(parents=True, exist_ok=True)
-        with alone(tools / f"{root.name}.lock"):
-            if not root.is_dir():
-                _install(manifests, root)
-    return _describe(root)
+    return _describe(made_once(root, partial(_install, manifests)))
 
 
 def _describe(root: Path) -> NodeTools:
@@ -72,29 +66,14 @@ def _describe(root: Path) -> NodeTools:
     return NodeTools(node=commands / "node", bin=commands, root=root)
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold an advisory lock on ``path``; the kernel drops it when the holder dies, however it dies."""
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _install(manifests: Path, root: Path) -> None:
-    """Install beside ``root``, then move the finished folder into place: a killed install leaves none."""
+def _install(manifests: Path, folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise ToolsUnavailable("npm was not found on PATH: install Node.js with npm (any version from 18 on)")
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{root.name}-unfinished-", dir=root.parent))
-    try:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(manifests / name, unfinished / name)
-        _npm_ci(npm, unfinished)
-        _demand_node(_describe(unfinished).node)
-        unfinished.chmod(0o755)  # mkdtemp gives 0700; nothing in here is private
-        unfinished.rename(root)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(manifests / name, folder / name)
+    _npm_ci(npm, folder)
+    _demand_node(_describe(folder).node)
 
 
 def _npm_ci(npm: str, folder: Path) -> None:

@@ -10,14 +10,14 @@ half. A second call finds it and starts nothing.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
+from functools import partial
 from pathlib import Path
 
-from tests.tools.node import TOOLS, ToolsUnavailable, alone
+from tests.tools.folders import made_once
+from tests.tools.node import TOOLS, ToolsUnavailable
 
 FETCH_S = 300
 """For 30 packages; 10 s with a quick index."""
@@ -30,30 +30,18 @@ def wheels_of(lock: Path, tools: Path = TOOLS) -> Path:
     """
     fetched_for = f"{sys.implementation.cache_tag} {sysconfig.get_platform()}"
     fingerprint = hashlib.sha256(lock.read_bytes() + fetched_for.encode()).hexdigest()[:12]
-    folder = tools / f"wheels-{fingerprint}"
-    if not folder.is_dir():
-        tools.mkdir(parents=True, exist_ok=True)
-        with alone(tools / f"{folder.name}.lock"):
-            if not folder.is_dir():
-                _fetch(lock, folder)
-    return folder
+    return made_once(tools / f"wheels-{fingerprint}", partial(_fetch, lock))
 
 
 def _fetch(lock: Path, folder: Path) -> None:
-    """Fetch beside the folder, then move it into place: whoever is killed leaves none."""
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}-unfinished-", dir=folder.parent))
     command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-input"]
     command += ["--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes"]
-    command += ["--requirement", str(lock), "--dest", str(unfinished)]
+    command += ["--requirement", str(lock), "--dest", str(folder)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_S, check=False
         )
         if done.returncode != 0:
             raise ToolsUnavailable(f"`pip download` of {lock} failed:\n{done.stderr[-2000:]}")
-        unfinished.chmod(0o755)  # mkdtemp gives 0700; nothing in here is private
-        unfinished.rename(folder)
     except subprocess.TimeoutExpired:
         raise ToolsUnavailable(f"`pip download` of {lock} took longer than {FETCH_S} s") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
