@@ -124,9 +124,9 @@ def _code(error: object) -> int | None:
 
 
 _MARK: Final = re.compile(rb'["{}\[\],:]')
-# Possessive: everything below the top level up to the next bracket, in one pass and without a step of Python. Once begun,
-# a string of it always matches, to the end of the chunk (2) if need be: before 3.11.5, Python does not go back to where
-# the last round of a possessive group began (python/cpython#106052).
+# Possessive: everything below the top level up to the next bracket, in one pass and without a step of Python. Once
+# begun, a string of it always matches, to the end of the chunk (2) if need be: before 3.11.5, Python does not go back
+# to where the last round of a possessive group began (python/cpython#106052).
 _INSIDE: Final = re.compile(
     rb'[^"{}\[\]]*+(?:("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?\Z)))[^"{}\[\]]*+)*+', re.DOTALL
 )
