@@ -43,7 +43,14 @@ def main() -> int:
     )
     parser.add_argument("--this-python", action="store_true", help="the one that runs this, as it was built")
     options = parser.parse_args()
-    if not options.this_python and (python := optimised()) is not None:
+    try:
+        python = None if options.this_python else optimised()
+    except RuntimeError as failed:
+        print(
+            f"{failed}\nno environment for the system's Python; --this-python does without", file=sys.stderr
+        )
+        return 1
+    if python is not None:
         go_on_with(python, "tests.bench.side")
     if lacks := peers.missing():
         print(f"not here: {', '.join(lacks)}; see tests/system/packages.txt", file=sys.stderr)

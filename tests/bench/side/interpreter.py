@@ -48,7 +48,7 @@ def optimised() -> Path | None:
 
 def go_on_with(python: Path, module: str) -> None:
     """Be that interpreter from now on, with the same words. Returns where we are it already."""
-    if python.parents[1] != Path(sys.prefix):
+    if not python.parents[1].samefile(sys.prefix):
         os.chdir(ROOT)
         os.execv(python, [str(python), "-m", module, *sys.argv[1:]])
 

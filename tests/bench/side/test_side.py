@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.bench.arrivals import LOST, PASSED, Ran, Said
 from tests.bench.load import WARM_UP_S
 from tests.bench.report import this_machine
+from tests.bench.side import interpreter
 from tests.bench.side.calls import LEGACY, MODERN, TOOL, Asked, body_of
 from tests.bench.side.report import AIMS, DIRECT, Results, Row, is_met, late, markdown, row, summary
 from tests.bench.side.rounds import Measured
@@ -54,6 +57,18 @@ def test_a_call_is_json_of_its_size(revision: str, size: int) -> None:
     assert (asked["id"], asked["method"], asked["params"]["name"]) == (1, "tools/call", TOOL)
     assert ("_meta" in asked["params"]) is (revision == MODERN)
     assert ("Mcp-Method" in program) is (revision == MODERN)
+
+
+def test_a_machine_without_a_python_of_its_system_measures_with_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Own promise: one that is too old, or is none, is passed by; whoever is there already stays."""
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
+    old.chmod(0o755)
+    monkeypatch.setattr(interpreter, "SYSTEMS", (tmp_path / "none", old))
+    assert interpreter.optimised() is None
+    interpreter.go_on_with(Path(sys.prefix, "bin", "python"), "nothing.of.that.name")
 
 
 def test_unique_calls_differ_and_repeated_ones_do_not() -> None:
